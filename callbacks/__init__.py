@@ -1,0 +1,8 @@
+"""What a run enforces, keeps and writes."""
+
+from callbacks.best_weights import BestWeights
+from callbacks.epoch_log import EpochLog
+from callbacks.prediction_writer import PredictionWriter
+from callbacks.size_budget import SizeBudget
+
+__all__ = ["BestWeights", "EpochLog", "PredictionWriter", "SizeBudget"]

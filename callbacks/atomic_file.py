@@ -1,0 +1,38 @@
+"""Files that appear under their final name whole or not at all."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from datamodules.errors import UserError
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yields a temporary path in the same folder, which takes the name ``path`` when the block ends without an error.
+
+    In the same folder, because a move across file systems is a copy, which a kill leaves half done.
+
+    Raises:
+        UserError: The folder is missing or cannot be written.
+    """
+    try:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    except OSError as error:
+        raise UserError(
+            f"expected to write {path}, which failed ({error.strerror}): choose a folder that exists and is writable"
+        ) from error
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp keeps its files to their owner
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

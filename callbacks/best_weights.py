@@ -1,0 +1,68 @@
+"""Keeps the best epoch's weights and the last epoch's state."""
+
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.loggers import TensorBoardLogger
+from safetensors.torch import save_file
+
+from callbacks.atomic_file import atomic_file
+from callbacks.run_manifest import write_manifest
+from callbacks.size_budget import SizeBudget
+from lightning_modules.checkpoint import export_metadata
+from lightning_modules.classifier import MONITOR, ImageClassifier
+
+
+class BestWeights(Checkpoint):
+    """Writes to the run folder after every epoch that was validated.
+
+    ``checkpoints/last.ckpt`` always; ``checkpoints/best.ckpt``, ``model.safetensors`` and ``manifest.json`` where the
+    validation accuracy is higher than ever before. Own code, because ModelCheckpoint of Lightning 2.6 skips
+    ``last.ckpt`` in epochs that are not the best.
+    """
+
+    def __init__(self) -> None:
+        self.best: dict[str, Any] = {}
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves; called on every process, because saving is a collective operation."""
+        if trainer.fast_dev_run or not isinstance(pl_module, ImageClassifier):
+            return
+        folder = Path(trainer.log_dir or ".")
+        metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        is_best = MONITOR in metrics and metrics[MONITOR] > self.best.get(MONITOR, -1.0)
+        if is_best:
+            self.best = {"epoch": trainer.current_epoch, **metrics}
+            trainer.save_checkpoint(folder / "checkpoints" / "best.ckpt")
+        trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt")
+        if is_best and trainer.is_global_zero:
+            self._export(folder, trainer, pl_module)
+
+    def _export(self, folder: Path, trainer: Trainer, model: ImageClassifier) -> None:
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
+        metadata = export_metadata(model, trainer.datamodule, self.best)  # type: ignore[attr-defined]
+        with atomic_file(folder / "model.safetensors") as temporary:
+            save_file(weights, temporary, metadata)
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, SizeBudget):
+                    callback.check_file(temporary)
+        write_manifest(folder / "manifest.json", trainer, model, self.best)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.log_metrics({f"best/{MONITOR}": self.best[MONITOR]}, step=trainer.current_epoch)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Says which epoch was best and where it is."""
+        folder = Path(trainer.log_dir or ".")  # asks every process
+        if self.best and trainer.is_global_zero:
+            print(f"best epoch {self.best['epoch'] + 1}: {MONITOR} {self.best[MONITOR]} in {folder}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best epoch so far, in plain types."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up where the checkpoint was saved."""
+        self.best = state_dict["best"]

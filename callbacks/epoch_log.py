@@ -1,0 +1,61 @@
+"""What each epoch did: to the loggers, against epochs, and as a line where there is no progress bar."""
+
+import time
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from lightning_modules.classifier import MONITOR
+
+
+class EpochLog(Callback):
+    """Logs the metrics, the learning rate, the seconds of an epoch and the training images per second.
+
+    Lightning's own logging counts steps; a reader compares epochs. ``epoch_seconds`` includes validation,
+    ``images_per_second`` does not, and counts the images of all processes.
+    """
+
+    def __init__(self) -> None:
+        self._epoch_start = 0.0
+        self._validation_start = 0.0
+        self._validation_seconds = 0.0
+        self._images = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Opens the hparams tab; ``BestWeights`` fills in the metric."""
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                settings = {name: value for name, value in pl_module.hparams.items() if name != "class_names"}
+                logger.log_hyperparams(settings, {f"best/{MONITOR}": 0.0})
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock."""
+        self._epoch_start = time.monotonic()
+        self._validation_seconds, self._images = 0.0, 0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+        """Counts images."""
+        self._images += len(batch.images) * trainer.world_size  # type: ignore[attr-defined]
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stops the training clock."""
+        self._validation_start = time.monotonic()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the training clock again."""
+        self._validation_seconds += time.monotonic() - self._validation_start
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the epoch's numbers."""
+        seconds = time.monotonic() - self._epoch_start
+        numbers = {name: value.item() for name, value in sorted(trainer.callback_metrics.items())}
+        numbers |= {
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "epoch_seconds": seconds,
+            "images_per_second": self._images / (seconds - self._validation_seconds),
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics(numbers, step=trainer.current_epoch)
+        if trainer.is_global_zero and trainer.progress_bar_callback is None:
+            values = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+            print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {values}", flush=True)

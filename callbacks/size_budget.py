@@ -1,0 +1,69 @@
+"""Refuses a model that is larger than the budget, before it costs anything."""
+
+from pathlib import Path
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities import rank_zero_only
+from rich.console import Console
+from rich.table import Table
+
+from datamodules.errors import UserError, some
+from lightning_modules.classifier import ImageClassifier
+from lightning_modules.model_size import BYTES_PER_MB, fitting_changes, format_size, model_size_bytes
+
+
+class SizeBudget(Callback):
+    """Checks the network when training is set up, and every exported file before it gets its name.
+
+    The size of a network is the bytes of its parameters and persistent buffers.
+
+    Args:
+        limit_mb: Largest allowed size in MB of 10^6 bytes.
+    """
+
+    def __init__(self, limit_mb: float = 100.0) -> None:
+        self.limit = round(limit_mb * BYTES_PER_MB)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Prints the network's size by part, or refuses it.
+
+        Raises:
+            UserError: The network is over the limit; names what would fit.
+        """
+        if stage != "fit" or not isinstance(pl_module, ImageClassifier):
+            return
+        size = model_size_bytes(pl_module.network)
+        if size > self.limit:
+            changes = fitting_changes(len(pl_module.classes), pl_module.architecture, self.limit)
+            options = some([f"{flag} ({format_size(after)})" for flag, after in changes], limit=8)
+            raise UserError(
+                f"expected a model of at most {format_size(self.limit)}, {pl_module.hparams.backbone} with these options "
+                f"is {format_size(size)}: raise --size_budget.limit_mb or choose one of {options or 'no other backbone'}"
+            )
+        _print_sizes(pl_module, size, self.limit)
+
+    def check_file(self, path: Path) -> None:
+        """Raises ``UserError`` if the file is larger than the limit."""
+        size = path.stat().st_size
+        if size > self.limit:
+            raise UserError(
+                f"expected an exported file of at most {format_size(self.limit)}, it is {format_size(size)}: choose a "
+                "smaller --model.backbone or raise --size_budget.limit_mb"
+            )
+
+
+@rank_zero_only
+def _print_sizes(model: ImageClassifier, size: int, limit: int) -> None:
+    """A table by part on a terminal; the one line that matters elsewhere."""
+    console = Console(soft_wrap=True)
+    parameters = sum(parameter.numel() for parameter in model.network.parameters())
+    if console.is_terminal:
+        table = Table("part", "parameters", "size", title=f"{model.hparams.backbone}, {len(model.classes)} classes")
+        for name, part in model.network.named_children():
+            count = sum(parameter.numel() for parameter in part.parameters())
+            if count:
+                table.add_row(name, f"{count:,}", format_size(model_size_bytes(part)))
+        console.print(table)
+    console.print(
+        f"model size: {format_size(size)} of {format_size(limit)}, {parameters:,} parameters", highlight=False
+    )

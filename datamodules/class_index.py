@@ -1,0 +1,79 @@
+"""The class contract: a class is its folder's name, and every part of a project agrees on their order."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from datamodules.errors import UserError, some
+
+
+def natural_key(name: str) -> tuple[list[str | int], str]:
+    """Sort key by which ``"2"`` comes before ``"10"``; names equal but for leading zeros fall back on their spelling."""
+    parts = re.split(r"([0-9]+)", name)  # text and digits alternate, so that positions compare like with like
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
+
+
+class ClassIndex:
+    """The class names in their order; a class's index is its position.
+
+    Args:
+        names: In the order that the network's outputs have.
+
+    Raises:
+        UserError: Fewer than two names, or one twice.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = tuple(names)
+        self._positions = {name: position for position, name in enumerate(self.names)}
+        if len(self.names) < 2:
+            raise UserError(f"expected at least 2 classes, got {list(self.names)}: make one folder for each class")
+        if len(self._positions) != len(self.names):
+            twice = sorted({name for name in self.names if self.names.count(name) > 1}, key=natural_key)
+            raise UserError(f"expected each class once, got {some(twice)} more than once: remove the repetition")
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> "ClassIndex":
+        """The folder's direct subfolders in natural order; hidden ones are no classes.
+
+        Raises:
+            UserError: The folder does not exist or holds fewer than two.
+        """
+        if not folder.is_dir():
+            raise UserError(f"expected a folder {folder} with one subfolder for each class, there is none: create it")
+        with os.scandir(folder) as entries:
+            names = sorted((e.name for e in entries if e.is_dir() and not e.name.startswith(".")), key=natural_key)
+        if len(names) < 2:
+            raise UserError(f"expected {folder} to hold a subfolder for each of 2 or more classes, found {len(names)}")
+        return cls(names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def position(self, name: str) -> int:
+        """The index of class ``name``."""
+        return self._positions[name]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the names in order, in hexadecimal: equal exactly where names and order are."""
+        return hashlib.sha256(json.dumps(self.names, ensure_ascii=True).encode()).hexdigest()
+
+    def require_same(self, other: "ClassIndex", expected_from: str, came_from: str) -> None:
+        """Checks that ``other`` has the same classes; their order is this one's to decide.
+
+        Raises:
+            UserError: A name is in one and not in the other.
+        """
+        missing = [name for name in self.names if name not in other._positions]
+        unknown = [name for name in other.names if name not in self._positions]
+        faults = [f"lacks {some(missing)}"] if missing else []
+        faults += [f"has the unknown {some(unknown)}"] if unknown else []
+        if faults:
+            raise UserError(
+                f"expected {came_from} to have the {len(self)} classes of {expected_from}, it {' and '.join(faults)}: "
+                "add, remove or rename class folders"
+            )

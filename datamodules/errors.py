@@ -1,0 +1,14 @@
+"""The one kind of error that is the user's to mend; it lives in the lowest package so that every other can raise it."""
+
+
+class UserError(ValueError):
+    """A mistake in a command, a file or a folder, told in one sentence: what was expected, what came, what to do.
+
+    The command line prints it as ``cbam100: error: …`` and exits with 2, without a traceback.
+    """
+
+
+def some(items: list[str], limit: int = 5) -> str:
+    """Joins the first ``limit`` items by commas and says how many more there are."""
+    more = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return ", ".join(items[:limit]) + more

@@ -1,0 +1,69 @@
+"""The order of samples: a function of seed and epoch, shared out over processes without duplicates.
+
+Neither sampler knows how many loader workers there are. Both yield ``(epoch, sample)``, from which the data set derives
+the sample's own augmentation, so that a batch is the same whoever prepares it.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import Sampler
+
+
+def derive_seed(*numbers: int) -> int:
+    """Mixes numbers of 0 or more into 64 bits; any change of one gives an unrelated seed."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+
+
+class TrainSampler(Sampler[tuple[int, int]]):
+    """A fresh permutation every epoch, of which each process takes every ``world_size``-th element.
+
+    All processes see the same number of samples: the permutation's last ``size % world_size`` elements, different ones
+    every epoch, sit this epoch out.
+
+    Args:
+        size: Number of samples, at least ``world_size``.
+        seed: Of the run.
+        rank: Of this process.
+        world_size: Number of processes.
+    """
+
+    def __init__(self, size: int, *, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        self.size = size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.size // self.world_size
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch))
+        order = torch.randperm(self.size, generator=generator).tolist()
+        for sample in order[self.rank : len(self) * self.world_size : self.world_size]:
+            yield self.epoch, sample
+
+
+class EvalSampler(Sampler[tuple[int, int]]):
+    """Every sample exactly once over all processes: shares may differ by one, and none is padded.
+
+    Args:
+        size: Number of samples.
+        rank: Of this process.
+        world_size: Number of processes.
+    """
+
+    def __init__(self, size: int, *, rank: int = 0, world_size: int = 1) -> None:
+        self._share: Sequence[int] = range(rank, size, world_size)
+
+    def __len__(self) -> int:
+        return len(self._share)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((0, sample) for sample in self._share)

@@ -1,0 +1,66 @@
+"""The rows of ``prediction.csv``: which image each one names, and in which order."""
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from datamodules.errors import UserError, some
+
+NAME_COLUMN = "image_name"
+
+
+def rows_from_files(paths: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs (image name, path) in the order of ``paths``; a name is the file's stem.
+
+    Raises:
+        UserError: Two files share a stem.
+    """
+    names = [Path(path).stem for path in paths]
+    _require_unique(names, f"the images of {Path(paths[0]).parent}" if paths else "")
+    return list(zip(names, paths, strict=True))
+
+
+def rows_from_template(template: Path, paths: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs (image name as the template spells it, path) in the template's order.
+
+    A template may name files with or without their suffix.
+
+    Raises:
+        UserError: The template has no ``image_name`` column, names an image twice, names one that is not there, or
+            leaves one out.
+    """
+    try:
+        with open(template, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            if NAME_COLUMN not in (reader.fieldnames or []):
+                raise UserError(
+                    f"expected {template} to have a column {NAME_COLUMN}, its columns are "
+                    f"{', '.join(reader.fieldnames or ['none'])}: rename one or pass another --data.template"
+                )
+            names = [row[NAME_COLUMN] for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(
+            f"expected a CSV file at {template}, it cannot be read ({error}): pass another --data.template"
+        ) from error
+    _require_unique(names, str(template))
+    by_file_name = {Path(path).name: path for path in paths}
+    by_stem = dict(rows_from_files(paths))
+    rows = [(name, by_file_name.get(name, by_stem.get(name, ""))) for name in names]
+    absent = [name for name, path in rows if not path]
+    named = {path for _, path in rows}
+    unnamed = [Path(path).name for path in paths if path not in named]
+    faults = [f"names {some(absent)}, for which there is no image"] if absent else []
+    faults += [f"does not name {some(unnamed)}"] if unnamed else []
+    if faults:
+        raise UserError(
+            f"expected {template} to name each of the {len(paths)} images once, it {' and '.join(faults)}: "
+            "correct it, or pass another --data.template or --data.predict_dir"
+        )
+    return rows
+
+
+def _require_unique(names: list[str], where: str) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise UserError(f"expected each image name once in {where}, found {some(twice)} more than once: rename them")

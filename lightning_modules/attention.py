@@ -1,0 +1,106 @@
+"""Lean CBAM: a channel gate, then a spatial gate.
+
+::
+
+    x ──┬─────────────────────────────────────────────▶ × ──┬──────────────────────────────▶ × ──▶ y
+        └▶ mean over (H, W) ▶ reduce ▶ ReLU ▶ expand ▶ g ▶ ─┘└▶ mean over C ▶ conv k×k ▶ g ▶ ─┘
+
+Source: Woo et al., "CBAM: Convolutional Block Attention Module", ECCV 2018, arXiv 1807.06521, equations 1 to 3. Differs
+from the paper in three ways, which together cost 87,080 parameters in a ResNet50 where the paper's module in every block
+costs 2.5 million: both gates look at the average only, not at average and maximum; the two channel layers have no bias
+and a reduction ratio of 128 instead of 16; the spatial convolution is 3×3 over one map instead of 7×7 over two, without
+batch norm. Pooling is ``mean``: the backward of ``AdaptiveAvgPool2d`` has no deterministic CUDA kernel.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Gate = Literal["sigmoid", "identity"]
+
+
+def _open(logits: Tensor, gate: Gate) -> Tensor:
+    """Turns logits into factors: in (0, 1) for ``sigmoid``, in (0, 2) and exactly 1 at zero for ``identity``."""
+    factors = torch.sigmoid(logits)
+    return 2 * factors if gate == "identity" else factors
+
+
+class ChannelGate(nn.Module):
+    """One factor per image and channel: mean over positions → bottleneck of two layers without bias → gate.
+
+    Args:
+        channels: Channels of the input.
+        reduction_ratio: ``channels`` over the width of the bottleneck, which is at least 1.
+        gate: ``sigmoid`` (factor about 0.5 at initialisation) or ``identity`` (factor exactly 1).
+    """
+
+    def __init__(self, channels: int, reduction_ratio: int = 128, gate: Gate = "sigmoid") -> None:
+        super().__init__()
+        self.gate = gate
+        hidden = max(1, channels // reduction_ratio)
+        self.reduce = nn.Linear(channels, hidden, bias=False)
+        self.expand = nn.Linear(hidden, channels, bias=False)
+        if gate == "identity":
+            nn.init.zeros_(self.expand.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``(batch, channels, height, width)`` to factors ``(batch, channels, 1, 1)``."""
+        logits = self.expand(torch.relu(self.reduce(x.mean((2, 3)))))
+        return _open(logits, self.gate)[:, :, None, None]
+
+
+class SpatialGate(nn.Module):
+    """One factor per image and position: mean over channels → one convolution → gate.
+
+    Args:
+        kernel_size: Side of the convolution, odd, so that the map keeps its size.
+        gate: As in ``ChannelGate``.
+    """
+
+    def __init__(self, kernel_size: int = 3, gate: Gate = "sigmoid") -> None:
+        super().__init__()
+        self.gate = gate
+        self.conv = nn.Conv2d(1, 1, kernel_size, padding=kernel_size // 2)
+        if gate == "identity":
+            nn.init.zeros_(self.conv.weight)
+            nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``(batch, channels, height, width)`` to factors ``(batch, 1, height, width)``."""
+        return _open(self.conv(x.mean(1, keepdim=True)), self.gate)
+
+
+class CBAM(nn.Module):
+    """Multiplies its input by a channel gate and the result by a spatial gate.
+
+    A sigmoid gate starts near 0.5, so that the module starts as a factor of about 0.25: on pretrained weights choose
+    ``identity``, which starts as no change at all.
+
+    Args:
+        channels: Channels of the input.
+        reduction_ratio: See ``ChannelGate``.
+        kernel_size: See ``SpatialGate``.
+        gate: ``sigmoid`` or ``identity``.
+
+    Raises:
+        ValueError: ``kernel_size`` is even, a size is below 1, or ``gate`` is neither of the two.
+    """
+
+    def __init__(
+        self, channels: int, reduction_ratio: int = 128, kernel_size: int = 3, gate: Gate = "sigmoid"
+    ) -> None:
+        super().__init__()
+        if reduction_ratio < 1:
+            raise ValueError(f"expected a reduction_ratio of at least 1, got {reduction_ratio}: give a positive number")
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f"expected an odd, positive kernel size, got {kernel_size}: give 3, 5 or 7")
+        if gate not in ("sigmoid", "identity"):
+            raise ValueError(f"expected gate 'sigmoid' or 'identity', got {gate!r}: choose one of the two")
+        self.channel_gate = ChannelGate(channels, reduction_ratio, gate)
+        self.spatial_gate = SpatialGate(kernel_size, gate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``(batch, channels, height, width)`` to the same shape."""
+        x = x * self.channel_gate(x)
+        return x * self.spatial_gate(x)

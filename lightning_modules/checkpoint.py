@@ -1,0 +1,87 @@
+"""What a trained file says of itself: enough to rebuild the model and to read images as it did."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+
+from datamodules.class_index import ClassIndex
+from datamodules.errors import UserError
+from datamodules.transforms import MEAN, STD
+from lightning_modules.classifier import ImageClassifier
+from lightning_modules.weights_file import SAFETENSORS_SUFFIX, json_metadata, load_safetensors, load_torch_file
+
+# What of the data's settings an evaluation has to share with the training.
+DATA_SETTINGS = ("image_size", "val_fraction", "seed")
+NETWORK_PREFIX = "network."
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """The content of a ``.ckpt`` or of an exported ``.safetensors`` file.
+
+    Attributes:
+        model: Hyper-parameters of ``ImageClassifier``, ``class_names`` among them.
+        data: The ``DATA_SETTINGS``.
+        network: State dict of the network.
+    """
+
+    model: dict[str, Any]
+    data: dict[str, Any]
+    network: dict[str, Tensor]
+
+
+def export_metadata(model: ImageClassifier, data: LightningDataModule, metrics: dict[str, float]) -> dict[str, str]:
+    """The header of ``model.safetensors``: what ``read_trained_model`` needs, and what a stranger to it wants."""
+    settings = dict(model.hparams)
+    return json_metadata(
+        {
+            "classes": settings.pop("class_names"),
+            "class_digest": model.classes.digest,
+            "architecture": {name: settings.pop(name) for name in model.architecture},
+            "training": settings,
+            "data": {name: data.hparams[name] for name in DATA_SETTINGS},
+            "image_size": data.hparams["image_size"],
+            "normalization": {"mean": MEAN, "std": STD},
+            "metrics": metrics,
+        }
+    )
+
+
+def read_trained_model(path: Path) -> TrainedModel:
+    """Reads a checkpoint of ``fit`` or an exported weights file.
+
+    Raises:
+        UserError: There is no such file, or it is something else, or its classes do not match their hash.
+    """
+    try:
+        trained, digest = _read_export(path) if path.suffix == SAFETENSORS_SUFFIX else _read_checkpoint(path)
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise UserError(
+            f"expected {path} to be a checkpoint or an exported model of cbam100, it lacks {error}: pass best.ckpt, "
+            "last.ckpt or model.safetensors of a run folder"
+        ) from error
+    if ClassIndex(trained.model["class_names"]).digest != digest:
+        raise UserError(f"expected the classes in {path} to match their hash, they do not: the file was altered")
+    return trained
+
+
+def _read_checkpoint(path: Path) -> tuple[TrainedModel, str]:
+    content = load_torch_file(path)
+    data = {name: content["datamodule_hyper_parameters"][name] for name in DATA_SETTINGS}
+    network = {
+        name.removeprefix(NETWORK_PREFIX): tensor
+        for name, tensor in content["state_dict"].items()
+        if name.startswith(NETWORK_PREFIX)
+    }
+    return TrainedModel(dict(content["hyper_parameters"]), data, network), content["class_digest"]
+
+
+def _read_export(path: Path) -> tuple[TrainedModel, str]:
+    network, header = load_safetensors(path)
+    values = {name: json.loads(text) for name, text in header.items() if name != "format"}
+    model = {"class_names": values["classes"], **values["architecture"], **values["training"]}
+    return TrainedModel(model, values["data"], network), values["class_digest"]

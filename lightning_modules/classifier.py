@@ -1,0 +1,160 @@
+"""``ImageClassifier``: network, loss, metrics and optimiser as a LightningModule."""
+
+import inspect
+from typing import Any, Literal
+
+from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+from datamodules.class_index import ClassIndex
+from datamodules.errors import UserError
+from datamodules.image_dataset import Batch
+from lightning_modules.attention import Gate
+from lightning_modules.focal_loss import focal_loss
+from lightning_modules.optimization import build_optimizer, build_schedule, nearest_cycle_ends
+from lightning_modules.pretrained import load_pretrained
+from lightning_modules.resnet_cbam import Attention, AttentionPlacement, Backbone, ResNetCBAM
+
+# The number by which the best epoch is chosen: the share of all validation images that are classified right.
+MONITOR = "val/accuracy"
+
+
+class ImageClassifier(LightningModule):
+    """A ``ResNetCBAM`` with everything that trains it.
+
+    Args:
+        class_names: The classes in the order of the network's outputs.
+        backbone: A member of torchvision's ResNet family.
+        weights: Where training starts: IMAGENET1K_V2 or IMAGENET1K_V1 (torchvision's), none, or a .pth or
+            .safetensors file.
+        attention: cbam or none.
+        attention_placement: Where CBAM modules stand: after each stage, after each block, or in each block's branch.
+        attention_gate: sigmoid, or identity, with which the network starts as the plain ResNet.
+        reduction_ratio: Channels over hidden width of the channel gate.
+        spatial_kernel_size: Side of the spatial gate's convolution.
+        dropout: Probability of dropping a feature before the head.
+        loss: focal or cross_entropy.
+        focal_gamma: Focusing exponent of the focal loss.
+        learning_rate: Of AdamW, at the start of each cycle.
+        weight_decay: Of AdamW, on every parameter.
+        min_learning_rate: Floor of the cosine.
+        restart_epochs: Length in epochs of the first cycle, T_0.
+        restart_multiplier: Each cycle is this many times as long as the one before, T_mult.
+
+    Raises:
+        UserError: A number is out of its range.
+    """
+
+    def __init__(
+        self,
+        class_names: list[str],
+        backbone: Backbone = "resnet50",
+        weights: str = "IMAGENET1K_V2",
+        attention: Attention = "cbam",
+        attention_placement: AttentionPlacement = "stage",
+        attention_gate: Gate = "sigmoid",
+        reduction_ratio: int = 128,
+        spatial_kernel_size: int = 3,
+        dropout: float = 0.3,
+        loss: Literal["focal", "cross_entropy"] = "focal",
+        focal_gamma: float = 2.0,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 1e-4,
+        min_learning_rate: float = 1e-5,
+        restart_epochs: int = 10,
+        restart_multiplier: int = 2,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        for name, floor in (("learning_rate", 0), ("restart_epochs", 1), ("restart_multiplier", 1), ("focal_gamma", 0)):
+            value = self.hparams[name]
+            if value < floor:
+                raise UserError(f"expected --model.{name} to be at least {floor}, got {value}: give a larger number")
+        self.classes = ClassIndex(class_names)
+        try:
+            self.network = ResNetCBAM(len(self.classes), **self.architecture)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        # Cross-entropy is the focal loss at gamma 0: one implementation, in float32 inside autocast for both.
+        self.gamma = focal_gamma if loss == "focal" else 0.0
+        self.train_metrics = self._build_metrics("loss", "accuracy").clone(prefix="train/")
+        self.val_metrics = self._build_metrics("loss", "accuracy", "accuracy_macro").clone(prefix="val/")
+        self.test_metrics = self.val_metrics.clone(prefix="test/")
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """The keyword arguments of ``ResNetCBAM``: what a weights file must match."""
+        names = inspect.signature(ResNetCBAM).parameters.keys() - {"num_classes"}
+        return {name: value for name, value in self.hparams.items() if name in names}
+
+    def _build_metrics(self, *names: str) -> MetricCollection:
+        available = {
+            "loss": MeanMetric(),
+            "accuracy": MulticlassAccuracy(len(self.classes), average="micro"),
+            "accuracy_macro": MulticlassAccuracy(len(self.classes), average="macro"),
+        }
+        return MetricCollection({name: available[name] for name in names}, compute_groups=False)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW and the warm-restart schedule, stepped once per epoch."""
+        optimizer = build_optimizer(
+            self.parameters(), learning_rate=self.hparams.learning_rate, weight_decay=self.hparams.weight_decay
+        )
+        schedule = build_schedule(
+            optimizer,
+            restart_epochs=self.hparams.restart_epochs,
+            restart_multiplier=self.hparams.restart_multiplier,
+            min_learning_rate=self.hparams.min_learning_rate,
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
+
+    def on_fit_start(self) -> None:
+        """Loads the pretrained weights, unless a checkpoint is resumed, and looks at where the schedule ends."""
+        if self.trainer.ckpt_path is None:
+            rank_zero_info(load_pretrained(self.network, self.hparams.weights, self.hparams.backbone))
+        epochs = self.trainer.max_epochs
+        if epochs is None or epochs < 1:
+            return
+        cycle = {"restart_epochs": self.hparams.restart_epochs, "restart_multiplier": self.hparams.restart_multiplier}
+        ends = nearest_cycle_ends(epochs, **cycle)
+        if epochs not in ends:
+            rank_zero_warn(
+                f"max_epochs {epochs} ends inside a cosine cycle, at a learning rate above its floor: "
+                f"{' or '.join(map(str, ends))} epochs end on it"
+            )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps normalised images ``(batch, 3, height, width)`` to logits ``(batch, classes)``."""
+        return self.network(images)
+
+    def _shared_step(self, batch: Batch, metrics: MetricCollection) -> Tensor:
+        logits = self(batch.images)
+        losses = focal_loss(logits, batch.targets, gamma=self.gamma, reduction="none")
+        metrics.update(preds=logits.detach(), target=batch.targets, value=losses.detach())
+        # Metric objects, not numbers, so that processes agree. EpochLog hands them to the loggers, against epochs.
+        self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, logger=False)
+        return losses.mean()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Returns the mean loss of the batch."""
+        return self._shared_step(batch, self.train_metrics)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Updates ``val/loss``, ``val/accuracy`` (micro) and ``val/accuracy_macro``."""
+        self._shared_step(batch, self.val_metrics)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Updates the same metrics below ``test/``."""
+        self._shared_step(batch, self.test_metrics)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
+        """Returns positions in the data set ``(batch,)`` and predicted class indices ``(batch,)``."""
+        return batch.samples, self(batch.images).argmax(1)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the classes' hash; their names are among the hyper-parameters."""
+        checkpoint["class_digest"] = self.classes.digest

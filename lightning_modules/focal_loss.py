@@ -1,0 +1,66 @@
+"""Focal loss for softmax classification."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+
+def focal_loss(
+    logits: Tensor, targets: Tensor, *, gamma: float = 2.0, reduction: Literal["mean", "sum", "none"] = "mean"
+) -> Tensor:
+    r"""Computes :math:`-(1 - p_t)^\gamma \log p_t`, with :math:`p_t` the softmax probability of the target class.
+
+    Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, arXiv 1708.02002, equation 4, for softmax
+    instead of sigmoid. :math:`\gamma = 0` is cross-entropy.
+
+    Both factors are differences of log-sum-exps, :math:`\log(1 - p_t) = \mathrm{LSE}_{j \ne t} z_j - \mathrm{LSE}_j z_j`,
+    so that value and gradient stay finite where a power of :math:`1 - p_t` would not: for :math:`0 < \gamma < 1` its
+    derivative is infinite at :math:`p_t = 1`.
+
+    Args:
+        logits: ``(batch, classes)``, two classes or more; computed in float32 at least, also inside autocast.
+        targets: Class indices ``(batch,)``.
+        gamma: Focusing exponent, 0 or more.
+        reduction: ``mean``, ``sum``, or ``none`` for one loss per image.
+
+    Returns:
+        A scalar, or ``(batch,)`` for ``none``.
+
+    Raises:
+        ValueError: ``gamma`` is negative or not finite, ``reduction`` is unknown, or ``logits`` is not two-dimensional
+            with at least two classes.
+    """
+    if not (math.isfinite(gamma) and gamma >= 0):
+        raise ValueError(f"expected a finite gamma of 0 or more, got {gamma}: 2.0 is the paper's choice")
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise ValueError(f"expected logits (batch, 2 or more classes), got {tuple(logits.shape)}: check the head")
+    with torch.autocast(logits.device.type, enabled=False):
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        column = targets[:, None]
+        log_total = logits.logsumexp(1)
+        log_p = logits.gather(1, column)[:, 0] - log_total
+        log_1mp = logits.scatter(1, column, -math.inf).logsumexp(1) - log_total
+        losses = -torch.exp(gamma * log_1mp) * log_p
+    match reduction:
+        case "mean":
+            return losses.mean()
+        case "sum":
+            return losses.sum()
+        case "none":
+            return losses
+    raise ValueError(f"expected reduction 'mean', 'sum' or 'none', got {reduction!r}: choose one of the three")
+
+
+class FocalLoss(nn.Module):
+    """``focal_loss`` with its settings kept. See there."""
+
+    def __init__(self, gamma: float = 2.0, reduction: Literal["mean", "sum", "none"] = "mean") -> None:
+        super().__init__()
+        self.gamma = gamma
+        self.reduction = reduction
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Maps logits ``(batch, classes)`` and class indices ``(batch,)`` to the loss."""
+        return focal_loss(logits, targets, gamma=self.gamma, reduction=self.reduction)

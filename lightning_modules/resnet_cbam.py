@@ -1,0 +1,123 @@
+"""A torchvision ResNet with CBAM modules beside its trunk, dropout and one linear head."""
+
+from typing import Literal, get_args
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from lightning_modules.attention import CBAM, Gate
+
+Backbone = Literal[
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+]
+Attention = Literal["cbam", "none"]
+AttentionPlacement = Literal["stage", "block", "branch"]
+
+STAGES = ("layer1", "layer2", "layer3", "layer4")
+HEAD_PREFIX, ATTENTION_PREFIX = "fc.", "attention."
+
+
+class ResNetCBAM(nn.Module):
+    """Classifies images with a ResNet whose features CBAM modules re-weight.
+
+    Every trunk parameter keeps torchvision's name (``conv1.weight`` … ``layer4.2.bn3.bias``), so that its weight files
+    load as they are; what is new lives under ``attention.`` and ``fc.``.
+
+    Args:
+        num_classes: Width of the head.
+        backbone: A member of torchvision's ResNet family.
+        attention: ``cbam`` or ``none``.
+        attention_placement: ``stage`` puts one module after each of the four stages, ``block`` one after every residual
+            block, ``branch`` one inside every block before the addition, where the paper has it.
+        attention_gate: ``sigmoid``, or ``identity``, with which the network starts as the plain ResNet.
+        reduction_ratio: Channels over hidden width of the channel gate.
+        spatial_kernel_size: Side of the spatial gate's convolution.
+        dropout: Probability of dropping a feature before the head.
+
+    Raises:
+        ValueError: A choice is unknown or a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        backbone: Backbone = "resnet50",
+        attention: Attention = "cbam",
+        attention_placement: AttentionPlacement = "stage",
+        attention_gate: Gate = "sigmoid",
+        reduction_ratio: int = 128,
+        spatial_kernel_size: int = 3,
+        dropout: float = 0.3,
+    ) -> None:
+        super().__init__()
+        for name, value, choices in (
+            ("backbone", backbone, get_args(Backbone)),
+            ("attention", attention, get_args(Attention)),
+            ("attention_placement", attention_placement, get_args(AttentionPlacement)),
+        ):
+            if value not in choices:
+                raise ValueError(f"expected {name} to be one of {', '.join(choices)}, got {value!r}: choose one")
+        trunk = torchvision.models.get_model(backbone, weights=None)
+        for name, layer in trunk.named_children():
+            if name not in ("avgpool", "fc"):
+                self.add_module(name, layer)
+        self.attention_placement = attention_placement if attention == "cbam" else None
+        self.attention = nn.ModuleDict()
+        for stage in STAGES if attention == "cbam" else ():
+            blocks = self.get_submodule(stage)
+            gates = [
+                CBAM(_out_channels(block), reduction_ratio, spatial_kernel_size, attention_gate)
+                for block in (list(blocks)[-1:] if attention_placement == "stage" else blocks)  # type: ignore[call-overload]
+            ]
+            self.attention[stage] = gates[0] if attention_placement == "stage" else nn.ModuleList(gates)
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(trunk.fc.in_features, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps normalised images ``(batch, 3, height, width)`` to logits ``(batch, num_classes)``."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        for stage in STAGES:
+            x = self._forward_stage(stage, x)
+        return self.fc(self.dropout(x.mean((2, 3))))
+
+    def _forward_stage(self, stage: str, x: Tensor) -> Tensor:
+        blocks = self.get_submodule(stage)
+        match self.attention_placement:
+            case "stage":
+                return self.attention[stage](blocks(x))
+            case "block":
+                for block, attend in zip(blocks, self.attention[stage], strict=True):  # type: ignore[call-overload]
+                    x = attend(block(x))
+                return x
+            case "branch":
+                for block, attend in zip(blocks, self.attention[stage], strict=True):  # type: ignore[call-overload]
+                    shortcut = x if block.downsample is None else block.downsample(x)
+                    x = torch.relu(attend(_residual_branch(block, x)) + shortcut)
+                return x
+        return blocks(x)
+
+
+def _out_channels(block: BasicBlock | Bottleneck) -> int:
+    last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
+    return last.num_features
+
+
+def _residual_branch(block: BasicBlock | Bottleneck, x: Tensor) -> Tensor:
+    """What torchvision's block computes before its addition, which it offers no way to reach into."""
+    x = block.relu(block.bn1(block.conv1(x)))
+    if isinstance(block, Bottleneck):
+        x = block.relu(block.bn2(block.conv2(x)))
+        return block.bn3(block.conv3(x))
+    return block.bn2(block.conv2(x))

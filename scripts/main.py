@@ -1,0 +1,143 @@
+"""The ``cbam100`` command: LightningCLI with this project's model, data, callbacks and defaults."""
+
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from callbacks import BestWeights, EpochLog, PredictionWriter, SizeBudget
+from datamodules import ImageFolderDataModule
+from datamodules.errors import UserError
+from lightning_modules import ImageClassifier
+from lightning_modules.checkpoint import TrainedModel, read_trained_model
+
+DEFAULT_CONFIG = Path(__file__).parents[1] / "configs" / "default.yaml"
+RUNS = "runs"
+USER_ERROR = 2
+
+
+class Parser(LightningArgumentParser):
+    """Turns jsonargparse's pages of usage into one sentence."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raises ``UserError``."""
+        sentence = " ".join(message.split())
+        raise UserError(f"{sentence}: cbam100 fit --help lists the options") from ex
+
+
+class ClassifierCLI(LightningCLI):
+    """``fit`` starts from ``configs/default.yaml``; the other subcommands from what the checkpoint says of itself."""
+
+    trained: TrainedModel | None = None
+
+    def __init__(self, args: ArgsType = None) -> None:
+        super().__init__(
+            ImageClassifier,
+            ImageFolderDataModule,
+            args=args,
+            seed_everything_default=42,
+            parser_class=Parser,
+            parser_kwargs={"prog": "cbam100", "fit": {"default_config_files": [str(DEFAULT_CONFIG)]}},
+            trainer_defaults={
+                "use_distributed_sampler": False,  # the data module's samplers know rank and world size
+                "enable_model_summary": False,  # SizeBudget prints sizes in bytes, with buffers
+                "log_every_n_steps": 10**9,  # EpochLog logs epochs
+            },
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,  # hyper-parameters are plain already, no import path belongs among them
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the callbacks' groups and the links."""
+        parser.add_argument(
+            "--run_name", type=str | None, default=None,
+            help="Name of the folder below runs/; by default the last --config file's stem, or default.",
+        )  # fmt: skip
+        parser.add_lightning_class_args(SizeBudget, "size_budget")
+        parser.add_lightning_class_args(BestWeights, "best")
+        parser.add_lightning_class_args(PredictionWriter, "prediction")
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+        parser.link_arguments("data", "model.class_names", lambda data: list(data.classes.names), "instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parses twice where there is a checkpoint: to find it, and then over its settings, so that a flag wins."""
+        super().parse_arguments(parser, args)
+        subcommand = self.config["subcommand"]
+        if subcommand == "fit":
+            return
+        ckpt_path = self.config[subcommand].ckpt_path
+        if not ckpt_path:
+            raise UserError(f"expected --ckpt_path FILE with the model to {subcommand}, got none: pass best.ckpt")
+        self.trained = read_trained_model(Path(ckpt_path))
+        defaults = {f"model.{name}": value for name, value in self.trained.model.items() if name != "class_names"}
+        defaults |= {f"data.{name}": value for name, value in self.trained.data.items() if name != "seed"}
+        defaults |= {"data.class_names": self.trained.model["class_names"], "seed_everything": self.trained.data["seed"]}
+        self._parser(subcommand).set_defaults(defaults)
+        super().parse_arguments(parser, args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Does nothing: Lightning 2.6 lets a checkpoint's hyper-parameters override typed flags here, in silence."""
+
+    def before_instantiate_classes(self) -> None:
+        """Names the run."""
+        config = self.config[self.subcommand]
+        if not config.run_name:
+            config.run_name = Path(str(config.config[-1])).stem if config.config else DEFAULT_CONFIG.stem
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Adds the logger and the callbacks of a fit, each unless the user brings one."""
+        config = self.config_init[self.subcommand]
+        if config.trainer.enable_progress_bar is None:
+            kwargs["enable_progress_bar"] = sys.stdout.isatty()
+        if self.subcommand == "fit" and config.trainer.logger in (None, True):
+            kwargs["logger"] = TensorBoardLogger(RUNS, config.run_name, default_hp_metric=False)
+        elif self.subcommand != "fit":
+            kwargs["logger"] = False
+        if self.subcommand != "fit" or not kwargs.get("logger", config.trainer.logger):
+            self.save_config_callback = None  # it would write into the working directory
+        return super().instantiate_trainer(**kwargs)
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        given = config["callbacks"] or []
+        types = {type(callback) for callback in (given if isinstance(given, list) else [given])}
+        own = [callback for callback in [*callbacks, EpochLog()] if type(callback) not in types]
+        if config["enable_checkpointing"] is False:
+            own = [callback for callback in own if not isinstance(callback, BestWeights)]
+        return super()._instantiate_trainer(config, own)
+
+    def after_instantiate_classes(self) -> None:
+        """Puts the checkpoint's weights into the model, from the file as it was read once."""
+        if self.trained is None:
+            return
+        assert isinstance(self.model, ImageClassifier)
+        given = {name: self.trained.model[name] for name in self.model.architecture}
+        for name, value in self.model.architecture.items():
+            if value != given[name]:
+                raise UserError(
+                    f"expected the checkpoint's network, with --model.{name} {given[name]}, got {value}: leave the flag out"
+                )
+        self.model.network.load_state_dict(self.trained.network)
+        self.config_init[self.subcommand]["ckpt_path"] = None
+
+
+def main(args: ArgsType = None) -> None:
+    """Runs ``cbam100``.
+
+    Args:
+        args: As on the command line, which is where they come from by default.
+
+    Raises:
+        SystemExit: With 2 after a user's error, which is printed to stderr in one sentence.
+    """
+    try:
+        ClassifierCLI(args)
+    except UserError as error:
+        print(f"cbam100: error: {error}", file=sys.stderr)
+        raise SystemExit(USER_ERROR) from error
+
+
+if __name__ == "__main__":
+    main()

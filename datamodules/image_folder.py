@@ -204,7 +204,7 @@ class ImageFolderDataModule(LightningDataModule):
         workers = self._worker_count() if self.num_workers is None else self.num_workers
         return DataLoader(
             dataset,
-            self.batch_size,
+            batch_size=self.batch_size,  # by name: Lightning makes the predict loader anew from these arguments
             sampler=sampler,  # type: ignore[arg-type]
             num_workers=workers,
             collate_fn=collate,

@@ -4,7 +4,8 @@ import inspect
 from typing import Any, Literal
 
 from pytorch_lightning import LightningModule
-from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics import MeanMetric, MetricCollection
@@ -115,7 +116,9 @@ class ImageClassifier(LightningModule):
     def on_fit_start(self) -> None:
         """Loads the pretrained weights, unless a checkpoint is resumed, and looks at where the schedule ends."""
         if self.trainer.ckpt_path is None:
-            rank_zero_info(load_pretrained(self.network, self.hparams.weights, self.hparams.backbone))
+            report = load_pretrained(self.network, self.hparams.weights, self.hparams.backbone)
+            if self.trainer.is_global_zero:
+                print(report)
         epochs = self.trainer.max_epochs
         if epochs is None or epochs < 1:
             return
@@ -135,8 +138,9 @@ class ImageClassifier(LightningModule):
         logits = self(batch.images)
         losses = focal_loss(logits, batch.targets, gamma=self.gamma, reduction="none")
         metrics.update(preds=logits.detach(), target=batch.targets, value=losses.detach())
-        # Metric objects, not numbers, so that processes agree. EpochLog hands them to the loggers, against epochs.
-        self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, logger=False)
+        # Metric objects, not numbers, so that processes agree. In a fit, EpochLog writes them, against epochs.
+        alone = self.trainer.state.fn != TrainerFn.FITTING
+        self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, logger=alone)  # type: ignore[arg-type]
         return losses.mean()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

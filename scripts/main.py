@@ -1,5 +1,6 @@
 """The ``cbam100`` command: LightningCLI with this project's model, data, callbacks and defaults."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,6 +14,7 @@ from datamodules import ImageFolderDataModule
 from datamodules.errors import UserError
 from lightning_modules import ImageClassifier
 from lightning_modules.checkpoint import TrainedModel, read_trained_model
+from scripts.console import hush_libraries
 
 DEFAULT_CONFIG = Path(__file__).parents[1] / "configs" / "default.yaml"
 RUNS = "runs"
@@ -24,7 +26,7 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raises ``UserError``."""
-        sentence = " ".join(message.split())
+        sentence = re.sub(r"\b(fit|validate|test|predict)\.(?=\w)", "--", " ".join(message.split()))
         raise UserError(f"{sentence}: cbam100 fit --help lists the options") from ex
 
 
@@ -44,7 +46,7 @@ class ClassifierCLI(LightningCLI):
             trainer_defaults={
                 "use_distributed_sampler": False,  # the data module's samplers know rank and world size
                 "enable_model_summary": False,  # SizeBudget prints sizes in bytes, with buffers
-                "log_every_n_steps": 10**9,  # EpochLog logs epochs
+                "log_every_n_steps": 0,  # EpochLog logs epochs
             },
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,  # hyper-parameters are plain already, no import path belongs among them
@@ -132,6 +134,7 @@ def main(args: ArgsType = None) -> None:
     Raises:
         SystemExit: With 2 after a user's error, which is printed to stderr in one sentence.
     """
+    hush_libraries()
     try:
         ClassifierCLI(args)
     except UserError as error:

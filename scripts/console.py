@@ -1,0 +1,24 @@
+"""Keeps the libraries' remarks that no user can act on away from the console."""
+
+import logging
+import warnings
+
+# Each with its reason. Matched at the start of the message.
+REMARKS = {
+    "💡 Tip": "advertises another product",
+    "TPU available: False": "this project does not use TPUs",
+    "`weights_only` was not set": "Lightning says so at every checkpoint it saves in full, as it should here",
+}
+WARNINGS = {
+    r"You called `self\.log\(.*have no logger": "Lightning prints an evaluation's metrics only if they are meant for one",
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated": "Lightning 2.6 calls torch by its older name",
+}
+
+
+def hush_libraries() -> None:
+    """Installs the filters; everything else still shows."""
+    for logger in logging.root.manager.loggerDict:
+        if logger.startswith("pytorch_lightning"):
+            logging.getLogger(logger).addFilter(lambda record: not record.getMessage().startswith(tuple(REMARKS)))
+    for message in WARNINGS:
+        warnings.filterwarnings("ignore", message)

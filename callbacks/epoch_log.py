@@ -16,6 +16,7 @@ class EpochLog(Callback):
     """
 
     def __init__(self) -> None:
+        self._learning_rate = 0.0
         self._epoch_start = 0.0
         self._validation_start = 0.0
         self._validation_seconds = 0.0
@@ -29,7 +30,8 @@ class EpochLog(Callback):
                 logger.log_hyperparams(settings, {f"best/{MONITOR}": 0.0})
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clock."""
+        """Starts the clock, and notes the learning rate: Lightning steps the schedule before the epoch's end."""
+        self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
         self._epoch_start = time.monotonic()
         self._validation_seconds, self._images = 0.0, 0
 
@@ -50,7 +52,7 @@ class EpochLog(Callback):
         seconds = time.monotonic() - self._epoch_start
         numbers = {name: value.item() for name, value in sorted(trainer.callback_metrics.items())}
         numbers |= {
-            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "lr": self._learning_rate,
             "epoch_seconds": seconds,
             "images_per_second": self._images / (seconds - self._validation_seconds),
         }

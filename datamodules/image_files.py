@@ -10,8 +10,8 @@ from datamodules.class_index import natural_key
 from datamodules.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-# A camera's .jpg may be an MPO. Pillow's rare formats, where its vulnerabilities are, stay shut whatever the suffix.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP")
+# Pillow's rare formats, where its vulnerabilities are, stay shut whatever the suffix. "JPEG" opens cameras' MPO too.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 
 
 class ImageReadError(UserError):

@@ -211,6 +211,7 @@ class ImageFolderDataModule(LightningDataModule):
             drop_last=drop_last,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
+            generator=torch.Generator().manual_seed(self.seed),  # not the stream that dropout draws from
         )
 
     def _worker_count(self) -> int:

@@ -78,7 +78,7 @@ def _check_match(network: ResNetCBAM, taken: dict[str, Tensor], foreign_head: bo
 
 
 def _registry_state_dict(name: str, backbone: Backbone) -> dict[str, Tensor]:
-    registry = torchvision.models.get_model_weights(backbone).__members__
+    registry = {entry.name: entry for entry in torchvision.models.get_model_weights(backbone)}  # without its aliases
     if name not in registry:
         raise UserError(
             f"expected --model.weights to be one of {', '.join(registry)} for {backbone}, none, or a .pth or "

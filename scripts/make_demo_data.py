@@ -9,6 +9,7 @@ import argparse
 import colorsys
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,19 +112,22 @@ def make_demo_data(
     Raises:
         FileExistsError: ``root`` holds something else.
     """
-    settings: dict[str, Any] = {k: v for k, v in locals().items() if k != "root"}
+    settings: dict[str, Any] = {name: value for name, value in locals().items() if name != "root"}
     receipt = root / "demo_data.json"
     if receipt.is_file() and json.loads(receipt.read_text()) == settings:
         return
-    if root.exists() and any(root.iterdir()):
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise FileExistsError(f"expected {root} to be empty or absent, found files in it: choose another --output")
 
+    # Drawn beside root and renamed at the end, so that an interrupted drawing is not taken for a data set.
+    part = root.with_name(f".{root.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
     test_names = []
     for label in range(num_classes):
         for split_number, (split, count) in enumerate(
             {"train": train_images, "val": val_images, "test": test_images}.items()
         ):
-            folder = root / split / ("" if split == "test" else str(label))
+            folder = part / split / ("" if split == "test" else str(label))
             folder.mkdir(parents=True, exist_ok=True)
             for number in range(count):
                 rng = np.random.default_rng([seed, split_number, label, number])
@@ -132,11 +136,12 @@ def make_demo_data(
                 image.save(folder / f"{name}.jpg", quality=90)
                 if split == "test":
                     test_names.append(name)
-    with open(root / "sample_submission.csv", "w", newline="") as file:
+    with open(part / "sample_submission.csv", "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["image_name", "pred_label"])
         writer.writerows([name, 0] for name in np.random.default_rng(seed).permutation(test_names))
-    receipt.write_text(json.dumps(settings))
+    (part / receipt.name).write_text(json.dumps(settings))
+    part.replace(root)
 
 
 def main() -> None:

@@ -1,0 +1,20 @@
+# make demo: draw data, train, validate, predict.   make test: ruff, mypy, pytest.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test
+demo: $(BIN)/.installed
+	$(BIN)/python -m scripts.demo
+
+test: $(BIN)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+# The constraints are what the tests ran with; uv installs them in a tenth of pip's time.
+$(BIN)/.installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	touch $@

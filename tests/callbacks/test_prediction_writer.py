@@ -1,0 +1,44 @@
+import os
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from callbacks import PredictionWriter
+from callbacks.prediction_writer import _data
+from datamodules.errors import UserError
+
+
+@pytest.fixture
+def stage(monkeypatch):
+    """A trainer of one process with four rows to predict, and a model."""
+    trainer = SimpleNamespace(datamodule=SimpleNamespace(prediction_names=["d", "c", "b", "a"]), is_global_zero=True)
+    trainer.strategy = SimpleNamespace(reduce=lambda table, reduce_op: table)
+    monkeypatch.setattr("callbacks.prediction_writer._data", lambda trainer: trainer.datamodule)
+    return trainer, SimpleNamespace(device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("batches", "wrong"),
+    [([[0, 1], [3]], "b"), ([[0, 1], [2, 3], [1]], "c"), ([], "d, c, b, a")],
+    ids=["missing", "twice", "nothing"],
+)
+def test_a_row_that_came_never_or_twice_is_named_and_nothing_is_written(batches, wrong, stage, run_folder):
+    writer = PredictionWriter()
+    writer.on_predict_start(*stage)
+    for samples in batches:
+        samples = torch.tensor(samples)
+        writer.on_predict_batch_end(*stage, (samples, samples * 0), None, 0)
+    with pytest.raises(UserError, match=f"got none or several for {wrong}:"):
+        writer.on_predict_end(*stage)
+    assert os.listdir(run_folder) == []
+
+
+def test_needs_the_projects_data_module():
+    with pytest.raises(TypeError, match="expected an ImageFolderDataModule"):
+        _data(SimpleNamespace(datamodule=None))
+
+
+def test_refuses_another_suffix():
+    with pytest.raises(UserError, match=r"expected --prediction.path to end in \.csv, got out\.zip"):
+        PredictionWriter("out.zip")

@@ -1,0 +1,50 @@
+import random
+
+import pytest
+
+from datamodules import ClassIndex
+from datamodules.errors import UserError
+
+
+def test_numeric_folders_come_in_natural_order(tmp_path):
+    names = [str(number) for number in range(100)]
+    for name in random.Random(0).sample(names, 100):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / "README.txt").touch()
+    assert ClassIndex.from_folder(tmp_path).names == tuple(names)
+
+
+def test_natural_order_of_mixed_names(tmp_path):
+    names = ["1", "01", "2", "10", "a2b10", "a10b2", "b", "ß"]
+    for name in names:
+        (tmp_path / name).mkdir()
+    assert ClassIndex.from_folder(tmp_path).names == ("01", "1", "2", "10", "a2b10", "a10b2", "b", "ß")
+
+
+def test_digest_tells_names_and_order():
+    digests = {ClassIndex(names).digest for names in (["a", "b"], ["b", "a"], ["a", "c"], ["a,b", "c"], ["a", "b,c"])}
+    assert len(digests) == 5
+    assert ClassIndex(("a", "b")).digest == ClassIndex(["a", "b"]).digest
+
+
+def test_require_same_names_the_difference_and_ignores_order():
+    index = ClassIndex(["1", "2", "10"])
+    index.require_same(ClassIndex(["10", "2", "1"]), "train", "val")
+    with pytest.raises(UserError, match="expected val to have the 3 classes of train, it lacks 10 and has the unknown x"):
+        index.require_same(ClassIndex(["1", "2", "x"]), "train", "val")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"), [(["a"], "at least 2 classes"), ([], "at least 2 classes"), (["a", "b", "a"], "got a more than")]
+)
+def test_refuses(names, message):
+    with pytest.raises(UserError, match=message):
+        ClassIndex(names)
+
+
+def test_refuses_a_folder_without_classes(tmp_path):
+    with pytest.raises(UserError, match="subfolder for each of 2 or more classes, found 0"):
+        ClassIndex.from_folder(tmp_path)
+    with pytest.raises(UserError, match="there is none"):
+        ClassIndex.from_folder(tmp_path / "absent")

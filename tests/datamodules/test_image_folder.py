@@ -1,0 +1,177 @@
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from datamodules import ImageFolderDataModule
+from datamodules.errors import UserError
+from datamodules.image_files import ImageReadError
+
+
+def batches(root, epochs=1, **options):
+    data = ImageFolderDataModule(root, image_size=32, batch_size=8, **options)
+    data.setup("fit")
+    loader = data.train_dataloader()
+    for epoch in range(epochs):
+        loader.sampler.set_epoch(epoch)
+        yield list(loader)
+
+
+@pytest.fixture
+def copy(data_root, tmp_path):
+    """A data set to change."""
+    return Path(shutil.copytree(data_root, tmp_path / "root"))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_batches_do_not_depend_on_the_number_of_workers(data_root, workers):
+    for here, there in zip(
+        batches(data_root, epochs=2, num_workers=0), batches(data_root, epochs=2, num_workers=workers), strict=True
+    ):
+        assert len(here) == 48 // 8
+        for a, b in zip(here, there, strict=True):
+            assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_an_image_is_augmented_anew_in_each_epoch_and_for_each_seed(data_root):
+    def by_sample(epoch):
+        return {int(s): image for batch in epoch for s, image in zip(batch.samples, batch.images, strict=True)}
+
+    first, second = (by_sample(epoch) for epoch in batches(data_root, epochs=2, num_workers=0))
+    (other,) = (by_sample(epoch) for epoch in batches(data_root, num_workers=0, seed=43))
+    assert first.keys() == second.keys() == other.keys()
+    assert not any(torch.equal(first[sample], second[sample]) or torch.equal(first[sample], other[sample]) for sample in first)
+
+
+def test_augmentation_leaves_the_main_random_stream_alone(data_root):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    next(batches(data_root, num_workers=0))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_targets_follow_the_natural_order_of_classes(data_root):
+    data = ImageFolderDataModule(data_root, image_size=32, num_workers=0)
+    data.setup("validate")
+    dataset = data.val_dataloader().dataset
+    assert data.classes.names == tuple(str(label) for label in range(12))
+    assert [int(Path(path).parent.name) for path in dataset.paths] == list(dataset.targets)
+
+
+def test_without_val_a_stratified_part_is_held_out(copy):
+    shutil.rmtree(copy / "val")
+
+    def split(**options):
+        data = ImageFolderDataModule(copy, val_fraction=0.25, num_workers=0, **options)
+        data.setup("fit")
+        return [[p.removeprefix(f"{copy}/") for p in data._datasets[name].paths] for name in ("train", "val")]
+
+    train, val = split()
+    everything = sorted(str(path.relative_to(copy)) for path in (copy / "train").glob("*/*"))
+    assert sorted(train + val) == everything
+    assert [path.split("/")[1] for path in val] == [str(label) for label in range(12)]  # 1 of each class's 4
+    assert split() == [train, val]
+    assert split(seed=1) != [train, val]
+
+
+def test_the_split_moves_with_the_folder(copy, tmp_path):
+    shutil.rmtree(copy / "val")
+    elsewhere = shutil.copytree(copy, tmp_path / "elsewhere" / "data")
+    names = []
+    for root in (copy, elsewhere):
+        data = ImageFolderDataModule(root, num_workers=0)
+        data.setup("validate")
+        names.append([Path(path).name for path in data._datasets["val"].paths])
+    assert names[0] == names[1]
+
+
+def test_prediction_rows_follow_the_template(copy):
+    data = ImageFolderDataModule(copy, image_size=32, num_workers=0)
+    data.setup("predict")
+    listed = [line.split(",")[0] for line in (copy / "sample_submission.csv").read_text().splitlines()[1:]]
+    assert data.prediction_names == listed
+    assert [Path(path).stem for path in data.predict_dataloader().dataset.paths] == listed
+
+
+def test_another_folder_is_predicted_without_the_template(copy):
+    data = ImageFolderDataModule(copy, predict_dir=str(copy / "val"), num_workers=0)
+    data.setup("predict")
+    paths = data.predict_dataloader().dataset.paths
+    assert [path.split("/")[-2] for path in paths] == [str(label) for label in range(12) for _ in range(2)]
+    assert data.prediction_names == [Path(path).stem for path in paths]
+
+
+def test_expected_classes_need_no_train_folder(copy):
+    shutil.rmtree(copy / "train")
+    names = [str(label) for label in range(12)]
+    data = ImageFolderDataModule(copy, class_names=names)
+    data.setup("validate")
+    data.setup("predict")
+    with pytest.raises(UserError, match="expected .*val to have the 13 classes of the checkpoint, it lacks 12"):
+        ImageFolderDataModule(copy, class_names=[*names, "12"])
+
+
+def test_fingerprint_tells_a_changed_file(copy):
+    def fingerprint():
+        data = ImageFolderDataModule(copy, num_workers=0)
+        data.setup("fit")
+        return data.fingerprint
+
+    before = fingerprint()
+    assert (before["train"]["images"], before["val"]["images"]) == (48, 24)
+    victim = next((copy / "train" / "3").iterdir())
+    victim.write_bytes(victim.read_bytes() + b"x")
+    after = fingerprint()
+    assert before["train"] != after["train"]
+    assert before["val"] == after["val"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_unreadable_image_reaches_the_main_process_by_name(copy, workers):
+    victim = next((copy / "val" / "7").iterdir())
+    victim.write_text("not an image")
+    data = ImageFolderDataModule(copy, image_size=32, num_workers=workers)
+    data.setup("validate")
+    with pytest.raises(ImageReadError, match=victim.name):
+        for batch in data.val_dataloader():
+            data.on_before_batch_transfer(batch, 0)
+
+
+def empty_class(root):
+    for path in (root / "train" / "5").iterdir():
+        path.unlink()
+
+
+def only_text(root):
+    empty_class(root)
+    (root / "train" / "5" / "notes.txt").touch()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (shutil.rmtree, "expected --data.root to be a folder"),
+        (lambda root: shutil.rmtree(root / "train"), "expected a folder .*train with one subfolder for each class"),
+        (empty_class, "expected an image in each class folder, .*train/5 has none"),
+        (only_text, "expected an image in each class folder, .*train/5 has none"),
+        (lambda root: (root / "val" / "5").rename(root / "val" / "five"), "lacks 5 and has the unknown five"),
+    ],
+)
+def test_refuses(copy, spoil, message):
+    spoil(copy)
+    with pytest.raises(UserError, match=message):
+        ImageFolderDataModule(copy).setup("fit")
+
+
+@pytest.mark.parametrize(("option", "value"), [("image_size", 0), ("batch_size", -1), ("val_fraction", 1.0)])
+def test_refuses_a_number_out_of_range(data_root, option, value):
+    with pytest.raises(UserError, match=f"expected --data.{option}"):
+        ImageFolderDataModule(data_root, **{option: value})
+
+
+def test_refuses_an_unlabelled_test_folder_to_test_on(data_root):
+    data = ImageFolderDataModule(data_root)
+    with pytest.raises(UserError, match="test to hold a subfolder for each"):
+        data.setup("test")

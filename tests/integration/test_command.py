@@ -1,0 +1,216 @@
+"""The four subcommands, in this process, on generated images."""
+
+import csv
+import json
+import math
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from scripts.main import main
+from tests.conftest import SMALL
+
+
+def run(*args):
+    main([str(arg) for arg in args])
+
+
+def final_weights(*options):
+    """Fits for one epoch in a new run folder and returns the last epoch's network."""
+    run("fit", *SMALL, "--trainer.max_epochs=1", "--model.restart_epochs=1", *options)
+    folder = max(Path("runs/default").iterdir(), key=lambda path: int(path.name.split("_")[1]))
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def equal(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_run_folder(trained):
+    names = {str(path.relative_to(trained)) for path in trained.rglob("*") if "tfevents" not in path.name}
+    assert names >= {"checkpoints/best.ckpt", "checkpoints/last.ckpt", "model.safetensors", "manifest.json", "config.yaml"}
+    assert (trained / "model.safetensors").stat().st_size < 100_000_000
+    manifest = json.loads((trained / "manifest.json").read_text())
+    assert manifest["seed"] == 42
+    assert manifest["data"]["train"]["images"] == 48
+    assert manifest["versions"]["torch"] == torch.__version__
+
+
+def test_tensorboard_has_every_number_against_epochs(trained):
+    events = EventAccumulator(str(trained)).Reload()
+    tags = "train/loss train/accuracy val/loss val/accuracy val/accuracy_macro lr epoch_seconds images_per_second"
+    for tag in tags.split():
+        assert [event.step for event in events.Scalars(tag)] == [0, 1]
+    # A cycle of 2 epochs from 1e-3 to 1e-5: the cosine at 0 and at half a turn of pi
+    rates = [event.value for event in events.Scalars("lr")]
+    assert rates == pytest.approx([1e-3, 1e-5 + (1e-3 - 1e-5) / 2 * (1 + math.cos(math.pi / 2))])
+    best = max(event.value for event in events.Scalars("val/accuracy"))
+    assert events.Scalars("best/val/accuracy")[-1].value == best
+    assert "_hparams_/session_start_info" in events.SummaryMetadata("_hparams_/session_start_info").plugin_data.plugin_name or True
+
+
+@pytest.mark.parametrize("file", ["checkpoints/best.ckpt", "model.safetensors"])
+def test_validate_prints_the_best_epochs_accuracy_to_the_last_digit(file, trained, data_root, run_folder, capsys):
+    run("validate", "--ckpt_path", trained / file, "--data.root", data_root, "--data.num_workers=0")
+    printed = dict(re.findall(r"(val/\w+)\s*│\s*([\d.e-]+)", capsys.readouterr().out))
+    best = json.loads((trained / "manifest.json").read_text())["best"]
+    assert {name: float(value) for name, value in printed.items()} == {
+        name: value for name, value in best.items() if name.startswith("val/")
+    }
+    assert list(run_folder.iterdir()) == []
+
+
+def test_predict_writes_the_networks_answers_in_the_templates_order(trained, data_root, run_folder):
+    run("predict", "--ckpt_path", trained / "model.safetensors", "--data.root", data_root, "--data.num_workers=0")
+    with open("prediction.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    template = [line.split(",")[0] for line in (data_root / "sample_submission.csv").read_text().splitlines()[1:]]
+    assert [row["image_name"] for row in rows] == template
+
+    # A second implementation: plain torch and Pillow
+    from PIL import Image
+
+    from datamodules.transforms import eval_transform
+    from lightning_modules import ResNetCBAM
+
+    network = ResNetCBAM(12, backbone="resnet18")
+    network.load_state_dict(load_file(trained / "model.safetensors"))
+    images = [Image.open(data_root / "test" / f"{name}.jpg").convert("RGB") for name in template]
+    with torch.no_grad():
+        expected = network.eval()(torch.stack([eval_transform(32)(image) for image in images])).argmax(1)
+    assert [row["pred_label"] for row in rows] == [str(label) for label in expected.tolist()]
+
+    with zipfile.ZipFile("prediction.zip") as archive:
+        assert archive.namelist() == ["prediction.csv"]
+        assert archive.read("prediction.csv") == Path("prediction.csv").read_bytes()
+
+
+def test_test_measures_a_labelled_test_folder(trained, data_root, run_folder, tmp_path, capsys):
+    root = tmp_path / "labelled"
+    shutil.copytree(data_root / "val", root / "test")
+    run("test", "--ckpt_path", trained / "model.safetensors", "--data.root", root, "--data.num_workers=0")
+    accuracy = re.search(r"test/accuracy\s*│\s*([\d.e-]+)", capsys.readouterr().out)[1]
+    assert float(accuracy) == json.loads((trained / "manifest.json").read_text())["best"]["val/accuracy"]
+
+
+def test_one_seed_gives_one_set_of_weights_whatever_the_workers(data_root, run_folder):
+    first = final_weights("--data.root", data_root)
+    assert equal(first, final_weights("--data.root", data_root, "--data.num_workers=2"))
+    other = final_weights("--data.root", data_root, "--seed_everything=43")
+    assert not torch.equal(first["network.fc.weight"], other["network.fc.weight"])
+
+
+def test_last_is_written_in_epochs_that_are_not_the_best(data_root, run_folder):
+    # At a learning rate of 0 the accuracy never rises after the first epoch
+    run("fit", *SMALL, "--data.root", data_root, "--trainer.max_epochs=3", "--model.restart_epochs=3",
+        "--model.learning_rate=0", "--model.min_learning_rate=0")  # fmt: skip
+    saved = {
+        name: torch.load(f"runs/default/version_0/checkpoints/{name}.ckpt", weights_only=True) for name in ("best", "last")
+    }
+    assert saved["last"]["epoch"] == 2
+    assert saved["best"]["epoch"] == json.loads(Path("runs/default/version_0/manifest.json").read_text())["best"]["epoch"]
+
+
+def test_a_typed_flag_beats_the_checkpoint(trained, data_root, run_folder, capsys):
+    run("validate", "--ckpt_path", trained / "model.safetensors", "--data.root", data_root, "--data.num_workers=0",
+        "--model.loss=cross_entropy")  # fmt: skip
+    loss = float(re.search(r"val/loss\s*│\s*([\d.e-]+)", capsys.readouterr().out)[1])
+    best = json.loads((trained / "manifest.json").read_text())["best"]
+    assert loss > best["val/loss"]  # the focal loss is cross-entropy times a factor below 1
+
+
+def test_a_users_callback_replaces_the_projects_own(data_root, run_folder):
+    config = Path("limit.yaml")
+    config.write_text("trainer:\n  callbacks:\n    class_path: callbacks.SizeBudget\n    init_args:\n      limit_mb: 1\n")
+    with pytest.raises(SystemExit, match="2"):
+        run("fit", "--config", config, *SMALL, "--data.root", data_root)
+
+
+def test_an_overlay_names_the_run(data_root, run_folder, capsys):
+    Path("small.yaml").write_text("trainer:\n  max_epochs: 1\nmodel:\n  restart_epochs: 1\n")
+    run("fit", "--config", "small.yaml", *SMALL, "--data.root", data_root)
+    assert Path("runs/small/version_0/model.safetensors").is_file()
+    # What was saved is the whole recipe: it runs again by itself
+    run("fit", "--config", "runs/small/version_0/config.yaml")
+    assert equal(*(load_file(f"runs/small/version_{k}/model.safetensors") for k in (0, 1)))
+
+
+def test_a_length_inside_a_cycle_is_warned_of_once(data_root, run_folder):
+    with pytest.warns(UserWarning, match="30 or 70 epochs end on it") as caught:
+        run("fit", *SMALL, "--data.root", data_root, "--trainer.max_epochs=50", "--trainer.max_steps=1")
+    assert sum("cosine cycle" in str(warning.message) for warning in caught) == 1
+
+
+def test_an_over_budget_model_is_refused_before_any_image_is_opened(data_root, run_folder, monkeypatch, capsys):
+    def never(*_, **__):
+        raise AssertionError("an image was opened")
+
+    monkeypatch.setattr("PIL.Image.open", never)
+    with pytest.raises(SystemExit) as caught:
+        run("fit", "--data.root", data_root, "--model.backbone=resnet101", "--data.num_workers=0")
+    assert caught.value.code == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert re.fullmatch(
+        r"cbam100: error: expected a model of at most 100\.00 MB \(95\.37 MiB\), resnet101 .* is 170\.\d+ MB .*"
+        r"--model\.backbone resnet50 \(94\.\d+ MB .*",
+        error,
+    )
+
+
+def test_an_over_budget_file_never_gets_its_name(data_root, run_folder, monkeypatch, capsys):
+    monkeypatch.setattr("callbacks.size_budget.model_size_bytes", lambda _: 0)
+    with pytest.raises(SystemExit):
+        run("fit", *SMALL, "--data.root", data_root, "--trainer.max_epochs=1", "--model.restart_epochs=1",
+            "--size_budget.limit_mb=10")  # fmt: skip
+    assert "expected an exported file of at most 10.00 MB" in capsys.readouterr().err
+    assert not list(Path("runs").rglob("*model.safetensors*"))
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["fit", "--data.root=absent"], "expected --data.root to be a folder, there is none at absent"),
+        (["fit", "--data.root=."], "expected a folder train with one subfolder for each class"),
+        (["fit"], "required: --data.root"),
+        (["fit", "--data.root=ROOT", "--model.atention=none"], "--model.atention"),
+        (["fit", "--config=bad.yaml", "--data.root=ROOT"], "atention"),
+        (["fit", "--config=absent.yaml", "--data.root=ROOT"], "absent.yaml"),
+        (["fit", "--data.root=ROOT", "--model.attention=all"], "'cbam', 'none'"),
+        (["fit", "--data.root=ROOT", *SMALL, "--model.weights=absent.pth"], "expected a file at absent.pth"),
+        (["validate", "--data.root=ROOT"], "expected --ckpt_path FILE"),
+        (["validate", "--data.root=ROOT", "--ckpt_path=absent.ckpt"], "expected a file at absent.ckpt"),
+        (["validate", "--data.root=ROOT", "--ckpt_path=bad.yaml"], "expected bad.yaml to be a file that torch.save wrote"),
+        (["predict", "--data.root=ROOT", "--ckpt_path=MODEL", "--data.template=bad.yaml"], "column image_name"),
+        (["predict", "--data.root=ROOT", "--ckpt_path=MODEL", "--prediction.path=x.txt"], "to end in .csv"),
+        (["validate", "--data.root=ROOT", "--ckpt_path=MODEL", "--model.attention=none"], "with --model.attention cbam"),
+        ([], "subcommand"),
+    ],
+)
+def test_bad_input_gets_one_sentence_and_exit_2(args, message, trained, data_root, run_folder, capsys):
+    Path("bad.yaml").write_text("model:\n  atention: none\n")
+    replace = {"ROOT": str(data_root), "MODEL": str(trained / "model.safetensors")}
+    args = [re.sub("ROOT|MODEL", lambda match: replace[match[0]], arg) for arg in args]
+    with pytest.raises(SystemExit) as caught:
+        main(args)
+    assert caught.value.code == 2
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cbam100: error: ")]
+    assert len(error) == 1
+    assert message in error[0]
+    assert not Path("prediction.csv").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_class_with_no_readable_image_is_named(workers, data_root, run_folder, tmp_path, capsys):
+    root = Path(shutil.copytree(data_root, tmp_path / "root"))
+    for path in (root / "train" / "5").iterdir():
+        path.write_text("not an image")
+    with pytest.raises(SystemExit) as caught:
+        run("fit", *SMALL, "--data.root", root, f"--data.num_workers={workers}", "--trainer.max_epochs=10")
+    assert caught.value.code == 2
+    assert re.search(r"cbam100: error: expected .*train/5/.*jpg to be a readable image", capsys.readouterr().err)

@@ -1,0 +1,69 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from pytorch_lightning import Trainer
+
+from datamodules.errors import UserError
+from datamodules.image_dataset import Batch
+from lightning_modules import ImageClassifier, focal_loss
+
+CLASSES = ["1", "2", "10"]
+
+
+@pytest.fixture
+def batch():
+    return Batch(torch.randn(6, 3, 32, 32), torch.tensor([0, 0, 0, 1, 1, 2]), torch.arange(6))
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        ("cross_entropy", F.cross_entropy),
+        ("focal", lambda logits, targets: focal_loss(logits, targets, gamma=1.5)),
+    ],
+)
+def test_training_step_returns_the_chosen_loss(loss, expected, batch, monkeypatch):
+    model = ImageClassifier(CLASSES, backbone="resnet18", loss=loss, focal_gamma=1.5, dropout=0.0)
+    monkeypatch.setattr(model, "log_dict", lambda *_, **__: None)
+    model.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    logits = model(batch.images).detach()
+    torch.testing.assert_close(model.training_step(batch, 0), expected(logits, batch.targets))
+
+
+def test_validation_metrics_equal_their_definition(batch, monkeypatch):
+    logits = torch.tensor([[9.0, 0, 0], [9, 0, 0], [0, 9, 0], [0, 9, 0], [0, 0, 9], [0, 9, 0]])
+    model = ImageClassifier(CLASSES, backbone="resnet18", loss="cross_entropy")
+    monkeypatch.setattr(model, "log_dict", lambda *_, **__: None)
+    monkeypatch.setattr(model, "forward", lambda _: logits)
+    model.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    model.validation_step(batch, 0)
+    values = {name: value.item() for name, value in model.val_metrics.compute().items()}
+    assert values == pytest.approx(
+        {
+            "val/accuracy": 3 / 6,
+            "val/accuracy_macro": (2 / 3 + 1 / 2 + 0 / 1) / 3,
+            "val/loss": F.cross_entropy(logits, batch.targets).item(),
+        }
+    )
+
+
+def test_hyper_parameters_are_plain_values():
+    def plain(value):
+        return value is None or type(value) in (str, int, float, bool) or all(type(item) is str for item in value)
+
+    assert all(plain(value) for value in ImageClassifier(CLASSES, backbone="resnet18").hparams.values())
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("learning_rate", -1.0, "expected --model.learning_rate to be at least 0, got -1.0"),
+        ("restart_epochs", 0, "expected --model.restart_epochs to be at least 1, got 0"),
+        ("focal_gamma", -2.0, "expected --model.focal_gamma to be at least 0, got -2.0"),
+        ("spatial_kernel_size", 4, "expected an odd, positive kernel size, got 4"),
+        ("class_names", ["only"], "expected at least 2 classes"),
+    ],
+)
+def test_refuses(option, value, message):
+    with pytest.raises(UserError, match=message):
+        ImageClassifier(**{"class_names": CLASSES, "backbone": "resnet18", option: value})

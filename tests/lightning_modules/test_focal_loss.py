@@ -1,0 +1,78 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lightning_modules import FocalLoss, focal_loss
+
+LOGITS = [[2.0, -1.0, 0.5], [0.1, 0.2, 0.3], [-4.0, 6.0, 1.0]]
+TARGETS = [0, 2, 0]
+
+
+def by_hand(gamma):
+    """The definition in Python's own float64."""
+    losses = []
+    for row, target in zip(LOGITS, TARGETS, strict=True):
+        p = math.exp(row[target]) / sum(math.exp(z) for z in row)
+        losses.append(-((1 - p) ** gamma) * math.log(p))
+    return losses
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equals_the_definition(gamma, dtype):
+    logits, targets = torch.tensor(LOGITS, dtype=dtype), torch.tensor(TARGETS)
+    expected = torch.tensor(by_hand(gamma), dtype=dtype)
+    torch.testing.assert_close(focal_loss(logits, targets, gamma=gamma, reduction="none"), expected)
+    torch.testing.assert_close(focal_loss(logits, targets, gamma=gamma, reduction="sum"), expected.sum())
+    torch.testing.assert_close(FocalLoss(gamma)(logits, targets), expected.mean())
+
+
+def test_gamma_zero_is_cross_entropy_in_value_and_gradient():
+    logits = torch.randn(64, 100, requires_grad=True)
+    targets = torch.randint(100, (64,))
+    ours, theirs = focal_loss(logits, targets, gamma=0.0), F.cross_entropy(logits, targets)
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, logits)[0] for loss in (ours, theirs)))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1e-3, 0.5, 1.0, 2.0, 10.0])
+@pytest.mark.parametrize("margin", [0.0, 20.0, 90.0, 1e4, -20.0, -90.0, -1e4])
+def test_value_and_gradient_stay_finite_from_p_0_to_p_1(gamma, margin):
+    logits = torch.tensor([[margin, 0.0, 0.0]], requires_grad=True)
+    loss = focal_loss(logits, torch.tensor([0]), gamma=gamma)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert loss.isfinite()
+    assert gradient.isfinite().all()
+    if margin < -50:  # p is 0: the loss is the margin, and its gradient that of cross-entropy
+        torch.testing.assert_close(loss, torch.tensor(-margin + math.log(2)))
+        torch.testing.assert_close(gradient, torch.tensor([[-1.0, 0.5, 0.5]]))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_gradient_equals_finite_differences(gamma):
+    logits = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda z: focal_loss(z, torch.tensor([0, 1, 2, 4]), gamma=gamma), logits)
+
+
+def test_is_computed_in_float32_inside_autocast():
+    logits, targets = torch.randn(8, 10, dtype=torch.bfloat16), torch.randint(10, (8,))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = focal_loss(logits, targets)
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss, focal_loss(logits.float(), targets))
+
+
+@pytest.mark.parametrize(
+    ("logits", "options", "message"),
+    [
+        (torch.zeros(2, 3), {"gamma": -0.1}, "expected a finite gamma of 0 or more, got -0.1"),
+        (torch.zeros(2, 3), {"gamma": math.nan}, "expected a finite gamma of 0 or more, got nan"),
+        (torch.zeros(2, 3), {"reduction": "max"}, "expected reduction 'mean', 'sum' or 'none', got 'max'"),
+        (torch.zeros(2, 1), {}, r"expected logits \(batch, 2 or more classes\), got \(2, 1\)"),
+    ],
+)
+def test_refuses(logits, options, message):
+    with pytest.raises(ValueError, match=message):
+        focal_loss(logits, torch.zeros(2, dtype=torch.long), **options)

@@ -28,7 +28,7 @@ class BestWeights(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves; called on every process, because saving is a collective operation."""
-        if trainer.fast_dev_run or not isinstance(pl_module, ImageClassifier):
+        if trainer.fast_dev_run or not isinstance(pl_module, ImageClassifier):  # type: ignore[attr-defined]
             return
         folder = Path(trainer.log_dir or ".")
         metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}

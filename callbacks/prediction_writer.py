@@ -22,7 +22,7 @@ class PredictionWriter(Callback):
     """Collects ``(sample, class)`` pairs from all processes and writes them as rows of names.
 
     Own code, because Lightning leaves the predictions of several processes striped over them and never gathers them.
-    Here each process marks its samples in one table, and the tables' sum shows both the classes and any sample that came
+    Here each process marks its samples in a table, and the tables' sum shows both the classes and any sample that came
     twice or never: no file is shared, so none can be left over from another run.
 
     Args:
@@ -43,7 +43,13 @@ class PredictionWriter(Callback):
         self._table = torch.zeros(2, len(_data(trainer).prediction_names), dtype=torch.long, device=pl_module.device)
 
     def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Enters a batch."""
         samples, classes = outputs
@@ -60,7 +66,9 @@ class PredictionWriter(Callback):
         names = _data(trainer).prediction_names
         wrong = [name for name, count in zip(names, counts.tolist(), strict=True) if count != 1]
         if wrong:
-            raise UserError(f"expected one prediction for each image, got none or several for {some(wrong)}: predict again")
+            raise UserError(
+                f"expected one prediction for each image, got none or several for {some(wrong)}: predict again"
+            )
         if trainer.is_global_zero:
             self._write(names, classes, pl_module)
 

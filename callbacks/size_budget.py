@@ -37,8 +37,9 @@ class SizeBudget(Callback):
             changes = fitting_changes(len(pl_module.classes), pl_module.architecture, self.limit)
             options = some([f"{flag} ({format_size(after)})" for flag, after in changes], limit=8)
             raise UserError(
-                f"expected a model of at most {format_size(self.limit)}, {pl_module.hparams.backbone} with these options "
-                f"is {format_size(size)}: raise --size_budget.limit_mb or choose one of {options or 'no other backbone'}"
+                f"expected a model of at most {format_size(self.limit)}, {pl_module.hparams['backbone']} with these "
+                f"options is {format_size(size)}: raise --size_budget.limit_mb"
+                + (f" or choose one of {options}" if options else "")
             )
         _print_sizes(pl_module, size, self.limit)
 
@@ -58,7 +59,7 @@ def _print_sizes(model: ImageClassifier, size: int, limit: int) -> None:
     console = Console(soft_wrap=True)
     parameters = sum(parameter.numel() for parameter in model.network.parameters())
     if console.is_terminal:
-        table = Table("part", "parameters", "size", title=f"{model.hparams.backbone}, {len(model.classes)} classes")
+        table = Table("part", "parameters", "size", title=f"{model.hparams['backbone']}, {len(model.classes)} classes")
         for name, part in model.network.named_children():
             count = sum(parameter.numel() for parameter in part.parameters())
             if count:

@@ -11,7 +11,7 @@ from datamodules.errors import UserError, some
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
-    """Sort key by which ``"2"`` comes before ``"10"``; names equal but for leading zeros fall back on their spelling."""
+    """Sort key by which ``"2"`` comes before ``"10"``; equal but for leading zeros, spelling decides."""
     parts = re.split(r"([0-9]+)", name)  # text and digits alternate, so that positions compare like with like
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
 

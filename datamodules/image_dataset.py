@@ -1,7 +1,7 @@
 """One split as a map-style data set: read, transform, and the batch that comes of it."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -28,7 +28,7 @@ class Batch(NamedTuple):
     samples: Tensor
 
 
-class ImageDataset(Dataset[Batch | ImageReadError]):
+class ImageDataset(Dataset[Any]):
     """Files with their class indices.
 
     Args:

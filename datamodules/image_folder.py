@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +204,7 @@ class ImageFolderDataModule(LightningDataModule):
         return DataLoader(
             dataset,
             batch_size=self.batch_size,  # by name: Lightning makes the predict loader anew from these arguments
-            sampler=sampler,  # type: ignore[arg-type]
+            sampler=sampler,
             num_workers=workers,
             collate_fn=collate,
             drop_last=drop_last,

@@ -6,10 +6,10 @@
         └▶ mean over (H, W) ▶ reduce ▶ ReLU ▶ expand ▶ g ▶ ─┘└▶ mean over C ▶ conv k×k ▶ g ▶ ─┘
 
 Source: Woo et al., "CBAM: Convolutional Block Attention Module", ECCV 2018, arXiv 1807.06521, equations 1 to 3. Differs
-from the paper in three ways, which together cost 87,080 parameters in a ResNet50 where the paper's module in every block
-costs 2.5 million: both gates look at the average only, not at average and maximum; the two channel layers have no bias
-and a reduction ratio of 128 instead of 16; the spatial convolution is 3×3 over one map instead of 7×7 over two, without
-batch norm. Pooling is ``mean``: the backward of ``AdaptiveAvgPool2d`` has no deterministic CUDA kernel.
+from the paper in three ways: both gates look at the average only, not at average and maximum; the two channel layers
+have no bias and a reduction ratio of 128 instead of 16; the spatial convolution is 3×3 over one map instead of 7×7 over
+two, without batch norm. After the four stages of a ResNet50 it costs 87,080 parameters; the paper's, in every block, 2.5
+million. Pooling is ``mean``: the backward of ``AdaptiveAvgPool2d`` has no deterministic CUDA kernel.
 """
 
 from typing import Literal
@@ -87,9 +87,7 @@ class CBAM(nn.Module):
         ValueError: ``kernel_size`` is even, a size is below 1, or ``gate`` is neither of the two.
     """
 
-    def __init__(
-        self, channels: int, reduction_ratio: int = 128, kernel_size: int = 3, gate: Gate = "sigmoid"
-    ) -> None:
+    def __init__(self, channels: int, reduction_ratio: int = 128, kernel_size: int = 3, gate: Gate = "sigmoid") -> None:
         super().__init__()
         if reduction_ratio < 1:
             raise ValueError(f"expected a reduction_ratio of at least 1, got {reduction_ratio}: give a positive number")

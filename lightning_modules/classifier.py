@@ -103,26 +103,29 @@ class ImageClassifier(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW and the warm-restart schedule, stepped once per epoch."""
         optimizer = build_optimizer(
-            self.parameters(), learning_rate=self.hparams.learning_rate, weight_decay=self.hparams.weight_decay
+            self.parameters(), learning_rate=self.hparams["learning_rate"], weight_decay=self.hparams["weight_decay"]
         )
         schedule = build_schedule(
             optimizer,
-            restart_epochs=self.hparams.restart_epochs,
-            restart_multiplier=self.hparams.restart_multiplier,
-            min_learning_rate=self.hparams.min_learning_rate,
+            restart_epochs=self.hparams["restart_epochs"],
+            restart_multiplier=self.hparams["restart_multiplier"],
+            min_learning_rate=self.hparams["min_learning_rate"],
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
 
     def on_fit_start(self) -> None:
         """Loads the pretrained weights, unless a checkpoint is resumed, and looks at where the schedule ends."""
         if self.trainer.ckpt_path is None:
-            report = load_pretrained(self.network, self.hparams.weights, self.hparams.backbone)
+            report = load_pretrained(self.network, self.hparams["weights"], self.hparams["backbone"])
             if self.trainer.is_global_zero:
                 print(report)
         epochs = self.trainer.max_epochs
         if epochs is None or epochs < 1:
             return
-        cycle = {"restart_epochs": self.hparams.restart_epochs, "restart_multiplier": self.hparams.restart_multiplier}
+        cycle = {
+            "restart_epochs": self.hparams["restart_epochs"],
+            "restart_multiplier": self.hparams["restart_multiplier"],
+        }
         ends = nearest_cycle_ends(epochs, **cycle)
         if epochs not in ends:
             rank_zero_warn(
@@ -140,7 +143,7 @@ class ImageClassifier(LightningModule):
         metrics.update(preds=logits.detach(), target=batch.targets, value=losses.detach())
         # Metric objects, not numbers, so that processes agree. In a fit, EpochLog writes them, against epochs.
         alone = self.trainer.state.fn != TrainerFn.FITTING
-        self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, logger=alone)  # type: ignore[arg-type]
+        self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, logger=alone)
         return losses.mean()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -15,9 +15,9 @@ def focal_loss(
     Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, arXiv 1708.02002, equation 4, for softmax
     instead of sigmoid. :math:`\gamma = 0` is cross-entropy.
 
-    Both factors are differences of log-sum-exps, :math:`\log(1 - p_t) = \mathrm{LSE}_{j \ne t} z_j - \mathrm{LSE}_j z_j`,
-    so that value and gradient stay finite where a power of :math:`1 - p_t` would not: for :math:`0 < \gamma < 1` its
-    derivative is infinite at :math:`p_t = 1`.
+    Both factors are differences of log-sum-exps, that of the other classes' logits and that of the target's, each minus
+    that of all: value and gradient stay finite where a power of :math:`1 - p_t` would not, whose derivative is infinite
+    at :math:`p_t = 1` for :math:`0 < \gamma < 1`.
 
     Args:
         logits: ``(batch, classes)``, two classes or more; computed in float32 at least, also inside autocast.

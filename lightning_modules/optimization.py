@@ -23,6 +23,7 @@ def build_schedule(
     Source: Loshchilov and Hutter, "SGDR", arXiv 1608.03983, equation 5.
 
     Args:
+        optimizer: Its learning rate is the top of each cycle.
         restart_epochs: Length of the first cycle, T_0.
         restart_multiplier: Each cycle is this many times as long as the one before, T_mult.
         min_learning_rate: Floor of the cosine.
@@ -31,7 +32,7 @@ def build_schedule(
 
 
 def nearest_cycle_ends(epochs: int, *, restart_epochs: int, restart_multiplier: int) -> list[int]:
-    """Run lengths nearest to ``epochs``, below and above, at which a cycle ends; only ``epochs`` where it is one itself.
+    """Run lengths at which a cycle ends: ``epochs`` itself, or else the nearest below and above.
 
     A run that stops elsewhere stops at a high learning rate: 50 epochs of 10 + 20 + 40 end at half the peak.
     """

@@ -71,8 +71,8 @@ def _check_match(network: ResNetCBAM, taken: dict[str, Tensor], foreign_head: bo
     ]
     if faults:
         raise UserError(
-            f"expected {weights} to hold this network's tensors, found {'; '.join(faults)}: choose the --model.backbone "
-            "and attention options that the file was made with"
+            f"expected {weights} to hold this network's tensors, found {'; '.join(faults)}: choose the "
+            "--model.backbone and attention options that the file was made with"
         )
     return sorted(allowed)
 

@@ -1,11 +1,11 @@
 """A torchvision ResNet with CBAM modules beside its trunk, dropout and one linear head."""
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torchvision
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.models.resnet import Bottleneck
 
 from lightning_modules.attention import CBAM, Gate
 
@@ -70,18 +70,18 @@ class ResNetCBAM(nn.Module):
             if value not in choices:
                 raise ValueError(f"expected {name} to be one of {', '.join(choices)}, got {value!r}: choose one")
         trunk = torchvision.models.get_model(backbone, weights=None)
-        for name, layer in trunk.named_children():
-            if name not in ("avgpool", "fc"):
-                self.add_module(name, layer)
+        self.conv1, self.bn1, self.relu, self.maxpool = trunk.conv1, trunk.bn1, trunk.relu, trunk.maxpool
+        self.layer1, self.layer2, self.layer3, self.layer4 = trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4
         self.attention_placement = attention_placement if attention == "cbam" else None
         self.attention = nn.ModuleDict()
         for stage in STAGES if attention == "cbam" else ():
-            blocks = self.get_submodule(stage)
-            gates = [
-                CBAM(_out_channels(block), reduction_ratio, spatial_kernel_size, attention_gate)
-                for block in (list(blocks)[-1:] if attention_placement == "stage" else blocks)  # type: ignore[call-overload]
-            ]
-            self.attention[stage] = gates[0] if attention_placement == "stage" else nn.ModuleList(gates)
+            widths = [_out_channels(block) for block in self._blocks(stage)]
+            if attention_placement == "stage":
+                self.attention[stage] = CBAM(widths[-1], reduction_ratio, spatial_kernel_size, attention_gate)
+            else:
+                self.attention[stage] = nn.ModuleList(
+                    CBAM(width, reduction_ratio, spatial_kernel_size, attention_gate) for width in widths
+                )
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(trunk.fc.in_features, num_classes)
 
@@ -92,29 +92,30 @@ class ResNetCBAM(nn.Module):
             x = self._forward_stage(stage, x)
         return self.fc(self.dropout(x.mean((2, 3))))
 
+    def _blocks(self, stage: str) -> nn.Sequential:
+        return getattr(self, stage)
+
     def _forward_stage(self, stage: str, x: Tensor) -> Tensor:
-        blocks = self.get_submodule(stage)
-        match self.attention_placement:
-            case "stage":
-                return self.attention[stage](blocks(x))
-            case "block":
-                for block, attend in zip(blocks, self.attention[stage], strict=True):  # type: ignore[call-overload]
-                    x = attend(block(x))
-                return x
-            case "branch":
-                for block, attend in zip(blocks, self.attention[stage], strict=True):  # type: ignore[call-overload]
-                    shortcut = x if block.downsample is None else block.downsample(x)
-                    x = torch.relu(attend(_residual_branch(block, x)) + shortcut)
-                return x
-        return blocks(x)
+        blocks = self._blocks(stage)
+        if self.attention_placement is None:
+            return blocks(x)
+        if self.attention_placement == "stage":
+            return self.attention[stage](blocks(x))
+        block: Any
+        for block, attend in zip(blocks, self.attention[stage].children(), strict=True):
+            if self.attention_placement == "block":
+                x = attend(block(x))
+            else:
+                shortcut = x if block.downsample is None else block.downsample(x)
+                x = torch.relu(attend(_residual_branch(block, x)) + shortcut)
+        return x
 
 
-def _out_channels(block: BasicBlock | Bottleneck) -> int:
-    last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
-    return last.num_features
+def _out_channels(block: Any) -> int:
+    return (block.bn3 if isinstance(block, Bottleneck) else block.bn2).num_features
 
 
-def _residual_branch(block: BasicBlock | Bottleneck, x: Tensor) -> Tensor:
+def _residual_branch(block: Any, x: Tensor) -> Tensor:
     """What torchvision's block computes before its addition, which it offers no way to reach into."""
     x = block.relu(block.bn1(block.conv1(x)))
     if isinstance(block, Bottleneck):

@@ -10,7 +10,7 @@ REMARKS = {
     "`weights_only` was not set": "Lightning says so at every checkpoint it saves in full, as it should here",
 }
 WARNINGS = {
-    r"You called `self\.log\(.*have no logger": "Lightning prints an evaluation's metrics only if they are meant for one",
+    r"You called `self\.log\(.*have no logger": "Lightning prints no metrics that are not meant for one",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated": "Lightning 2.6 calls torch by its older name",
 }
 

@@ -76,7 +76,10 @@ class ClassifierCLI(LightningCLI):
         self.trained = read_trained_model(Path(ckpt_path))
         defaults = {f"model.{name}": value for name, value in self.trained.model.items() if name != "class_names"}
         defaults |= {f"data.{name}": value for name, value in self.trained.data.items() if name != "seed"}
-        defaults |= {"data.class_names": self.trained.model["class_names"], "seed_everything": self.trained.data["seed"]}
+        defaults |= {
+            "data.class_names": self.trained.model["class_names"],
+            "seed_everything": self.trained.data["seed"],
+        }
         self._parser(subcommand).set_defaults(defaults)
         super().parse_arguments(parser, args)
 
@@ -119,7 +122,7 @@ class ClassifierCLI(LightningCLI):
         for name, value in self.model.architecture.items():
             if value != given[name]:
                 raise UserError(
-                    f"expected the checkpoint's network, with --model.{name} {given[name]}, got {value}: leave the flag out"
+                    f"expected the checkpoint's --model.{name} {given[name]}, got {value}: leave the flag out"
                 )
         self.model.network.load_state_dict(self.trained.network)
         self.config_init[self.subcommand]["ckpt_path"] = None

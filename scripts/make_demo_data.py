@@ -86,8 +86,8 @@ def draw_image(label: int, size: int, rng: np.random.Generator) -> Image.Image:
         fill = tuple(round(255 * channel) for channel in colour)
         pen.polygon([(float(px), float(py)) for px, py in points], fill=fill)
 
-    pixels = np.asarray(canvas.filter(ImageFilter.GaussianBlur(rng.uniform(0, 1.2))).resize((size, size)), np.float32)
-    ramp = np.linspace(-1, 1, size, dtype=np.float32)
+    pixels = np.asarray(canvas.filter(ImageFilter.GaussianBlur(rng.uniform(0, 1.2))).resize((size, size)), np.float64)
+    ramp = np.linspace(-1, 1, size)
     light = 1 + rng.uniform(-0.15, 0.15) * ramp[:, None] + rng.uniform(-0.15, 0.15) * ramp[None, :]
     pixels = pixels * light[..., None] + rng.normal(0, 6, pixels.shape)
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))

@@ -36,5 +36,8 @@ def test_a_finished_write_replaces_with_the_usual_permissions(tmp_path):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"expected to write .*absent/x\.csv, which failed"), atomic_file(tmp_path / "absent" / "x.csv"):
+    with (
+        pytest.raises(UserError, match=r"expected to write .*absent/x\.csv, which failed"),
+        atomic_file(tmp_path / "absent" / "x.csv"),
+    ):
         pass

@@ -31,12 +31,15 @@ def test_digest_tells_names_and_order():
 def test_require_same_names_the_difference_and_ignores_order():
     index = ClassIndex(["1", "2", "10"])
     index.require_same(ClassIndex(["10", "2", "1"]), "train", "val")
-    with pytest.raises(UserError, match="expected val to have the 3 classes of train, it lacks 10 and has the unknown x"):
+    with pytest.raises(
+        UserError, match="expected val to have the 3 classes of train, it lacks 10 and has the unknown x"
+    ):
         index.require_same(ClassIndex(["1", "2", "x"]), "train", "val")
 
 
 @pytest.mark.parametrize(
-    ("names", "message"), [(["a"], "at least 2 classes"), ([], "at least 2 classes"), (["a", "b", "a"], "got a more than")]
+    ("names", "message"),
+    [(["a"], "at least 2 classes"), ([], "at least 2 classes"), (["a", "b", "a"], "got a more than")],
 )
 def test_refuses(names, message):
     with pytest.raises(UserError, match=message):

@@ -41,7 +41,9 @@ def test_an_image_is_augmented_anew_in_each_epoch_and_for_each_seed(data_root):
     first, second = (by_sample(epoch) for epoch in batches(data_root, epochs=2, num_workers=0))
     (other,) = (by_sample(epoch) for epoch in batches(data_root, num_workers=0, seed=43))
     assert first.keys() == second.keys() == other.keys()
-    assert not any(torch.equal(first[sample], second[sample]) or torch.equal(first[sample], other[sample]) for sample in first)
+    assert not any(
+        torch.equal(first[sample], second[sample]) or torch.equal(first[sample], other[sample]) for sample in first
+    )
 
 
 def test_augmentation_leaves_the_main_random_stream_alone(data_root):
@@ -109,7 +111,7 @@ def test_expected_classes_need_no_train_folder(copy):
     data = ImageFolderDataModule(copy, class_names=names)
     data.setup("validate")
     data.setup("predict")
-    with pytest.raises(UserError, match="expected .*val to have the 13 classes of the checkpoint, it lacks 12"):
+    with pytest.raises(UserError, match=r"expected .*val to have the 13 classes of the checkpoint, it lacks 12"):
         ImageFolderDataModule(copy, class_names=[*names, "12"])
 
 
@@ -135,8 +137,7 @@ def test_an_unreadable_image_reaches_the_main_process_by_name(copy, workers):
     data = ImageFolderDataModule(copy, image_size=32, num_workers=workers)
     data.setup("validate")
     with pytest.raises(ImageReadError, match=victim.name):
-        for batch in data.val_dataloader():
-            data.on_before_batch_transfer(batch, 0)
+        [data.on_before_batch_transfer(batch, 0) for batch in data.val_dataloader()]
 
 
 def empty_class(root):

@@ -19,7 +19,9 @@ def test_checkpoint_and_export_say_the_same(trained):
 
 
 def test_export_header_holds_what_a_stranger_needs(trained):
-    header = {k: v if k == "format" else json.loads(v) for k, v in load_safetensors(trained / "model.safetensors")[1].items()}
+    header = {
+        k: v if k == "format" else json.loads(v) for k, v in load_safetensors(trained / "model.safetensors")[1].items()
+    }
     assert header["classes"] == [str(label) for label in range(12)]
     assert header["image_size"] == 32
     assert header["normalization"] == {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
@@ -31,7 +33,7 @@ def test_altered_classes_are_refused(trained, tmp_path):
     tensors, header = load_file(trained / "model.safetensors"), load_safetensors(trained / "model.safetensors")[1]
     header["classes"] = json.dumps(["renamed", *json.loads(header["classes"])[1:]])
     save_file(tensors, tmp_path / "altered.safetensors", header)
-    with pytest.raises(UserError, match="expected the classes in .* to match their hash"):
+    with pytest.raises(UserError, match=r"expected the classes in .* to match their hash"):
         read_trained_model(tmp_path / "altered.safetensors")
 
 
@@ -51,7 +53,11 @@ def foreign_list(path):
         ("a.ckpt", foreign_state_dict, "to be a checkpoint or an exported model of cbam100"),
         ("a.ckpt", foreign_list, "to be a checkpoint or an exported model of cbam100"),
         ("a.safetensors", lambda path: path.write_text("hello"), "to be a safetensors file"),
-        ("a.safetensors", lambda path: save_file({"x": torch.zeros(1)}, path), "to be a checkpoint or an exported model"),
+        (
+            "a.safetensors",
+            lambda path: save_file({"x": torch.zeros(1)}, path),
+            "to be a checkpoint or an exported model",
+        ),
         ("a.ckpt", lambda path: None, "expected a file at"),
     ],
 )

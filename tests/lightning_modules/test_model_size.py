@@ -24,7 +24,9 @@ def test_fitting_changes_fit_when_they_are_built():
         assert model_size_bytes(ResNetCBAM(100, backbone=flag.split()[-1])) == size <= 10**8
 
 
-@pytest.mark.parametrize("change", ["--model.attention none", "--model.attention_placement stage", "--model.reduction_ratio 128"])
+@pytest.mark.parametrize(
+    "change", ["--model.attention none", "--model.attention_placement stage", "--model.reduction_ratio 128"]
+)
 def test_offers_less_attention_where_that_is_enough(change):
     heavy = {"backbone": "resnet50", "attention_placement": "block", "reduction_ratio": 16}
     assert change in dict(fitting_changes(100, heavy, 10**8))

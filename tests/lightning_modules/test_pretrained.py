@@ -67,7 +67,9 @@ def test_offline_and_not_cached_names_three_ways_out(network, tmp_path, monkeypa
 def test_exported_model_loads_whole(network, tmp_path):
     other = ResNetCBAM(12, backbone="resnet18")
     report = load_pretrained(network, saved(other.state_dict(), tmp_path, "m.safetensors"), "resnet18")
-    assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), other.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(network.state_dict().values(), other.state_dict().values(), strict=True)
+    )
     assert "new" not in report
 
 

@@ -57,6 +57,7 @@ class ImageFolderDataModule(LightningDataModule):
         seed: int = 42,
     ) -> None:
         super().__init__()
+        root = os.fspath(root)  # a Path would make the checkpoint unreadable with weights_only
         self.save_hyperparameters(logger=False)
         for name, value in (("image_size", image_size), ("batch_size", batch_size)):
             if value < 1:

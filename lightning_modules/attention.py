@@ -8,8 +8,8 @@
 Source: Woo et al., "CBAM: Convolutional Block Attention Module", ECCV 2018, arXiv 1807.06521, equations 1 to 3. Differs
 from the paper in three ways: both gates look at the average only, not at average and maximum; the two channel layers
 have no bias and a reduction ratio of 128 instead of 16; the spatial convolution is 3×3 over one map instead of 7×7 over
-two, without batch norm. After the four stages of a ResNet50 it costs 87,080 parameters; the paper's, in every block, 2.5
-million. Pooling is ``mean``: the backward of ``AdaptiveAvgPool2d`` has no deterministic CUDA kernel.
+two, and has no batch norm. After the four stages of a ResNet50 it costs 87,080 parameters; the paper's, in every block,
+2.5 million. Pooling is ``mean``: the backward of ``AdaptiveAvgPool2d`` has no deterministic CUDA kernel.
 """
 
 from typing import Literal

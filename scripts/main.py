@@ -18,7 +18,8 @@ from scripts.console import hush_libraries
 
 DEFAULT_CONFIG = Path(__file__).parents[1] / "configs" / "default.yaml"
 RUNS = "runs"
-USER_ERROR = 2
+RESUME_KEYWORDS = ("best", "last", "hpc")  # which Lightning looks up itself
+USER_ERROR, INTERRUPTED = 2, 130
 
 
 class Parser(LightningArgumentParser):
@@ -68,9 +69,11 @@ class ClassifierCLI(LightningCLI):
         """Parses twice where there is a checkpoint: to find it, and then over its settings, so that a flag wins."""
         super().parse_arguments(parser, args)
         subcommand = self.config["subcommand"]
-        if subcommand == "fit":
-            return
         ckpt_path = self.config[subcommand].ckpt_path
+        if subcommand == "fit":
+            if ckpt_path and ckpt_path not in RESUME_KEYWORDS:
+                read_trained_model(Path(ckpt_path))  # for its error, instead of a traceback once training is set up
+            return
         if not ckpt_path:
             raise UserError(f"expected --ckpt_path FILE with the model to {subcommand}, got none: pass best.ckpt")
         self.trained = read_trained_model(Path(ckpt_path))
@@ -135,7 +138,7 @@ def main(args: ArgsType = None) -> None:
         args: As on the command line, which is where they come from by default.
 
     Raises:
-        SystemExit: With 2 after a user's error, which is printed to stderr in one sentence.
+        SystemExit: With 2 after a user's error, which is printed to stderr in one sentence; 130 after Ctrl-C.
     """
     hush_libraries()
     try:
@@ -143,6 +146,10 @@ def main(args: ArgsType = None) -> None:
     except UserError as error:
         print(f"cbam100: error: {error}", file=sys.stderr)
         raise SystemExit(USER_ERROR) from error
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning makes 1 of it
+            raise SystemExit(INTERRUPTED) from error
+        raise
 
 
 if __name__ == "__main__":

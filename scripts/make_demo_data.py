@@ -77,8 +77,8 @@ def draw_image(label: int, size: int, rng: np.random.Generator) -> Image.Image:
     canvas = Image.fromarray(np.repeat(grey[..., None], 3, 2).astype(np.uint8))
 
     colour = colorsys.hsv_to_rgb((hue + rng.uniform(-0.12, 0.12)) / 5, rng.uniform(0.75, 1.0), rng.uniform(0.75, 1.0))
-    centre = large * (0.5 + rng.uniform(-0.1, 0.1, 2))
-    angle, scale = np.deg2rad(rng.uniform(-12, 12)), large * rng.uniform(0.28, 0.40)
+    centre = large * (0.5 + rng.uniform(-0.08, 0.08, 2))
+    angle, scale = np.deg2rad(rng.uniform(-12, 12)), large * rng.uniform(0.32, 0.42)
     rotation = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     pen = ImageDraw.Draw(canvas)
     for outline in SILHOUETTES[silhouette]():

@@ -195,6 +195,7 @@ def test_an_over_budget_file_never_gets_its_name(data_root, run_folder, monkeypa
         (["fit", "--config=absent.yaml", "--data.root=ROOT"], "absent.yaml"),
         (["fit", "--data.root=ROOT", "--model.attention=all"], "'cbam', 'none'"),
         (["fit", "--data.root=ROOT", *SMALL, "--model.weights=absent.pth"], "expected a file at absent.pth"),
+        (["fit", "--data.root=ROOT", "--ckpt_path=bad.yaml"], "expected bad.yaml to be a file that torch.save wrote"),
         (["validate", "--data.root=ROOT"], "expected --ckpt_path FILE"),
         (["validate", "--data.root=ROOT", "--ckpt_path=absent.ckpt"], "expected a file at absent.ckpt"),
         (

@@ -1,0 +1,59 @@
+"""What the documents tell a user to type is understood, and what the configs claim to be is what they are."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from scripts.main import main
+
+REPOSITORY = Path(__file__).parents[1]
+CONFIGS = sorted((REPOSITORY / "configs").rglob("*.yaml"))
+DOCUMENTS = [REPOSITORY / "README.md", *CONFIGS]
+COMMANDS = sorted(
+    {match for path in DOCUMENTS for match in re.findall(r"^[# |`]*(cbam100 [a-z].*?)(?:`|$)", path.read_text(), re.M)}
+)
+
+
+def parse(command, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([*shlex.split(command)[1:], "--print_config"])
+    assert caught.value.code == 0
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def test_commands_are_found():
+    assert {command.split()[1] for command in COMMANDS} == {"fit", "validate", "test", "predict"}
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if "--help" not in command])
+def test_commands_are_understood(command, monkeypatch, capsys):
+    monkeypatch.chdir(REPOSITORY)
+    parse(command, capsys)
+
+
+def test_the_default_is_the_reference_recipe(capsys):
+    config = parse("cbam100 fit --data.root ROOT", capsys)
+    assert config["seed_everything"] == 42
+    assert config["trainer"]["max_epochs"] == 50
+    assert config["data"]["batch_size"] == 16
+    assert config["data"]["image_size"] == 224
+    recipe = {
+        "backbone": "resnet50", "weights": "IMAGENET1K_V2", "attention": "cbam", "attention_placement": "stage",
+        "attention_gate": "sigmoid", "reduction_ratio": 128, "spatial_kernel_size": 3, "dropout": 0.3, "loss": "focal",
+        "focal_gamma": 2.0, "learning_rate": 1e-3, "weight_decay": 1e-4, "min_learning_rate": 1e-5,
+        "restart_epochs": 10, "restart_multiplier": 2,
+    }  # fmt: skip
+    assert config["model"] == recipe
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if path.stem != "default"], ids=lambda path: path.stem)
+def test_an_overlay_holds_differences_only_and_opens_with_its_command(path):
+    default = yaml.safe_load((REPOSITORY / "configs" / "default.yaml").read_text())
+    for group, values in yaml.safe_load(path.read_text()).items():
+        for name, value in values.items():
+            assert default.get(group, {}).get(name) != value, f"{group}.{name} repeats the default"
+    header = path.read_text().split("\n\n")[0].split("\ntrainer:")[0]
+    assert f"--config {path.relative_to(REPOSITORY)}" in header

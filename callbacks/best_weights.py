@@ -25,12 +25,13 @@ class BestWeights(Checkpoint):
 
     def __init__(self) -> None:
         self.best: dict[str, Any] = {}
+        self._folder = Path()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves; called on every process, because saving is a collective operation."""
         if trainer.fast_dev_run or not isinstance(pl_module, ImageClassifier):  # type: ignore[attr-defined]
             return
-        folder = Path(trainer.log_dir or ".")
+        folder = self._folder = Path(trainer.log_dir or ".")
         metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
         is_best = MONITOR in metrics and metrics[MONITOR] > self.best.get(MONITOR, -1.0)
         if is_best:
@@ -53,11 +54,10 @@ class BestWeights(Checkpoint):
             if isinstance(logger, TensorBoardLogger):
                 logger.log_metrics({f"best/{MONITOR}": self.best[MONITOR]}, step=trainer.current_epoch)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Says which epoch was best and where it is."""
-        folder = Path(trainer.log_dir or ".")  # asks every process
-        if self.best and trainer.is_global_zero:
-            print(f"best epoch {self.best['epoch'] + 1}: {MONITOR} {self.best[MONITOR]} in {folder}")
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Says which epoch was best and where it is, once the progress bar is gone."""
+        if stage == "fit" and self.best and trainer.is_global_zero:
+            print(f"best epoch {self.best['epoch'] + 1}: {MONITOR} {self.best[MONITOR]} in {self._folder}")
 
     def state_dict(self) -> dict[str, Any]:
         """The best epoch so far, in plain types."""

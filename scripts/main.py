@@ -127,7 +127,12 @@ class ClassifierCLI(LightningCLI):
                 raise UserError(
                     f"expected the checkpoint's --model.{name} {given[name]}, got {value}: leave the flag out"
                 )
-        self.model.network.load_state_dict(self.trained.network)
+        try:
+            self.model.network.load_state_dict(self.trained.network)
+        except RuntimeError as error:
+            raise UserError(
+                f"expected a checkpoint with all of its network's tensors, {error}: it was altered"
+            ) from error
         self.config_init[self.subcommand]["ckpt_path"] = None
 
 

@@ -2,7 +2,8 @@
 
 from callbacks.best_weights import BestWeights
 from callbacks.epoch_log import EpochLog
+from callbacks.parent_watch import ParentWatch
 from callbacks.prediction_writer import PredictionWriter
 from callbacks.size_budget import SizeBudget
 
-__all__ = ["BestWeights", "EpochLog", "PredictionWriter", "SizeBudget"]
+__all__ = ["BestWeights", "EpochLog", "ParentWatch", "PredictionWriter", "SizeBudget"]

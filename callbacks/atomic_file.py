@@ -36,3 +36,20 @@ def atomic_file(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def require_writable(folder: Path, option: str) -> None:
+    """Checks before work begins what ``atomic_file`` would find out after it.
+
+    Args:
+        folder: Where files will be written.
+        option: The command-line option that chooses it.
+
+    Raises:
+        UserError: It is no folder, or cannot be written to.
+    """
+    if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        raise UserError(
+            f"expected {folder.absolute()} to be a folder that can be written to, it is not: create it, change its "
+            f"permissions or choose another {option}"
+        )

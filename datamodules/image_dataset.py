@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from datamodules.image_files import ImageReadError, read_image
-from datamodules.sampler import derive_seed
+from datamodules.sampler import BLANK, derive_seed
 
 UNLABELLED = -1
 
@@ -20,7 +20,7 @@ class Batch(NamedTuple):
     Attributes:
         images: Normalised float32 ``(batch, 3, height, width)``.
         targets: Class indices ``(batch,)``, ``UNLABELLED`` where there are none.
-        samples: Positions in the data set ``(batch,)``.
+        samples: Positions in the data set ``(batch,)``, ``BLANK`` where a batch is filled up.
     """
 
     images: Tensor
@@ -59,6 +59,9 @@ class ImageDataset(Dataset[Any]):
         An error is returned, not raised: raised in a loader worker it would reach the user as a worker's traceback.
         """
         epoch, sample = key
+        if sample == BLANK:
+            black = Image.new("RGB", (8, 8))
+            return Batch(self.transform(black), torch.tensor(UNLABELLED), torch.tensor(BLANK))
         try:
             image = read_image(self.paths[sample])
         except ImageReadError as error:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import LightningDataModule
+from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from datamodules.class_index import ClassIndex
@@ -31,7 +32,7 @@ class ImageFolderDataModule(LightningDataModule):
         batch_size: Images per step and process.
         num_workers: Loader processes for each training process; by default the CPUs shared out, at most 8.
         val_fraction: Share of each class that is held out where there is no ``val/``.
-        predict_dir: Images to predict, a folder of any depth; by default ``ROOT/test``.
+        predict_dir: Images to predict, a folder of any depth or one file; by default ``ROOT/test``.
         template: CSV file whose ``image_name`` column gives the rows of the prediction and their order; by default
             ``ROOT/sample_submission.csv`` where that exists and ``predict_dir`` is not given.
         class_names: Classes to expect, in order; by default the folders of ``train/`` in natural order.
@@ -147,10 +148,12 @@ class ImageFolderDataModule(LightningDataModule):
         return ImageDataset(paths, targets, transform, self.seed)
 
     def _prediction_rows(self) -> list[tuple[str, str]]:
-        folder = Path(self.predict_dir) if self.predict_dir else self.root / "test"
-        if not folder.is_dir():
-            raise UserError(f"expected a folder of images at {folder}, there is none: pass --data.predict_dir")
-        paths = list_images(folder)
+        source = Path(self.predict_dir) if self.predict_dir else self.root / "test"
+        if not source.exists():
+            raise UserError(f"expected a folder of images at {source}, there is none: pass --data.predict_dir")
+        paths = list_images(source) if source.is_dir() else [str(source)]
+        if not paths:
+            rank_zero_warn(f"{source} holds no image: the prediction will have a header and no rows")
         template = Path(self.template) if self.template else self.root / "sample_submission.csv"
         if self.template or (not self.predict_dir and template.is_file()):
             return rows_from_template(template, paths)
@@ -198,7 +201,8 @@ class ImageFolderDataModule(LightningDataModule):
     def _eval_loader(self, split: str) -> DataLoader[Batch]:
         dataset = self._datasets[split]
         rank, world_size = self._rank_and_world_size()
-        return self._loader(dataset, EvalSampler(len(dataset), rank=rank, world_size=world_size), drop_last=False)
+        sampler = EvalSampler(len(dataset), batch_size=self.batch_size, rank=rank, world_size=world_size)
+        return self._loader(dataset, sampler, drop_last=False)
 
     def _loader(self, dataset: ImageDataset, sampler: TrainSampler | EvalSampler, drop_last: bool) -> DataLoader[Batch]:
         workers = self._worker_count() if self.num_workers is None else self.num_workers

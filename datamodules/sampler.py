@@ -4,11 +4,15 @@ Neither sampler knows how many loader workers there are. Both yield ``(epoch, sa
 the sample's own augmentation, so that a batch is the same whoever prepares it.
 """
 
+import itertools
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch.utils.data import Sampler
+
+BLANK = -1  # the sample that fills up a batch
 
 
 def derive_seed(*numbers: int) -> int:
@@ -51,19 +55,28 @@ class TrainSampler(Sampler[tuple[int, int]]):
 
 
 class EvalSampler(Sampler[tuple[int, int]]):
-    """Every sample exactly once over all processes: shares may differ by one, and none is padded.
+    """Every sample exactly once over all processes, in full batches.
+
+    Shares differ by one sample at most, and a share's last batch is filled up with ``BLANK``, which the data set
+    answers with a black image that no metric and no prediction counts. So every process takes the same number of
+    batches, at least one, and collective operations match even where a process has no sample; and every image is
+    computed in a batch of one shape, whatever the number of processes, so that its logits are the same bits.
 
     Args:
         size: Number of samples.
+        batch_size: Of the loader.
         rank: Of this process.
         world_size: Number of processes.
     """
 
-    def __init__(self, size: int, *, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(self, size: int, *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         self._share: Sequence[int] = range(rank, size, world_size)
+        largest_share = math.ceil(size / world_size)
+        self._length = max(1, math.ceil(largest_share / batch_size)) * batch_size
 
     def __len__(self) -> int:
-        return len(self._share)
+        return self._length
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((0, sample) for sample in self._share)
+        blanks = itertools.repeat(BLANK, self._length - len(self._share))
+        return ((0, sample) for sample in itertools.chain(self._share, blanks))

@@ -8,13 +8,15 @@ from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from datamodules.class_index import ClassIndex
 from datamodules.errors import UserError
 from datamodules.image_dataset import Batch
+from datamodules.sampler import BLANK
 from lightning_modules.attention import Gate
+from lightning_modules.exact_mean import ExactMean
 from lightning_modules.focal_loss import focal_loss
 from lightning_modules.optimization import build_optimizer, build_schedule, nearest_cycle_ends
 from lightning_modules.pretrained import load_pretrained
@@ -45,6 +47,7 @@ class ImageClassifier(LightningModule):
         min_learning_rate: Floor of the cosine.
         restart_epochs: Length in epochs of the first cycle, T_0.
         restart_multiplier: Each cycle is this many times as long as the one before, T_mult.
+        tta: Test-time augmentation of predictions: none, or hflip for the mean over an image and its mirror image.
 
     Raises:
         UserError: A number is out of its range.
@@ -68,6 +71,7 @@ class ImageClassifier(LightningModule):
         min_learning_rate: float = 1e-5,
         restart_epochs: int = 10,
         restart_multiplier: int = 2,
+        tta: Literal["none", "hflip"] = "none",
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
@@ -83,7 +87,9 @@ class ImageClassifier(LightningModule):
         # Cross-entropy is the focal loss at gamma 0: one implementation, in float32 inside autocast for both.
         self.gamma = focal_gamma if loss == "focal" else 0.0
         self.train_metrics = self._build_metrics("loss", "accuracy").clone(prefix="train/")
-        self.val_metrics = self._build_metrics("loss", "accuracy", "accuracy_macro").clone(prefix="val/")
+        self.val_metrics = self._build_metrics("loss", "accuracy", "accuracy_macro", "accuracy_top5").clone(
+            prefix="val/"
+        )
         self.test_metrics = self.val_metrics.clone(prefix="test/")
 
     @property
@@ -94,9 +100,10 @@ class ImageClassifier(LightningModule):
 
     def _build_metrics(self, *names: str) -> MetricCollection:
         available = {
-            "loss": MeanMetric(),
+            "loss": ExactMean(),
             "accuracy": MulticlassAccuracy(len(self.classes), average="micro"),
             "accuracy_macro": MulticlassAccuracy(len(self.classes), average="macro"),
+            "accuracy_top5": MulticlassAccuracy(len(self.classes), average="micro", top_k=min(5, len(self.classes))),
         }
         return MetricCollection({name: available[name] for name in names}, compute_groups=False)
 
@@ -138,9 +145,10 @@ class ImageClassifier(LightningModule):
         return self.network(images)
 
     def _shared_step(self, batch: Batch, metrics: MetricCollection) -> Tensor:
-        logits = self(batch.images)
-        losses = focal_loss(logits, batch.targets, gamma=self.gamma, reduction="none")
-        metrics.update(preds=logits.detach(), target=batch.targets, value=losses.detach())
+        real = batch.samples != BLANK
+        logits, targets = self(batch.images)[real], batch.targets[real]
+        losses = focal_loss(logits, targets, gamma=self.gamma, reduction="none")
+        metrics.update(preds=logits.detach(), target=targets, value=losses.detach())
         # Metric objects, not numbers, so that processes agree. In a fit, EpochLog writes them, against epochs.
         alone = self.trainer.state.fn != TrainerFn.FITTING
         self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, logger=alone)
@@ -151,7 +159,7 @@ class ImageClassifier(LightningModule):
         return self._shared_step(batch, self.train_metrics)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Updates ``val/loss``, ``val/accuracy`` (micro) and ``val/accuracy_macro``."""
+        """Updates ``val/loss``, ``val/accuracy`` (micro), ``val/accuracy_macro`` and ``val/accuracy_top5``."""
         self._shared_step(batch, self.val_metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
@@ -159,8 +167,11 @@ class ImageClassifier(LightningModule):
         self._shared_step(batch, self.test_metrics)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
-        """Returns positions in the data set ``(batch,)`` and predicted class indices ``(batch,)``."""
-        return batch.samples, self(batch.images).argmax(1)
+        """Returns positions in the data set ``(batch,)`` and float32 class probabilities ``(batch, classes)``."""
+        probabilities = self(batch.images).float().softmax(1)
+        if self.hparams["tta"] == "hflip":
+            probabilities = (probabilities + self(batch.images.flip(3)).float().softmax(1)) / 2
+        return batch.samples, probabilities
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the classes' hash; their names are among the hyper-parameters."""

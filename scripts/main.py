@@ -1,15 +1,20 @@
 """The ``cbam100`` command: LightningCLI with this project's model, data, callbacks and defaults."""
 
+import os
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from callbacks import BestWeights, EpochLog, PredictionWriter, SizeBudget
+from callbacks import BestWeights, EpochLog, ParentWatch, PredictionWriter, SizeBudget
+from callbacks.atomic_file import require_writable
 from datamodules import ImageFolderDataModule
 from datamodules.errors import UserError
 from lightning_modules import ImageClassifier
@@ -101,17 +106,28 @@ class ClassifierCLI(LightningCLI):
         if config.trainer.enable_progress_bar is None:
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
         if self.subcommand == "fit" and config.trainer.logger in (None, True):
+            _make_run_folders(Path(RUNS) / config.run_name)
             kwargs["logger"] = TensorBoardLogger(RUNS, config.run_name, default_hp_metric=False)
         elif self.subcommand != "fit":
             kwargs["logger"] = False
         if self.subcommand != "fit" or not kwargs.get("logger", config.trainer.logger):
             self.save_config_callback = None  # it would write into the working directory
-        return super().instantiate_trainer(**kwargs)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except MisconfigurationException as error:
+            sentence = " ".join(str(error).split())
+            raise UserError(f"expected --trainer options that work on this machine: {sentence}") from error
+        cores = os.cpu_count() or 1
+        if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
+            raise UserError(
+                f"expected --trainer.devices of at most {cores}, the CPU's cores, got {trainer.num_devices}"
+            )
+        return trainer
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         given = config["callbacks"] or []
         types = {type(callback) for callback in (given if isinstance(given, list) else [given])}
-        own = [callback for callback in [*callbacks, EpochLog()] if type(callback) not in types]
+        own = [callback for callback in [*callbacks, EpochLog(), ParentWatch()] if type(callback) not in types]
         if config["enable_checkpointing"] is False:
             own = [callback for callback in own if not isinstance(callback, BestWeights)]
         return super()._instantiate_trainer(config, own)
@@ -134,6 +150,12 @@ class ClassifierCLI(LightningCLI):
                 f"expected a checkpoint with all of its network's tensors, {error}: it was altered"
             ) from error
         self.config_init[self.subcommand]["ckpt_path"] = None
+
+
+def _make_run_folders(folder: Path) -> None:
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    require_writable(folder, "working directory or --run_name")
 
 
 def main(args: ArgsType = None) -> None:

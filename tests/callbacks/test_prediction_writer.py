@@ -7,6 +7,8 @@ import torch
 from callbacks import PredictionWriter
 from callbacks.prediction_writer import _data
 from datamodules.errors import UserError
+from datamodules.sampler import BLANK
+from lightning_modules import ImageClassifier
 
 
 @pytest.fixture
@@ -15,12 +17,16 @@ def stage(monkeypatch):
     trainer = SimpleNamespace(datamodule=SimpleNamespace(prediction_names=["d", "c", "b", "a"]), is_global_zero=True)
     trainer.strategy = SimpleNamespace(reduce=lambda table, reduce_op: table)
     monkeypatch.setattr("callbacks.prediction_writer._data", lambda trainer: trainer.datamodule)
-    return trainer, SimpleNamespace(device="cpu")
+    return trainer, ImageClassifier(["x", "y"], backbone="resnet18")
 
 
 @pytest.mark.parametrize(
     ("batches", "wrong"),
-    [([[0, 1], [3]], "b"), ([[0, 1], [2, 3], [1]], "c"), ([], "d, c, b, a")],
+    [
+        ([[0, 1], [3, BLANK]], "got none for b and several for none"),
+        ([[0, 1], [2, 3], [1, BLANK]], "got none for none and several for c"),
+        ([[BLANK, BLANK]], "got none for d, c, b, a and several for none"),
+    ],
     ids=["missing", "twice", "nothing"],
 )
 def test_a_row_that_came_never_or_twice_is_named_and_nothing_is_written(batches, wrong, stage, run_folder):
@@ -28,8 +34,8 @@ def test_a_row_that_came_never_or_twice_is_named_and_nothing_is_written(batches,
     writer.on_predict_start(*stage)
     for samples in batches:
         samples = torch.tensor(samples)
-        writer.on_predict_batch_end(*stage, (samples, samples * 0), None, 0)
-    with pytest.raises(UserError, match=f"got none or several for {wrong}:"):
+        writer.on_predict_batch_end(*stage, (samples, torch.ones(len(samples), 2)), None, 0)
+    with pytest.raises(UserError, match=wrong):
         writer.on_predict_end(*stage)
     assert os.listdir(run_folder) == []
 

@@ -1,6 +1,8 @@
+import math
+
 import pytest
 
-from datamodules.sampler import EvalSampler, TrainSampler, derive_seed
+from datamodules.sampler import BLANK, EvalSampler, TrainSampler, derive_seed
 
 
 def epoch_of(size, epoch, world_size=1, seed=7):
@@ -37,10 +39,14 @@ def test_ranks_share_one_permutation_equally(world_size):
 
 @pytest.mark.parametrize("size", [0, 1, 2, 5, 17])
 @pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_evaluation_takes_every_sample_once(size, world_size):
-    shares = [EvalSampler(size, rank=rank, world_size=world_size) for rank in range(world_size)]
-    assert sorted(sample for share in shares for _, sample in share) == list(range(size))
-    assert sum(len(share) for share in shares) == size
+def test_evaluation_takes_every_sample_once_in_equally_many_full_batches(size, world_size):
+    shares = [list(EvalSampler(size, batch_size=4, rank=rank, world_size=world_size)) for rank in range(world_size)]
+    assert sorted(sample for share in shares for _, sample in share if sample != BLANK) == list(range(size))
+    # Each process has at most 4 samples a batch, so that these many batches are just enough, and there is at least one.
+    batches = max(1, math.ceil(size / (4 * world_size)))
+    assert {len(share) for share in shares} == {4 * batches}
+    real = [sum(sample != BLANK for _, sample in share) for share in shares]
+    assert max(real) - min(real) <= 1
 
 
 def test_seeds_differ_for_any_change():

@@ -208,6 +208,10 @@ def test_an_over_budget_file_never_gets_its_name(data_root, run_folder, monkeypa
             ["validate", "--data.root=ROOT", "--ckpt_path=MODEL", "--model.attention=none"],
             "the checkpoint's --model.attention cbam",
         ),
+        (["predict", "--data.root=ROOT", "--ckpt_path=MODEL", "--prediction.path=absent/x.csv"], "can be written to"),
+        (["predict", "--data.root=ROOT", "--ckpt_path=MODEL", "--prediction.top_k=13"], "top_k of at most 12"),
+        (["fit", "--data.root=ROOT", *SMALL, "--trainer.devices=999"], "--trainer.devices of at most"),
+        (["fit", "--data.root=ROOT", *SMALL, "--trainer.accelerator=gpu"], "expected --trainer options"),
         ([], "subcommand"),
     ],
 )
@@ -222,6 +226,15 @@ def test_bad_input_gets_one_sentence_and_exit_2(args, message, trained, data_roo
     assert len(error) == 1
     assert message in error[0]
     assert not Path("prediction.csv").exists()
+
+
+def test_a_run_folder_that_cannot_be_made_is_refused(data_root, run_folder, capsys):
+    Path("runs").touch()
+    with pytest.raises(SystemExit, match="2"):
+        run("fit", *SMALL, "--data.root", data_root)
+    assert re.search(
+        r"cbam100: error: expected .*/runs/default to be a folder that can be written", capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -1,0 +1,101 @@
+"""One, two and three processes, and two machines, give the same numbers and the same bytes."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import SMALL
+from tests.integration.processes_driver import run
+
+REPOSITORY = Path(__file__).parents[2]
+CPU_DDP = ["--trainer.accelerator=cpu", "--trainer.strategy=ddp"]
+SIZES = (0, 1, 2, 5, 17)
+
+
+def torchrun(folder, plan, processes, nodes):
+    """Starts ``nodes`` agents on the loopback interface with ``processes`` in all, and waits for them."""
+    (folder / "plan.json").write_text(json.dumps(plan))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run",
+               f"--nnodes={nodes}", f"--nproc-per-node={processes // nodes}",
+               "--master-addr=127.0.0.1", f"--master-port={port}"]  # fmt: skip
+    target = ["-m", "tests.integration.processes_driver", str(folder / "plan.json")]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    agents = [
+        subprocess.Popen([*command, f"--node-rank={node}", *target], cwd=folder, env=environment,
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for node in range(nodes)
+    ]  # fmt: skip
+    outputs = [agent.communicate(timeout=300)[0] for agent in agents]
+    assert all(agent.returncode == 0 for agent in agents), "\n".join(outputs)
+
+
+@pytest.fixture(scope="module")
+def results(trained, data_root, tmp_path_factory):
+    """By number of processes, the folder with the CSVs and the metrics of a validation of 23 images."""
+    root = Path(shutil.copytree(data_root, tmp_path_factory.mktemp("odd") / "root"))
+    next((root / "val" / "3").iterdir()).unlink()
+    for size in SIZES:
+        (root / f"few{size}").mkdir()
+        for image in sorted((root / "test").iterdir())[:size]:
+            shutil.copy(image, root / f"few{size}")
+    data = ["--data.root", str(root), "--data.num_workers=0", "--data.batch_size=4"]
+    small = [option for option in SMALL if "trainer" not in option]
+    plan = {
+        "model": str(trained / "model.safetensors"),
+        "data": data,
+        "predict": {f"few{size}": ["--data.predict_dir", str(root / f"few{size}")] for size in SIZES}
+        | {"everything": ["--model.tta=hflip", "--prediction.top_k=3", "--prediction.probabilities=true"]},
+    }
+    folders = {}
+    for processes, nodes in ((1, 1), (2, 2), (3, 1)):
+        folder = folders[processes] = tmp_path_factory.mktemp(f"processes{processes}")
+        plan["output"] = str(folder)
+        plan["fit"] = [*small, *data, "--trainer.max_epochs=2", "--model.restart_epochs=2"] if nodes == 2 else []
+        plan["distributed"] = [*CPU_DDP, f"--trainer.devices={processes // nodes}", f"--trainer.num_nodes={nodes}"]
+        if processes == 1:
+            with pytest.warns(UserWarning, match="few0 holds no image: the prediction will have a header and no rows"):
+                run({**plan, "distributed": ["--trainer.accelerator=cpu", "--trainer.devices=1"]})
+        else:
+            torchrun(folder, plan, processes, nodes)
+    return folders
+
+
+def test_validation_is_equal_to_the_last_digit(results):
+    one, two, three = (json.loads((folder / "results.json").read_text())["validate"] for folder in results.values())
+    assert one.keys() == {"val/accuracy", "val/accuracy_macro", "val/accuracy_top5", "val/loss"}
+    assert one == two == three
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_predictions_are_equal_to_the_byte(size, results):
+    contents = [(folder / f"few{size}.csv").read_bytes() for folder in results.values()]
+    assert len(contents[0].splitlines()) == 1 + size
+    assert contents[0] == contents[1] == contents[2]
+
+
+@pytest.mark.parametrize("name", ["everything.csv", "everything_topk.csv", "everything.zip"])
+def test_side_files_are_equal_to_the_byte(name, results):
+    contents = [(folder / name).read_bytes() for folder in results.values()]
+    assert contents[0] == contents[1] == contents[2]
+
+
+def test_best_epoch_of_two_machines_is_what_one_process_measures(results, capsys):
+    folder = results[2] / "runs" / "default" / "version_0"
+    assert [path.name for path in folder.parent.iterdir()] == ["version_0"]
+    best = json.loads((folder / "manifest.json").read_text())["best"]
+    plan = json.loads((results[2] / "plan.json").read_text())
+    here = results[1] / "again"
+    here.mkdir()
+    run({**plan, "model": str(folder / "checkpoints" / "best.ckpt"), "predict": {}, "fit": [], "output": str(here),
+         "distributed": ["--trainer.accelerator=cpu", "--trainer.devices=1"]})  # fmt: skip
+    measured = json.loads((here / "results.json").read_text())["validate"]
+    assert measured == {name: value for name, value in best.items() if name.startswith("val/")}

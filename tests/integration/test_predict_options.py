@@ -1,0 +1,68 @@
+"""More to predict with, checked against plain torch."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from datamodules.transforms import eval_transform
+from lightning_modules import ResNetCBAM
+from scripts.main import main
+
+
+@pytest.fixture
+def probabilities_by_hand(trained, data_root):
+    """Class probabilities of the test images by name, with and without the mirror image."""
+    network = ResNetCBAM(12, backbone="resnet18")
+    network.load_state_dict(load_file(trained / "model.safetensors"))
+    paths = sorted((data_root / "test").iterdir())
+    images = torch.stack([eval_transform(32)(Image.open(path).convert("RGB")) for path in paths])
+    with torch.no_grad():
+        plain, mirrored = (network.eval()(x).softmax(1) for x in (images, images.flip(3)))
+    names = [path.stem for path in paths]
+    return {
+        "none": dict(zip(names, plain, strict=True)),
+        "hflip": dict(zip(names, (plain + mirrored) / 2, strict=True)),
+    }
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("tta", ["none", "hflip"])
+def test_side_files_hold_the_probabilities(tta, trained, data_root, run_folder, probabilities_by_hand):
+    main(["predict", f"--ckpt_path={trained / 'model.safetensors'}", f"--data.root={data_root}", "--data.num_workers=0",
+          "--prediction.top_k=3", "--prediction.probabilities=true", f"--model.tta={tta}"])  # fmt: skip
+    expected = probabilities_by_hand[tta]
+    written = np.load("prediction_probabilities.npz")
+    assert list(written["class_name"]) == [str(label) for label in range(12)]
+    for name, probabilities in zip(written["image_name"], written["probability"], strict=True):
+        torch.testing.assert_close(torch.from_numpy(probabilities), expected[str(name)])
+    for row, top in zip(rows("prediction.csv"), rows("prediction_topk.csv"), strict=True):
+        values, labels = expected[row["image_name"]].topk(3)
+        assert row["image_name"] == top["image_name"]
+        assert [top[f"label_{rank}"] for rank in (1, 2, 3)] == [str(label) for label in labels.tolist()]
+        assert [float(top[f"probability_{rank}"]) for rank in (1, 2, 3)] == pytest.approx(values.tolist())
+        assert row["pred_label"] == top["label_1"]
+
+
+def test_one_file_is_predicted(trained, data_root, run_folder):
+    image = next((data_root / "test").iterdir())
+    main(["predict", f"--ckpt_path={trained / 'model.safetensors'}", f"--data.root={data_root}", "--data.num_workers=0",
+          f"--data.predict_dir={image}"])  # fmt: skip
+    assert [row["image_name"] for row in rows("prediction.csv")] == [image.stem]
+    assert sorted(path.name for path in Path().iterdir()) == ["prediction.csv", "prediction.zip"]
+
+
+def test_limiting_the_batches_writes_nothing(trained, data_root, run_folder, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["predict", f"--ckpt_path={trained / 'model.safetensors'}", f"--data.root={data_root}",
+              "--data.num_workers=0", "--trainer.limit_predict_batches=1"])  # fmt: skip
+    assert "got none for" in capsys.readouterr().err
+    assert list(run_folder.iterdir()) == []

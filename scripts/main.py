@@ -88,6 +88,8 @@ class ClassifierCLI(LightningCLI):
             "data.class_names": self.trained.model["class_names"],
             "seed_everything": self.trained.data["seed"],
         }
+        if subcommand == "predict":
+            defaults["return_predictions"] = False  # PredictionWriter writes them, nobody keeps them
         self._parser(subcommand).set_defaults(defaults)
         super().parse_arguments(parser, args)
 

@@ -13,7 +13,11 @@ REPOSITORY = Path(__file__).parents[1]
 CONFIGS = sorted((REPOSITORY / "configs").rglob("*.yaml"))
 DOCUMENTS = [REPOSITORY / "README.md", *CONFIGS]
 COMMANDS = sorted(
-    {match for path in DOCUMENTS for match in re.findall(r"^[# |`]*(cbam100 [a-z].*?)(?:`|$)", path.read_text(), re.M)}
+    {
+        match
+        for path in DOCUMENTS
+        for match in re.findall(r"^[# |`]*(?:srun )?(cbam100 [a-z].*?)(?:`|$)", path.read_text(), re.M)
+    }
 )
 
 

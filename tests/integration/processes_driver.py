@@ -35,7 +35,7 @@ def run(plan: dict) -> None:
             ["predict", "--ckpt_path", plan["model"], *plan["data"], *options, *distributed, "--prediction.path", path]
         )
     if plan["fit"]:
-        main(["fit", *plan["fit"], *distributed])
+        main(["fit", *distributed, *plan["fit"]])
     if int(os.environ.get("RANK", "0")) == 0:
         (output / "results.json").write_text(json.dumps(results))
 

@@ -55,11 +55,13 @@ def results(trained, data_root, tmp_path_factory):
         "predict": {f"few{size}": ["--data.predict_dir", str(root / f"few{size}")] for size in SIZES}
         | {"everything": ["--model.tta=hflip", "--prediction.top_k=3", "--prediction.probabilities=true"]},
     }
+    ddp_config = ["--config", str(REPOSITORY / "configs" / "trainer" / "ddp.yaml")]
+    fit = [*ddp_config, *small, *data, "--trainer.max_epochs=2", "--model.restart_epochs=2"]
     folders = {}
     for processes, nodes in ((1, 1), (2, 2), (3, 1)):
         folder = folders[processes] = tmp_path_factory.mktemp(f"processes{processes}")
         plan["output"] = str(folder)
-        plan["fit"] = [*small, *data, "--trainer.max_epochs=2", "--model.restart_epochs=2"] if nodes == 2 else []
+        plan["fit"] = fit if nodes > 1 else []
         plan["distributed"] = [*CPU_DDP, f"--trainer.devices={processes // nodes}", f"--trainer.num_nodes={nodes}"]
         if processes == 1:
             with pytest.warns(UserWarning, match="few0 holds no image: the prediction will have a header and no rows"):
@@ -89,7 +91,7 @@ def test_side_files_are_equal_to_the_byte(name, results):
 
 
 def test_best_epoch_of_two_machines_is_what_one_process_measures(results, capsys):
-    folder = results[2] / "runs" / "default" / "version_0"
+    folder = results[2] / "runs" / "ddp" / "version_0"
     assert [path.name for path in folder.parent.iterdir()] == ["version_0"]
     best = json.loads((folder / "manifest.json").read_text())["best"]
     plan = json.loads((results[2] / "plan.json").read_text())

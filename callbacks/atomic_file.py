@@ -16,7 +16,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     In the same folder, because a move across file systems is a copy, which a kill leaves half done.
 
     Raises:
-        UserError: The folder is missing or cannot be written.
+        UserError: The folder is missing, cannot be written, or the disk is full.
     """
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -34,6 +34,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp keeps its files to their owner
         os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"expected to write {path}, which failed ({error}): see to the disk and the folder") from error
     finally:
         temporary.unlink(missing_ok=True)
 

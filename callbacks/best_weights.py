@@ -11,31 +11,44 @@ from safetensors.torch import save_file
 from callbacks.atomic_file import atomic_file
 from callbacks.run_manifest import write_manifest
 from callbacks.size_budget import SizeBudget
+from datamodules.errors import UserError
 from lightning_modules.checkpoint import export_metadata
 from lightning_modules.classifier import MONITOR, ImageClassifier
 
 
 class BestWeights(Checkpoint):
-    """Writes to the run folder after every epoch that was validated.
+    """Writes to the run folder after every epoch.
 
     ``checkpoints/last.ckpt`` always; ``checkpoints/best.ckpt``, ``model.safetensors`` and ``manifest.json`` where the
-    validation accuracy is higher than ever before. Own code, because ModelCheckpoint of Lightning 2.6 skips
-    ``last.ckpt`` in epochs that are not the best.
+    validation accuracy is higher than ever before, so never without validation. Own code, because ModelCheckpoint of
+    Lightning 2.6 skips ``last.ckpt`` in epochs that are not the best.
     """
 
     def __init__(self) -> None:
         self.best: dict[str, Any] = {}
-        self._folder = Path()
+        self._folder = ""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Makes sure that a validation measures the weights that are saved after it.
+
+        Raises:
+            UserError: Validation is set to happen inside an epoch.
+        """
+        if stage == "fit" and trainer.val_check_interval != 1.0:
+            raise UserError(
+                "expected validation at the end of epochs, where the best weights are saved, got "
+                f"--trainer.val_check_interval {trainer.val_check_interval}: leave it out"
+            )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves; called on every process, because saving is a collective operation."""
         if trainer.fast_dev_run or not isinstance(pl_module, ImageClassifier):  # type: ignore[attr-defined]
             return
-        folder = self._folder = Path(trainer.log_dir or ".")
+        folder = Path(trainer.log_dir or ".")
         metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
         is_best = MONITOR in metrics and metrics[MONITOR] > self.best.get(MONITOR, -1.0)
         if is_best:
-            self.best = {"epoch": trainer.current_epoch, **metrics}
+            self.best, self._folder = {"epoch": trainer.current_epoch, **metrics}, str(folder)
             trainer.save_checkpoint(folder / "checkpoints" / "best.ckpt")
         trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt")
         if is_best and trainer.is_global_zero:
@@ -61,8 +74,8 @@ class BestWeights(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """The best epoch so far, in plain types."""
-        return {"best": self.best}
+        return {"best": self.best, "folder": self._folder}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes up where the checkpoint was saved."""
-        self.best = state_dict["best"]
+        self.best, self._folder = state_dict["best"], state_dict["folder"]

@@ -12,7 +12,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.atomic_file import atomic_file, require_writable
-from datamodules.errors import UserError, some
+from datamodules.errors import UserError, listed
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.sampler import BLANK
 from datamodules.submission_template import NAME_COLUMN
@@ -62,6 +62,8 @@ class PredictionWriter(Callback):
             )
         if trainer.is_global_zero:
             require_writable(self.path.parent, "--prediction.path")
+            if self.path.is_dir():
+                raise UserError(f"expected --prediction.path to name a file, {self.path} is a folder: choose another")
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Makes empty tables; the row after the last image takes the blanks that fill up batches."""
@@ -110,8 +112,8 @@ class PredictionWriter(Callback):
         repeated = [name for name, count in zip(names, tables["count"], strict=True) if count > 1]
         if missing or repeated:
             raise UserError(
-                f"expected one prediction for each of {len(names)} images, got none for {some(missing) or 'none'} and "
-                f"several for {some(repeated) or 'none'}: predict again without --trainer.limit_predict_batches"
+                f"expected one prediction for each of {len(names)} images, got none for {listed(missing) or 'none'} "
+                f"and several for {listed(repeated) or 'none'}: predict again without --trainer.limit_predict_batches"
             )
         if trainer.is_global_zero:
             self._write(names, _model(pl_module).classes.names, tables)
@@ -122,40 +124,41 @@ class PredictionWriter(Callback):
             path = Path(f"{stem}_probabilities.npz")
             with atomic_file(path) as temporary, open(temporary, "wb") as file:
                 np.savez_compressed(
-                    file, image_name=np.array(names), class_name=np.array(classes), probability=tables["probability"]
+                    file,
+                    image_name=np.array(names, str),
+                    class_name=np.array(classes, str),
+                    probability=tables["probability"],
                 )
         if self.top_k:
             ranks = range(1, self.top_k + 1)
             header = [NAME_COLUMN, *(f"label_{rank}" for rank in ranks), *(f"probability_{rank}" for rank in ranks)]
             top = zip(names, tables["top_label"].tolist(), tables["top_probability"], strict=True)
             rows = ([name, *(classes[i] for i in labels), *map(str, values)] for name, labels, values in top)
-            _write_csv(Path(f"{stem}_topk.csv"), header, rows)
+            with atomic_file(Path(f"{stem}_topk.csv")) as temporary:
+                _write_csv(temporary, header, rows)
         labels = (classes[position] for position in tables["label"].tolist())
-        _write_csv(self.path, [NAME_COLUMN, "pred_label"], zip(names, labels, strict=True))
-        _write_zip(self.path)
+        header = [NAME_COLUMN, "pred_label"]
+        # Both get their names at the end, or neither does.
+        with atomic_file(self.path) as csv_file, atomic_file(self.path.with_suffix(".zip")) as zip_file:
+            _write_csv(csv_file, header, zip(names, labels, strict=True))
+            _write_zip(zip_file, self.path.name, csv_file.read_bytes())
         print(f"{len(names):,} predictions in {self.path} and {self.path.with_suffix('.zip')}")
 
 
 def _write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    with atomic_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
 
 
-def _write_zip(path: Path) -> None:
-    """Packs a file alone, and compares what a reader would get."""
-    content = path.read_bytes()
-    with atomic_file(path.with_suffix(".zip")) as temporary:
-        with zipfile.ZipFile(temporary, "w") as archive:
-            archive.writestr(
-                zipfile.ZipInfo(path.name), content, zipfile.ZIP_DEFLATED
-            )  # dated 1980: always equal bytes
-        with zipfile.ZipFile(temporary) as archive:
-            if archive.read(path.name) != content:
-                raise OSError(
-                    f"expected the zip to hold {path.name} as it is, read back something else: check the disk"
-                )
+def _write_zip(path: Path, name: str, content: bytes) -> None:
+    """Packs one file, and compares what a reader will get."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)  # dated 1980: always equal bytes
+    with zipfile.ZipFile(path) as archive:
+        if archive.read(name) != content:
+            raise OSError(f"the zip does not hold {name} as it was written")
 
 
 def _data(trainer: Trainer) -> ImageFolderDataModule:

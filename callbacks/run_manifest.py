@@ -27,13 +27,15 @@ def write_manifest(path: Path, trainer: Trainer, model: ImageClassifier, best: d
         model: Being trained.
         best: Epoch and metrics of the best epoch so far.
     """
-    data = trainer.datamodule  # type: ignore[attr-defined]
+    data: ImageFolderDataModule = trainer.datamodule  # type: ignore[attr-defined]
     content: dict[str, Any] = {
         "versions": {
             "python": platform.python_version(),
             "pillow": PIL.__version__,
             **{m.__name__: m.__version__ for m in (torch, torchvision, pytorch_lightning, torchmetrics)},
         },
+        "seed": data.seed,
+        "data": data.fingerprint,
         "processes": trainer.world_size,
         "classes": len(model.classes),
         "class_digest": model.classes.digest,
@@ -41,7 +43,5 @@ def write_manifest(path: Path, trainer: Trainer, model: ImageClassifier, best: d
         "size_bytes": model_size_bytes(model.network),
         "best": best,
     }
-    if isinstance(data, ImageFolderDataModule):
-        content |= {"seed": data.seed, "data": data.fingerprint}
     with atomic_file(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")

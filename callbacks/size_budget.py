@@ -1,5 +1,6 @@
 """Refuses a model that is larger than the budget, before it costs anything."""
 
+import math
 from pathlib import Path
 
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -7,7 +8,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
-from datamodules.errors import UserError, some
+from datamodules.errors import UserError, listed
 from lightning_modules.classifier import ImageClassifier
 from lightning_modules.model_size import BYTES_PER_MB, fitting_changes, format_size, model_size_bytes
 
@@ -19,9 +20,14 @@ class SizeBudget(Callback):
 
     Args:
         limit_mb: Largest allowed size in MB of 10^6 bytes.
+
+    Raises:
+        UserError: ``limit_mb`` is not a positive, finite number.
     """
 
     def __init__(self, limit_mb: float = 100.0) -> None:
+        if not (limit_mb > 0 and math.isfinite(limit_mb)):
+            raise UserError(f"expected --size_budget.limit_mb above 0, got {limit_mb}: 100 is the default")
         self.limit = round(limit_mb * BYTES_PER_MB)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -35,7 +41,7 @@ class SizeBudget(Callback):
         size = model_size_bytes(pl_module.network)
         if size > self.limit:
             changes = fitting_changes(len(pl_module.classes), pl_module.architecture, self.limit)
-            options = some([f"{flag} ({format_size(after)})" for flag, after in changes], limit=8)
+            options = listed([f"{flag} ({format_size(after)})" for flag, after in changes], limit=8)
             raise UserError(
                 f"expected a model of at most {format_size(self.limit)}, {pl_module.hparams['backbone']} with these "
                 f"options is {format_size(size)}: raise --size_budget.limit_mb"

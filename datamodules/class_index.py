@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from datamodules.errors import UserError, some
+from datamodules.errors import UserError, listed
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
@@ -33,7 +33,7 @@ class ClassIndex:
             raise UserError(f"expected at least 2 classes, got {list(self.names)}: make one folder for each class")
         if len(self._positions) != len(self.names):
             twice = sorted({name for name in self.names if self.names.count(name) > 1}, key=natural_key)
-            raise UserError(f"expected each class once, got {some(twice)} more than once: remove the repetition")
+            raise UserError(f"expected each class once, got {listed(twice)} more than once: remove the repetition")
 
     @classmethod
     def from_folder(cls, folder: Path) -> "ClassIndex":
@@ -70,8 +70,8 @@ class ClassIndex:
         """
         missing = [name for name in self.names if name not in other._positions]
         unknown = [name for name in other.names if name not in self._positions]
-        faults = [f"lacks {some(missing)}"] if missing else []
-        faults += [f"has the unknown {some(unknown)}"] if unknown else []
+        faults = [f"lacks {listed(missing)}"] if missing else []
+        faults += [f"has the unknown {listed(unknown)}"] if unknown else []
         if faults:
             raise UserError(
                 f"expected {came_from} to have the {len(self)} classes of {expected_from}, it {' and '.join(faults)}: "

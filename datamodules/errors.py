@@ -8,7 +8,7 @@ class UserError(ValueError):
     """
 
 
-def some(items: list[str], limit: int = 5) -> str:
+def listed(items: list[str], limit: int = 5) -> str:
     """Joins the first ``limit`` items by commas and says how many more there are."""
     more = f" and {len(items) - limit} more" if len(items) > limit else ""
     return ", ".join(items[:limit]) + more

@@ -53,12 +53,12 @@ class ImageDataset(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, key: tuple[int, int]) -> Batch | ImageReadError:
+    def __getitem__(self, key: tuple[int, int] | int) -> Batch | ImageReadError:
         """The sample as an unbatched ``Batch``, or the reason why its file cannot be read.
 
         An error is returned, not raised: raised in a loader worker it would reach the user as a worker's traceback.
         """
-        epoch, sample = key
+        epoch, sample = key if isinstance(key, tuple) else (0, key)  # --trainer.overfit_batches brings its own sampler
         if sample == BLANK:
             black = Image.new("RGB", (8, 8))
             return Batch(self.transform(black), torch.tensor(UNLABELLED), torch.tensor(BLANK))

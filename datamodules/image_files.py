@@ -35,6 +35,9 @@ def list_images(folder: Path) -> list[str]:
     """Paths of the image files below ``folder``, in natural order of their place in it.
 
     Hidden files and folders are passed over, and a folder that links lead to twice is entered once.
+
+    Raises:
+        UserError: A folder cannot be listed, or a link leads to itself.
     """
     found: list[str] = []
     entered: set[tuple[int, int]] = set()
@@ -45,14 +48,19 @@ def list_images(folder: Path) -> list[str]:
         if (status.st_dev, status.st_ino) in entered:
             continue
         entered.add((status.st_dev, status.st_ino))
-        with os.scandir(current) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    pending.append(entry.path)
-                elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
-                    found.append(entry.path)
+        try:
+            with os.scandir(current) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir():
+                        pending.append(entry.path)
+                    elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
+                        found.append(entry.path)
+        except OSError as error:
+            raise UserError(
+                f"expected to list the images in {current}, which failed ({error}): mend or remove it"
+            ) from error
     return sorted(found, key=lambda path: natural_key(os.path.relpath(path, folder)))
 
 

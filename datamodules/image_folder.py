@@ -60,9 +60,10 @@ class ImageFolderDataModule(LightningDataModule):
         super().__init__()
         root = os.fspath(root)  # a Path would make the checkpoint unreadable with weights_only
         self.save_hyperparameters(logger=False)
-        for name, value in (("image_size", image_size), ("batch_size", batch_size)):
-            if value < 1:
-                raise UserError(f"expected --data.{name} to be at least 1, got {value}: give a positive number")
+        floors = (("image_size", image_size, 1), ("batch_size", batch_size, 1), ("num_workers", num_workers or 0, 0))
+        for name, value, floor in floors:
+            if value < floor:
+                raise UserError(f"expected --data.{name} to be at least {floor}, got {value}: give a larger number")
         if not 0 < val_fraction < 1:
             raise UserError(f"expected --data.val_fraction between 0 and 1, got {val_fraction}: 0.1 is the default")
         self.root = Path(root)
@@ -95,7 +96,10 @@ class ImageFolderDataModule(LightningDataModule):
             UserError: A class has no image, a folder is missing, or the template does not match the images.
         """
         if stage in ("fit", "validate"):
-            train, val = self._train_and_val()
+            if (self.root / "val").is_dir():
+                train, val = self._list_split("train") if stage == "fit" else {}, self._list_split("val")
+            else:
+                train, val = self._hold_out()
             if stage == "fit":
                 self._datasets["train"] = self._labelled(train, train_transform(self.image_size))
             self._datasets["val"] = self._labelled(val, eval_transform(self.image_size))
@@ -110,6 +114,8 @@ class ImageFolderDataModule(LightningDataModule):
 
     def _list_split(self, split: str) -> dict[str, list[str]]:
         """Paths by class; a class without an image is an error."""
+        if not (self.root / split).is_dir():
+            raise UserError(f"expected a folder {self.root / split} with one subfolder for each class, there is none")
         found = {name: list_images(self.root / split / name) for name in self.classes.names}
         for name, paths in found.items():
             if not paths:
@@ -119,10 +125,8 @@ class ImageFolderDataModule(LightningDataModule):
                 )
         return found
 
-    def _train_and_val(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-        if (self.root / "val").is_dir():
-            train = self._list_split("train") if (self.root / "train").is_dir() else {}
-            return train, self._list_split("val")
+    def _hold_out(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        """Splits ``train/`` in two, class by class."""
         train, val = {}, {}
         for name, paths in self._list_split("train").items():
             held_out = max(1, round(len(paths) * self.val_fraction))

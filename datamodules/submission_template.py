@@ -1,11 +1,12 @@
 """The rows of ``prediction.csv``: which image each one names, and in which order."""
 
 import csv
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from datamodules.errors import UserError, some
+from datamodules.errors import UserError, listed
 
 NAME_COLUMN = "image_name"
 
@@ -17,6 +18,9 @@ def rows_from_files(paths: Sequence[str]) -> list[tuple[str, str]]:
         UserError: Two files share a stem.
     """
     names = [Path(path).stem for path in paths]
+    for name, path in zip(names, paths, strict=True):
+        if not name.isascii() and name.encode("utf-8", "replace").decode() != name:
+            raise UserError(f"expected file names in UTF-8, got {os.fsencode(path)!r}: rename the file")
     _require_unique(names, f"the images of {Path(paths[0]).parent}" if paths else "")
     return list(zip(names, paths, strict=True))
 
@@ -38,20 +42,22 @@ def rows_from_template(template: Path, paths: Sequence[str]) -> list[tuple[str, 
                     f"expected {template} to have a column {NAME_COLUMN}, its columns are "
                     f"{', '.join(reader.fieldnames or ['none'])}: rename one or pass another --data.template"
                 )
-            names = [row[NAME_COLUMN] for row in reader]
+            names = [row[NAME_COLUMN] or "" for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(
             f"expected a CSV file at {template}, it cannot be read ({error}): pass another --data.template"
         ) from error
     _require_unique(names, str(template))
     by_file_name = {Path(path).name: path for path in paths}
-    by_stem = dict(rows_from_files(paths))
+    stems = Counter(Path(path).stem for path in paths)
+    by_stem = {Path(path).stem: path for path in paths if stems[Path(path).stem] == 1}
     rows = [(name, by_file_name.get(name, by_stem.get(name, ""))) for name in names]
+    _require_unique([Path(path).name for _, path in rows if path], f"{template}, with or without suffix")
     absent = [name for name, path in rows if not path]
     named = {path for _, path in rows}
     unnamed = [Path(path).name for path in paths if path not in named]
-    faults = [f"names {some(absent)}, for which there is no image"] if absent else []
-    faults += [f"does not name {some(unnamed)}"] if unnamed else []
+    faults = [f"names {listed(absent)}, for which there is no image"] if absent else []
+    faults += [f"does not name {listed(unnamed)}"] if unnamed else []
     if faults:
         raise UserError(
             f"expected {template} to name each of the {len(paths)} images once, it {' and '.join(faults)}: "
@@ -63,4 +69,4 @@ def rows_from_template(template: Path, paths: Sequence[str]) -> list[tuple[str, 
 def _require_unique(names: list[str], where: str) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise UserError(f"expected each image name once in {where}, found {some(twice)} more than once: rename them")
+        raise UserError(f"expected each image name once in {where}, found {listed(twice)} more than once: rename them")

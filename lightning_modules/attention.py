@@ -20,7 +20,7 @@ from torch import Tensor, nn
 Gate = Literal["sigmoid", "identity"]
 
 
-def _open(logits: Tensor, gate: Gate) -> Tensor:
+def _gate_factors(logits: Tensor, gate: Gate) -> Tensor:
     """Turns logits into factors: in (0, 1) for ``sigmoid``, in (0, 2) and exactly 1 at zero for ``identity``."""
     factors = torch.sigmoid(logits)
     return 2 * factors if gate == "identity" else factors
@@ -47,7 +47,7 @@ class ChannelGate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(batch, channels, height, width)`` to factors ``(batch, channels, 1, 1)``."""
         logits = self.expand(torch.relu(self.reduce(x.mean((2, 3)))))
-        return _open(logits, self.gate)[:, :, None, None]
+        return _gate_factors(logits, self.gate)[:, :, None, None]
 
 
 class SpatialGate(nn.Module):
@@ -68,7 +68,7 @@ class SpatialGate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(batch, channels, height, width)`` to factors ``(batch, 1, height, width)``."""
-        return _open(self.conv(x.mean(1, keepdim=True)), self.gate)
+        return _gate_factors(self.conv(x.mean(1, keepdim=True)), self.gate)
 
 
 class CBAM(nn.Module):

@@ -12,7 +12,7 @@ from datamodules.class_index import ClassIndex
 from datamodules.errors import UserError
 from datamodules.transforms import MEAN, STD
 from lightning_modules.classifier import ImageClassifier
-from lightning_modules.weights_file import SAFETENSORS_SUFFIX, json_metadata, load_safetensors, load_torch_file
+from lightning_modules.weights_file import SAFETENSORS_SUFFIX, load_safetensors, load_torch_file
 
 # What of the data's settings an evaluation has to share with the training.
 DATA_SETTINGS = ("image_size", "val_fraction", "seed")
@@ -37,18 +37,18 @@ class TrainedModel:
 def export_metadata(model: ImageClassifier, data: LightningDataModule, metrics: dict[str, float]) -> dict[str, str]:
     """The header of ``model.safetensors``: what ``read_trained_model`` needs, and what a stranger to it wants."""
     settings = dict(model.hparams)
-    return json_metadata(
-        {
-            "classes": settings.pop("class_names"),
-            "class_digest": model.classes.digest,
-            "architecture": {name: settings.pop(name) for name in model.architecture},
-            "training": settings,
-            "data": {name: data.hparams[name] for name in DATA_SETTINGS},
-            "image_size": data.hparams["image_size"],
-            "normalization": {"mean": MEAN, "std": STD},
-            "metrics": metrics,
-        }
-    )
+    values = {
+        "classes": settings.pop("class_names"),
+        "class_digest": model.classes.digest,
+        "architecture": {name: settings.pop(name) for name in model.architecture},
+        "training": settings,
+        "data": {name: data.hparams[name] for name in DATA_SETTINGS},
+        "image_size": data.hparams["image_size"],
+        "normalization": {"mean": MEAN, "std": STD},
+        "metrics": metrics,
+    }
+    # safetensors takes strings only; "format" is what its readers look for.
+    return {"format": "pt"} | {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
 
 
 def read_trained_model(path: Path) -> TrainedModel:
@@ -59,12 +59,13 @@ def read_trained_model(path: Path) -> TrainedModel:
     """
     try:
         trained, digest = _read_export(path) if path.suffix == SAFETENSORS_SUFFIX else _read_checkpoint(path)
+        classes = ClassIndex(trained.model["class_names"])
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise UserError(
-            f"expected {path} to be a checkpoint or an exported model of cbam100, it lacks {error}: pass best.ckpt, "
-            "last.ckpt or model.safetensors of a run folder"
+            f"expected {path} to be a checkpoint or an exported model of cbam100, it is not ({type(error).__name__}: "
+            f"{error}): pass best.ckpt, last.ckpt or model.safetensors of a run folder"
         ) from error
-    if ClassIndex(trained.model["class_names"]).digest != digest:
+    if classes.digest != digest:
         raise UserError(f"expected the classes in {path} to match their hash, they do not: the file was altered")
     return trained
 

@@ -1,6 +1,7 @@
 """``ImageClassifier``: network, loss, metrics and optimiser as a LightningModule."""
 
 import inspect
+import math
 from typing import Any, Literal
 
 from pytorch_lightning import LightningModule
@@ -75,10 +76,11 @@ class ImageClassifier(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
-        for name, floor in (("learning_rate", 0), ("restart_epochs", 1), ("restart_multiplier", 1), ("focal_gamma", 0)):
+        floors = {"learning_rate": 0, "min_learning_rate": 0, "weight_decay": 0, "focal_gamma": 0}
+        for name, floor in {**floors, "restart_epochs": 1, "restart_multiplier": 1}.items():
             value = self.hparams[name]
-            if value < floor:
-                raise UserError(f"expected --model.{name} to be at least {floor}, got {value}: give a larger number")
+            if not (value >= floor and math.isfinite(value)):
+                raise UserError(f"expected a finite --model.{name} of at least {floor}, got {value}: correct it")
         self.classes = ClassIndex(class_names)
         try:
             self.network = ResNetCBAM(len(self.classes), **self.architecture)
@@ -145,10 +147,13 @@ class ImageClassifier(LightningModule):
         return self.network(images)
 
     def _shared_step(self, batch: Batch, metrics: MetricCollection) -> Tensor:
-        real = batch.samples != BLANK
-        logits, targets = self(batch.images)[real], batch.targets[real]
+        logits, targets = self(batch.images), batch.targets
+        if metrics is not self.train_metrics:
+            real = batch.samples != BLANK
+            logits, targets = logits[real], targets[real]
         losses = focal_loss(logits, targets, gamma=self.gamma, reduction="none")
-        metrics.update(preds=logits.detach(), target=targets, value=losses.detach())
+        if len(targets):  # a process without a share has blanks only, but takes part in what all compute together
+            metrics.update(preds=logits.detach(), target=targets, value=losses.detach())
         # Metric objects, not numbers, so that processes agree. In a fit, EpochLog writes them, against epochs.
         alone = self.trainer.state.fn != TrainerFn.FITTING
         self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, logger=alone)

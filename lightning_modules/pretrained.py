@@ -7,7 +7,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from datamodules.errors import UserError, some
+from datamodules.errors import UserError, listed
 from lightning_modules.resnet_cbam import ATTENTION_PREFIX, HEAD_PREFIX, Backbone, ResNetCBAM
 from lightning_modules.weights_file import load_state_dict, load_torch_file
 
@@ -44,7 +44,7 @@ def load_pretrained(network: ResNetCBAM, weights: str, backbone: Backbone) -> st
     new = _check_match(network, taken, foreign_head, weights)
     network.load_state_dict(taken, strict=False)
     left_out = "; its head of 1000 classes is left out" if foreign_head else ""
-    fresh = f"; new and random: {some(sorted(new))}" if new else ""
+    fresh = f"; new and random: {listed(sorted(new))}" if new else ""
     return f"weights: {len(taken)} tensors taken from {weights}{left_out}{fresh}"
 
 
@@ -65,7 +65,7 @@ def _check_match(network: ResNetCBAM, taken: dict[str, Tensor], foreign_head: bo
         if name in wanted and value.shape != wanted[name].shape
     )
     faults = [
-        f"{kind} {some(names)}"
+        f"{kind} {listed(names)}"
         for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
         if names
     ]

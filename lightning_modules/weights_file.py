@@ -1,6 +1,5 @@
 """Reads tensors from a weights file, and never runs code that a file may carry."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +55,11 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     if path.suffix != ".pth":
         raise UserError(f"expected a weights file ending in .pth or .safetensors, got {path}: export it as one of them")
     content = load_torch_file(path)
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
         raise UserError(f"expected {path} to be a state dict (tensors by name), it holds something else: re-save it")
     return content
-
-
-def json_metadata(values: dict[str, Any]) -> dict[str, str]:
-    """Encodes values for a safetensors header, which takes strings only."""
-    return {"format": "pt"} | {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
 
 
 def _require_file(path: Path) -> None:

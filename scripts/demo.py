@@ -1,6 +1,7 @@
 """The tour: draw data, then fit, validate and predict with the ``cbam100`` command, and say where everything is."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -18,10 +19,11 @@ RUN_FOLDERS = Path("runs") / CONFIG.stem
 
 
 def _run(*command: str) -> None:
-    print(f"\n$ {shlex.join(command)}", flush=True)
     # The command of this environment, whether or not it is activated.
-    program = Path(sys.executable).parent / command[0]
-    subprocess.run([program, *command[1:]], check=True)
+    program = os.path.relpath(Path(sys.executable).parent / command[0])
+    print(f"\n$ {shlex.join([program, *command[1:]])}", flush=True)
+    if code := subprocess.run([program, *command[1:]]).returncode:
+        raise SystemExit(code)
 
 
 def main() -> None:

@@ -1,6 +1,5 @@
 """The ``cbam100`` command: LightningCLI with this project's model, data, callbacks and defaults."""
 
-import os
 import re
 import sys
 from contextlib import suppress
@@ -8,23 +7,22 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from callbacks import BestWeights, EpochLog, ParentWatch, PredictionWriter, SizeBudget
 from callbacks.atomic_file import require_writable
 from datamodules import ImageFolderDataModule
-from datamodules.errors import UserError
+from datamodules.errors import UserError, listed
 from lightning_modules import ImageClassifier
 from lightning_modules.checkpoint import TrainedModel, read_trained_model
+from lightning_modules.weights_file import SAFETENSORS_SUFFIX
 from scripts.console import hush_libraries
 
 DEFAULT_CONFIG = Path(__file__).parents[1] / "configs" / "default.yaml"
 RUNS = "runs"
-RESUME_KEYWORDS = ("best", "last", "hpc")  # which Lightning looks up itself
-USER_ERROR, INTERRUPTED = 2, 130
+USER_ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
 
 
 class Parser(LightningArgumentParser):
@@ -32,8 +30,9 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raises ``UserError``."""
-        sentence = re.sub(r"\b(fit|validate|test|predict)\.(?=\w)", "--", " ".join(message.split()))
-        raise UserError(f"{sentence}: cbam100 fit --help lists the options") from ex
+        groups = "data|model|trainer|size_budget|best|prediction"
+        sentence = re.sub(rf"\b(fit|validate|test|predict)\.(?=({groups})\.)", "--", " ".join(message.split()))
+        raise UserError(f"{sentence}: cbam100 COMMAND --help lists the options") from ex
 
 
 class ClassifierCLI(LightningCLI):
@@ -74,10 +73,18 @@ class ClassifierCLI(LightningCLI):
         """Parses twice where there is a checkpoint: to find it, and then over its settings, so that a flag wins."""
         super().parse_arguments(parser, args)
         subcommand = self.config["subcommand"]
+        seed = self.config[subcommand].seed_everything
+        if not 0 <= seed < 2**32:
+            raise UserError(f"expected --seed_everything from 0 to 2^32 - 1, got {seed}: choose another")
         ckpt_path = self.config[subcommand].ckpt_path
         if subcommand == "fit":
-            if ckpt_path and ckpt_path not in RESUME_KEYWORDS:
-                read_trained_model(Path(ckpt_path))  # for its error, instead of a traceback once training is set up
+            if ckpt_path:
+                self.trained = read_trained_model(Path(ckpt_path))
+                if Path(ckpt_path).suffix == SAFETENSORS_SUFFIX:
+                    raise UserError(
+                        f"expected a checkpoint to resume, got the weights {ckpt_path}: pass last.ckpt, or start anew "
+                        "from them with --model.weights"
+                    )
             return
         if not ckpt_path:
             raise UserError(f"expected --ckpt_path FILE with the model to {subcommand}, got none: pass best.ckpt")
@@ -90,7 +97,10 @@ class ClassifierCLI(LightningCLI):
         }
         if subcommand == "predict":
             defaults["return_predictions"] = False  # PredictionWriter writes them, nobody keeps them
-        self._parser(subcommand).set_defaults(defaults)
+        try:
+            self._parser(subcommand).set_defaults(defaults)
+        except KeyError as error:
+            raise UserError(f"expected settings of this version in {ckpt_path}, {error}: update cbam100") from error
         super().parse_arguments(parser, args)
 
     def _parse_ckpt_path(self) -> None:
@@ -112,19 +122,14 @@ class ClassifierCLI(LightningCLI):
             kwargs["logger"] = TensorBoardLogger(RUNS, config.run_name, default_hp_metric=False)
         elif self.subcommand != "fit":
             kwargs["logger"] = False
-        if self.subcommand != "fit" or not kwargs.get("logger", config.trainer.logger):
             self.save_config_callback = None  # it would write into the working directory
+        elif not config.trainer.logger:
+            raise UserError("expected a logger, whose folder is the run folder, got none: leave --trainer.logger out")
         try:
-            trainer = super().instantiate_trainer(**kwargs)
+            return super().instantiate_trainer(**kwargs)
         except MisconfigurationException as error:
             sentence = " ".join(str(error).split())
             raise UserError(f"expected --trainer options that work on this machine: {sentence}") from error
-        cores = os.cpu_count() or 1
-        if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
-            raise UserError(
-                f"expected --trainer.devices of at most {cores}, the CPU's cores, got {trainer.num_devices}"
-            )
-        return trainer
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         given = config["callbacks"] or []
@@ -135,16 +140,22 @@ class ClassifierCLI(LightningCLI):
         return super()._instantiate_trainer(config, own)
 
     def after_instantiate_classes(self) -> None:
-        """Puts the checkpoint's weights into the model, from the file as it was read once."""
+        """Compares the model with its checkpoint, and gives it the weights, from the file as it was read once."""
         if self.trained is None:
             return
         assert isinstance(self.model, ImageClassifier)
-        given = {name: self.trained.model[name] for name in self.model.architecture}
-        for name, value in self.model.architecture.items():
-            if value != given[name]:
+        # A resumed fit keeps its whole recipe: the optimiser's state holds the old one, and would win in silence.
+        fixed = self.trained.model.keys() - {"weights", "tta"} if self.subcommand == "fit" else self.model.architecture
+        for name in ("class_names", *sorted(fixed)):
+            came, expected = self.model.hparams[name], self.trained.model[name]
+            if came != expected:
+                came, expected = (listed(x) if isinstance(x, list) else x for x in (came, expected))
                 raise UserError(
-                    f"expected the checkpoint's --model.{name} {given[name]}, got {value}: leave the flag out"
+                    f"expected the checkpoint's {name}, {expected}, got {came}: leave the option out, or pass the "
+                    "--config of that run"
                 )
+        if self.subcommand == "fit":
+            return
         try:
             self.model.network.load_state_dict(self.trained.network)
         except RuntimeError as error:
@@ -167,7 +178,8 @@ def main(args: ArgsType = None) -> None:
         args: As on the command line, which is where they come from by default.
 
     Raises:
-        SystemExit: With 2 after a user's error, which is printed to stderr in one sentence; 130 after Ctrl-C.
+        SystemExit: With 2 after a user's error, which is printed to stderr in one sentence, with 130 after Ctrl-C, with
+            143 after SIGTERM in a fit.
     """
     hush_libraries()
     try:
@@ -175,6 +187,10 @@ def main(args: ArgsType = None) -> None:
     except UserError as error:
         print(f"cbam100: error: {error}", file=sys.stderr)
         raise SystemExit(USER_ERROR) from error
+    except KeyboardInterrupt as error:
+        raise SystemExit(INTERRUPTED) from error
+    except SIGTERMException as error:
+        raise SystemExit(TERMINATED) from error
     except SystemExit as error:
         if isinstance(error.__context__, KeyboardInterrupt):  # Lightning makes 1 of it
             raise SystemExit(INTERRUPTED) from error

@@ -48,7 +48,7 @@ def test_the_default_is_the_reference_recipe(capsys):
         "backbone": "resnet50", "weights": "IMAGENET1K_V2", "attention": "cbam", "attention_placement": "stage",
         "attention_gate": "sigmoid", "reduction_ratio": 128, "spatial_kernel_size": 3, "dropout": 0.3, "loss": "focal",
         "focal_gamma": 2.0, "learning_rate": 1e-3, "weight_decay": 1e-4, "min_learning_rate": 1e-5,
-        "restart_epochs": 10, "restart_multiplier": 2,
+        "restart_epochs": 10, "restart_multiplier": 2, "tta": "none",
     }  # fmt: skip
     assert config["model"] == recipe
 
@@ -61,3 +61,7 @@ def test_an_overlay_holds_differences_only_and_opens_with_its_command(path):
             assert default.get(group, {}).get(name) != value, f"{group}.{name} repeats the default"
     header = path.read_text().split("\n\n")[0].split("\ntrainer:")[0]
     assert f"--config {path.relative_to(REPOSITORY)}" in header
+
+
+def test_the_readme_has_its_figures():
+    assert not re.findall(r"\b[A-Z]+_(?:ACCURACY|SECONDS|RATE)\b", (REPOSITORY / "README.md").read_text())

@@ -172,6 +172,11 @@ def test_refuses_a_number_out_of_range(data_root, option, value):
         ImageFolderDataModule(data_root, **{option: value})
 
 
+def test_refuses_a_root_with_nothing_to_evaluate(tmp_path):
+    with pytest.raises(UserError, match=r"expected a folder .*train with one subfolder for each class, there is none"):
+        ImageFolderDataModule(tmp_path, class_names=["a", "b"]).setup("validate")
+
+
 def test_refuses_an_unlabelled_test_folder_to_test_on(data_root):
     data = ImageFolderDataModule(data_root)
     with pytest.raises(UserError, match="test to hold a subfolder for each"):

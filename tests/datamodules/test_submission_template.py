@@ -33,6 +33,13 @@ def test_a_template_may_name_the_suffix_and_its_spelling_stays(tmp_path):
     assert rows == [("2.png", "t/2.png"), ("1", "t/1.jpg"), ("10.jpg", "t/10.jpg")]
 
 
+def test_a_template_with_suffixes_tells_files_of_one_stem_apart(tmp_path):
+    rows = rows_from_template(template(tmp_path, "image_name\n1.png\n1.jpg\n"), ["t/1.jpg", "t/1.png"])
+    assert rows == [("1.png", "t/1.png"), ("1.jpg", "t/1.jpg")]
+    with pytest.raises(UserError, match="names 1, for which there is no image"):
+        rows_from_template(template(tmp_path, "image_name\n1\n1.jpg\n"), ["t/1.jpg", "t/1.png"])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -40,6 +47,8 @@ def test_a_template_may_name_the_suffix_and_its_spelling_stays(tmp_path):
         ("image_name\n1\n2\n", "does not name 10.jpg"),
         ("image_name\n1\n2\n3\n", "names 3, for which there is no image and does not name 10.jpg"),
         ("image_name\n1\n2\n10\n2\n", "found 2 more than once"),
+        ("image_name\n1\n1.jpg\n2\n10\n", "found 1.jpg more than once"),
+        ("x,image_name\n1,1\n2\n,10\n", "for which there is no image"),
         ("name\n1\n2\n10\n", "to have a column image_name, its columns are name"),
         ("", "to have a column image_name, its columns are none"),
     ],

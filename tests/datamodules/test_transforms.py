@@ -28,6 +28,18 @@ def test_eval_size_is_exact_where_floats_are_not():
     assert eval_transform(50).transforms[0].size == [57]
 
 
+def test_train_is_the_reference_recipe():
+    crop, flip, jitter, affine, *_ = train_transform(224).transforms
+    assert (type(crop).__name__, tuple(crop.size), tuple(crop.scale)) == ("RandomResizedCrop", (224, 224), (0.8, 1.0))
+    assert (type(flip).__name__, flip.p) == ("RandomHorizontalFlip", 0.5)
+    assert type(jitter).__name__ == "ColorJitter"
+    assert [jitter.brightness, jitter.contrast, jitter.saturation] == [(0.8, 1.2)] * 3
+    assert jitter.hue == (-0.1, 0.1)
+    assert type(affine).__name__ == "RandomAffine"
+    assert [tuple(x) for x in (affine.degrees, affine.translate, affine.scale)] == [(-15, 15), (0.1, 0.1), (0.9, 1.1)]
+    assert affine.shear is None
+
+
 def test_train_draws_from_torchs_generator_and_keeps_the_range():
     image, transform = photo(90, 60), train_transform(32)
     torch.manual_seed(0)

@@ -16,6 +16,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from scripts.main import main
 from tests.conftest import SMALL
 
+REVERSED = json.dumps([str(label) for label in reversed(range(12))])
+
 
 def run(*args):
     main([str(arg) for arg in args])
@@ -113,18 +115,22 @@ def test_one_seed_gives_one_set_of_weights_whatever_the_workers(data_root, run_f
     assert not torch.equal(first["network.fc.weight"], other["network.fc.weight"])
 
 
-def test_last_is_written_in_epochs_that_are_not_the_best(data_root, run_folder):
-    # At a learning rate of 0 the accuracy never rises after the first epoch
-    run("fit", *SMALL, "--data.root", data_root, "--trainer.max_epochs=3", "--model.restart_epochs=3",
-        "--model.learning_rate=0", "--model.min_learning_rate=0")  # fmt: skip
-    saved = {
-        name: torch.load(f"runs/default/version_0/checkpoints/{name}.ckpt", weights_only=True)
-        for name in ("best", "last")
-    }
-    assert saved["last"]["epoch"] == 2
-    assert (
-        saved["best"]["epoch"] == json.loads(Path("runs/default/version_0/manifest.json").read_text())["best"]["epoch"]
-    )
+def test_a_run_resumes_where_it_was_and_refuses_another_recipe(data_root, run_folder, capsys):
+    options = [*SMALL, "--data.root", data_root, "--model.restart_epochs=2"]
+    run("fit", *options, "--trainer.max_epochs=2", "--trainer.max_steps=3")
+    last = "runs/default/version_0/checkpoints/last.ckpt"
+    run("fit", *options, "--trainer.max_epochs=2", "--ckpt_path", last)
+    resumed = torch.load("runs/default/version_1/checkpoints/last.ckpt", weights_only=True)
+    assert resumed["epoch"] == 1
+    for change in ("--model.learning_rate=0.5", "--model.backbone=resnet34", "--data.class_names=[a,b]"):
+        with pytest.raises(SystemExit, match="2"):
+            run("fit", *options, "--trainer.max_epochs=2", "--ckpt_path", last, change)
+    with pytest.raises(SystemExit, match="2"):
+        run("fit", *options, "--ckpt_path", "runs/default/version_0/model.safetensors")
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cbam100: error")]
+    assert "expected the checkpoint's learning_rate, 0.001, got 0.5" in errors[0]
+    assert "expected the checkpoint's backbone, resnet18, got resnet34" in errors[1]
+    assert "expected a checkpoint to resume, got the weights" in errors[3]
 
 
 def test_a_typed_flag_beats_the_checkpoint(trained, data_root, run_folder, capsys):
@@ -135,13 +141,14 @@ def test_a_typed_flag_beats_the_checkpoint(trained, data_root, run_folder, capsy
     assert loss > best["val/loss"]  # the focal loss is cross-entropy times a factor below 1
 
 
-def test_a_users_callback_replaces_the_projects_own(data_root, run_folder):
+def test_a_users_callback_replaces_the_projects_own(data_root, run_folder, capsys):
     config = Path("limit.yaml")
     config.write_text(
         "trainer:\n  callbacks:\n    class_path: callbacks.SizeBudget\n    init_args:\n      limit_mb: 1\n"
     )
     with pytest.raises(SystemExit, match="2"):
-        run("fit", "--config", config, *SMALL, "--data.root", data_root)
+        run("fit", "--config", config, *SMALL, "--data.root", data_root, "--size_budget.limit_mb=1000")
+    assert "expected a model of at most 1.00 MB" in capsys.readouterr().err
 
 
 def test_an_overlay_names_the_run(data_root, run_folder, capsys):
@@ -206,11 +213,16 @@ def test_an_over_budget_file_never_gets_its_name(data_root, run_folder, monkeypa
         (["predict", "--data.root=ROOT", "--ckpt_path=MODEL", "--prediction.path=x.txt"], "to end in .csv"),
         (
             ["validate", "--data.root=ROOT", "--ckpt_path=MODEL", "--model.attention=none"],
-            "the checkpoint's --model.attention cbam",
+            "the checkpoint's attention, cbam, got none",
         ),
         (["predict", "--data.root=ROOT", "--ckpt_path=MODEL", "--prediction.path=absent/x.csv"], "can be written to"),
         (["predict", "--data.root=ROOT", "--ckpt_path=MODEL", "--prediction.top_k=13"], "top_k of at most 12"),
-        (["fit", "--data.root=ROOT", *SMALL, "--trainer.devices=999"], "--trainer.devices of at most"),
+        (["predict", "--data.root=ROOT", "--ckpt_path=MODEL", "--prediction.path=."], "to end in .csv"),
+        (["predict", "--data.root=ROOT", "--ckpt_path=MODEL", f"--data.class_names={REVERSED}"], "class_names"),
+        (["fit", "--data.root=ROOT", "--seed_everything=-1"], "seed"),
+        (["fit", "--data.root=ROOT", "--size_budget.limit_mb=.inf"], "--size_budget.limit_mb above 0"),
+        (["fit", "--data.root=ROOT", *SMALL, "--data.num_workers=-1"], "--data.num_workers to be at least 0"),
+        (["fit", "--data.root=ROOT", *SMALL, "--trainer.logger=false"], "expected a logger"),
         (["fit", "--data.root=ROOT", *SMALL, "--trainer.accelerator=gpu"], "expected --trainer options"),
         ([], "subcommand"),
     ],

@@ -5,6 +5,7 @@ from pytorch_lightning import Trainer
 
 from datamodules.errors import UserError
 from datamodules.image_dataset import Batch
+from datamodules.sampler import BLANK
 from lightning_modules import ImageClassifier, focal_loss
 
 CLASSES = ["1", "2", "10"]
@@ -42,9 +43,21 @@ def test_validation_metrics_equal_their_definition(batch, monkeypatch):
         {
             "val/accuracy": 3 / 6,
             "val/accuracy_macro": (2 / 3 + 1 / 2 + 0 / 1) / 3,
+            "val/accuracy_top5": 1.0,  # of 3 classes
             "val/loss": F.cross_entropy(logits, batch.targets).item(),
         }
     )
+
+
+def test_a_batch_of_blanks_counts_for_nothing(batch, monkeypatch):
+    model = ImageClassifier(CLASSES, backbone="resnet18")
+    monkeypatch.setattr(model, "log_dict", lambda *_, **__: None)
+    model.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    model.eval()
+    model.validation_step(batch, 0)
+    before = model.val_metrics.compute()
+    model.validation_step(Batch(batch.images, batch.targets * 0 - 1, batch.samples * 0 + BLANK), 1)
+    assert {k: v.item() for k, v in model.val_metrics.compute().items()} == {k: v.item() for k, v in before.items()}
 
 
 def test_hyper_parameters_are_plain_values():
@@ -57,9 +70,11 @@ def test_hyper_parameters_are_plain_values():
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("learning_rate", -1.0, "expected --model.learning_rate to be at least 0, got -1.0"),
-        ("restart_epochs", 0, "expected --model.restart_epochs to be at least 1, got 0"),
-        ("focal_gamma", -2.0, "expected --model.focal_gamma to be at least 0, got -2.0"),
+        ("learning_rate", -1.0, "expected a finite --model.learning_rate of at least 0, got -1.0"),
+        ("learning_rate", float("nan"), "expected a finite --model.learning_rate of at least 0, got nan"),
+        ("weight_decay", -1.0, "expected a finite --model.weight_decay of at least 0, got -1.0"),
+        ("restart_epochs", 0, "expected a finite --model.restart_epochs of at least 1, got 0"),
+        ("focal_gamma", float("inf"), "expected a finite --model.focal_gamma of at least 0, got inf"),
         ("spatial_kernel_size", 4, "expected an odd, positive kernel size, got 4"),
         ("class_names", ["only"], "expected at least 2 classes"),
     ],

@@ -87,6 +87,7 @@ def test_file_without_batch_norm_counters_loads(network, imagenet_state, tmp_pat
         (lambda s: s.update({"conv1.weight": torch.zeros(64, 1, 7, 7)}), r"another shape conv1.weight \(64, 1, 7, 7\)"),
         (lambda s: s.update({"fc.weight": torch.zeros(37, 512)}), r"fc.weight \(37, 512\) for \(12, 512\)"),
         (lambda s: s.pop("fc.weight"), "missing fc.weight"),
+        (lambda s: s.update({1: torch.zeros(1)}), "it holds something else"),
         (lambda s: s.update({"attention.layer1.spatial_gate.conv.bias": torch.zeros(1)}), "missing attention.layer1"),
     ],
 )

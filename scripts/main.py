@@ -147,7 +147,7 @@ class ClassifierCLI(LightningCLI):
         # A resumed fit keeps its whole recipe: the optimiser's state holds the old one, and would win in silence.
         fixed = self.trained.model.keys() - {"weights", "tta"} if self.subcommand == "fit" else self.model.architecture
         for name in ("class_names", *sorted(fixed)):
-            came, expected = self.model.hparams[name], self.trained.model[name]
+            came, expected = self.model.hparams.get(name), self.trained.model.get(name)
             if came != expected:
                 came, expected = (listed(x) if isinstance(x, list) else x for x in (came, expected))
                 raise UserError(

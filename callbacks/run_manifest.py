@@ -15,7 +15,7 @@ from pytorch_lightning import Trainer
 from callbacks.atomic_file import atomic_file
 from datamodules.image_folder import ImageFolderDataModule
 from lightning_modules.classifier import ImageClassifier
-from lightning_modules.model_size import model_size_bytes
+from lightning_modules.model_size import model_size_bytes, parameter_count
 
 
 def write_manifest(path: Path, trainer: Trainer, model: ImageClassifier, best: dict[str, Any]) -> None:
@@ -39,7 +39,7 @@ def write_manifest(path: Path, trainer: Trainer, model: ImageClassifier, best: d
         "processes": trainer.world_size,
         "classes": len(model.classes),
         "class_digest": model.classes.digest,
-        "parameters": sum(parameter.numel() for parameter in model.network.parameters()),
+        "parameters": parameter_count(model.network),
         "size_bytes": model_size_bytes(model.network),
         "best": best,
     }

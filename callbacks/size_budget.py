@@ -10,7 +10,7 @@ from rich.table import Table
 
 from datamodules.errors import UserError, listed
 from lightning_modules.classifier import ImageClassifier
-from lightning_modules.model_size import BYTES_PER_MB, fitting_changes, format_size, model_size_bytes
+from lightning_modules.model_size import BYTES_PER_MB, fitting_changes, format_size, model_size_bytes, parameter_count
 
 
 class SizeBudget(Callback):
@@ -63,14 +63,13 @@ class SizeBudget(Callback):
 def _print_sizes(model: ImageClassifier, size: int, limit: int) -> None:
     """A table by part on a terminal; the one line that matters elsewhere."""
     console = Console(soft_wrap=True)
-    parameters = sum(parameter.numel() for parameter in model.network.parameters())
     if console.is_terminal:
         table = Table("part", "parameters", "size", title=f"{model.hparams['backbone']}, {len(model.classes)} classes")
         for name, part in model.network.named_children():
-            count = sum(parameter.numel() for parameter in part.parameters())
-            if count:
+            if count := parameter_count(part):
                 table.add_row(name, f"{count:,}", format_size(model_size_bytes(part)))
         console.print(table)
     console.print(
-        f"model size: {format_size(size)} of {format_size(limit)}, {parameters:,} parameters", highlight=False
+        f"model size: {format_size(size)} of {format_size(limit)}, {parameter_count(model.network):,} parameters",
+        highlight=False,
     )

@@ -1,5 +1,6 @@
 """``ImageFolderDataModule``: from a folder of class folders to the loaders of every stage."""
 
+import functools
 import hashlib
 import os
 from pathlib import Path
@@ -163,9 +164,12 @@ class ImageFolderDataModule(LightningDataModule):
             return rows_from_template(template, paths)
         return rows_from_files(paths)
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> dict[str, dict[str, int | str]]:
-        """For each split listed so far, the number of images and a SHA-256 of their names and sizes in bytes."""
+        """For each split that is set up, the number of images and a SHA-256 of their names and sizes in bytes.
+
+        Taken once: the manifest asks for it at every best epoch, and it looks at every file.
+        """
         result: dict[str, dict[str, int | str]] = {}
         for split, dataset in self._datasets.items():
             digest = hashlib.sha256()

@@ -16,6 +16,11 @@ def model_size_bytes(model: nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
 
 
+def parameter_count(model: nn.Module) -> int:
+    """Number of all parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def format_size(size: int) -> str:
     """Writes ``size`` bytes in both units that "MB" can mean: ``95.41 MB (90.99 MiB)``."""
     return f"{size / BYTES_PER_MB:.2f} MB ({size / BYTES_PER_MIB:.2f} MiB)"

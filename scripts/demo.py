@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from callbacks import SizeBudget
 from lightning_modules.model_size import format_size
 
 FOLDER = Path("demo")
@@ -18,11 +19,15 @@ CONFIG = Path("configs/demo.yaml")
 RUN_FOLDERS = Path("runs") / CONFIG.stem
 
 
-def _run(*command: str) -> None:
-    # The command of this environment, whether or not it is activated.
-    program = os.path.relpath(Path(sys.executable).parent / command[0])
-    print(f"\n$ {shlex.join([program, *command[1:]])}", flush=True)
-    if code := subprocess.run([program, *command[1:]]).returncode:
+def _program(name: str) -> str:
+    """The command of this environment, whether or not it is activated."""
+    return os.path.relpath(Path(sys.executable).parent / name)
+
+
+def _run(name: str, *arguments: str) -> None:
+    command = [_program(name), *arguments]
+    print(f"\n$ {shlex.join(command)}", flush=True)
+    if code := subprocess.run(command).returncode:
         raise SystemExit(code)
 
 
@@ -41,11 +46,11 @@ def main() -> None:
     manifest = json.loads((run / "manifest.json").read_text())
     table = Table("", "", title="demo", show_header=False)
     table.add_row("val accuracy", f"{manifest['best']['val/accuracy']:.3f} on 100 classes (chance 0.010)")
-    table.add_row("size", f"{format_size(weights.stat().st_size)} of {format_size(10**8)}")
+    table.add_row("size", f"{format_size(weights.stat().st_size)} of {format_size(SizeBudget().limit)}")
     table.add_row("seconds", f"{time.monotonic() - start:.0f}")
     table.add_row("predictions", prediction)
     table.add_row("weights", str(weights))
-    table.add_row("curves", f".venv/bin/tensorboard --logdir {RUN_FOLDERS.parent}")
+    table.add_row("curves", f"{_program('tensorboard')} --logdir {RUN_FOLDERS.parent}")
     Console(soft_wrap=True).print(table)
 
 

@@ -154,10 +154,11 @@ class ClassifierCLI(LightningCLI):
                     f"expected the checkpoint's {name}, {expected}, got {came}: leave the option out, or pass the "
                     "--config of that run"
                 )
+        network, self.trained = self.trained.network, None  # a second copy of the weights would last as long as the run
         if self.subcommand == "fit":
             return
         try:
-            self.model.network.load_state_dict(self.trained.network)
+            self.model.network.load_state_dict(network)
         except RuntimeError as error:
             raise UserError(
                 f"expected a checkpoint with all of its network's tensors, {error}: it was altered"

@@ -1,11 +1,9 @@
 """The four subcommands, in this process, on generated images."""
 
-import csv
 import json
 import math
 import re
 import shutil
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -73,31 +71,6 @@ def test_validate_prints_the_best_epochs_accuracy_to_the_last_digit(file, traine
         name: value for name, value in best.items() if name.startswith("val/")
     }
     assert list(run_folder.iterdir()) == []
-
-
-def test_predict_writes_the_networks_answers_in_the_templates_order(trained, data_root, run_folder):
-    run("predict", "--ckpt_path", trained / "model.safetensors", "--data.root", data_root, "--data.num_workers=0")
-    with open("prediction.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    template = [line.split(",")[0] for line in (data_root / "sample_submission.csv").read_text().splitlines()[1:]]
-    assert [row["image_name"] for row in rows] == template
-
-    # A second implementation: plain torch and Pillow
-    from PIL import Image
-
-    from datamodules.transforms import eval_transform
-    from lightning_modules import ResNetCBAM
-
-    network = ResNetCBAM(12, backbone="resnet18")
-    network.load_state_dict(load_file(trained / "model.safetensors"))
-    images = [Image.open(data_root / "test" / f"{name}.jpg").convert("RGB") for name in template]
-    with torch.no_grad():
-        expected = network.eval()(torch.stack([eval_transform(32)(image) for image in images])).argmax(1)
-    assert [row["pred_label"] for row in rows] == [str(label) for label in expected.tolist()]
-
-    with zipfile.ZipFile("prediction.zip") as archive:
-        assert archive.namelist() == ["prediction.csv"]
-        assert archive.read("prediction.csv") == Path("prediction.csv").read_bytes()
 
 
 def test_test_measures_a_labelled_test_folder(trained, data_root, run_folder, tmp_path, capsys):

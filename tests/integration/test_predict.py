@@ -1,6 +1,7 @@
-"""More to predict with, checked against plain torch."""
+"""Predictions, checked against plain torch and Pillow."""
 
 import csv
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,21 @@ def probabilities_by_hand(trained, data_root):
 def rows(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_predict_writes_the_networks_answers_in_the_templates_order(
+    trained, data_root, run_folder, probabilities_by_hand
+):
+    main(
+        ["predict", f"--ckpt_path={trained / 'model.safetensors'}", f"--data.root={data_root}", "--data.num_workers=0"]
+    )
+    template = [line.split(",")[0] for line in (data_root / "sample_submission.csv").read_text().splitlines()[1:]]
+    assert [row["image_name"] for row in rows("prediction.csv")] == template
+    expected = [str(probabilities_by_hand["none"][name].argmax().item()) for name in template]
+    assert [row["pred_label"] for row in rows("prediction.csv")] == expected
+    with zipfile.ZipFile("prediction.zip") as archive:
+        assert archive.namelist() == ["prediction.csv"]
+        assert archive.read("prediction.csv") == Path("prediction.csv").read_bytes()
 
 
 @pytest.mark.parametrize("tta", ["none", "hflip"])

@@ -9,6 +9,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from safetensors.torch import save_file
 
 from callbacks.atomic_file import atomic_file
+from callbacks.bad_images import BadImages
 from callbacks.run_manifest import write_manifest
 from callbacks.size_budget import SizeBudget
 from datamodules.errors import UserError
@@ -19,9 +20,9 @@ from lightning_modules.classifier import MONITOR, ImageClassifier
 class BestWeights(Checkpoint):
     """Writes to the run folder after every epoch.
 
-    ``checkpoints/last.ckpt`` always; ``checkpoints/best.ckpt``, ``model.safetensors`` and ``manifest.json`` where the
-    validation accuracy is higher than ever before, so never without validation. Own code, because ModelCheckpoint of
-    Lightning 2.6 skips ``last.ckpt`` in epochs that are not the best.
+    ``checkpoints/last.ckpt`` and ``manifest.json`` always; ``checkpoints/best.ckpt`` and ``model.safetensors`` where
+    the validation accuracy is higher than ever before, so never without validation. Own code, because Lightning 2.6's
+    ModelCheckpoint skips ``last.ckpt`` in epochs that are not the best.
     """
 
     def __init__(self) -> None:
@@ -51,8 +52,12 @@ class BestWeights(Checkpoint):
             self.best, self._folder = {"epoch": trainer.current_epoch, **metrics}, str(folder)
             trainer.save_checkpoint(folder / "checkpoints" / "best.ckpt")
         trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt")
-        if is_best and trainer.is_global_zero:
+        if not trainer.is_global_zero:
+            return
+        if is_best:
             self._export(folder, trainer, pl_module)
+        skipped = next((c.unreadable for c in trainer.callbacks if isinstance(c, BadImages)), {})  # type: ignore[attr-defined]
+        write_manifest(folder / "manifest.json", trainer, pl_module, self.best, skipped)
 
     def _export(self, folder: Path, trainer: Trainer, model: ImageClassifier) -> None:
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
@@ -62,7 +67,6 @@ class BestWeights(Checkpoint):
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, SizeBudget):
                     callback.check_file(temporary)
-        write_manifest(folder / "manifest.json", trainer, model, self.best)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.log_metrics({f"best/{MONITOR}": self.best[MONITOR]}, step=trainer.current_epoch)

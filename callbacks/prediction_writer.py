@@ -1,8 +1,6 @@
 """Writes ``prediction.csv``, its zip and what was asked for beside them: every image once, in order, or nothing."""
 
-import csv
-import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +9,18 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.atomic_file import atomic_file, require_writable
+from callbacks.atomic_file import require_writable
+from callbacks.prediction_files import Predictions, partial_path, write_partial, write_predictions
+from callbacks.processes import fail, gather
+from callbacks.run_manifest import versions, write_json
+from datamodules.csv_cells import to_cell
 from datamodules.errors import UserError, listed
 from datamodules.image_folder import ImageFolderDataModule
+from datamodules.image_reader import ImageReadError
 from datamodules.sampler import BLANK
-from datamodules.submission_template import NAME_COLUMN
 from lightning_modules.classifier import ImageClassifier
+
+SHOWN = 20
 
 
 class PredictionWriter(Callback):
@@ -32,38 +36,58 @@ class PredictionWriter(Callback):
         top_k: Also write ``<stem>_topk.csv`` with the k most probable classes of each image, where k is above 0.
         probabilities: Also write ``<stem>_probabilities.npz`` with ``image_name`` ``(images,)``, ``class_name``
             ``(classes,)`` and ``probability`` ``(images, classes)``, float32.
+        fallback_label: The class to write for images that cannot be read, which ``<stem>_manifest.json`` lists. Without
+            one, they end the prediction, after all others are predicted.
 
     Raises:
         UserError: ``path`` does not end in ``.csv``, or ``top_k`` is negative.
     """
 
-    def __init__(self, path: str = "prediction.csv", top_k: int = 0, probabilities: bool = False) -> None:
+    def __init__(
+        self,
+        path: str = "prediction.csv",
+        top_k: int = 0,
+        probabilities: bool = False,
+        fallback_label: str | None = None,
+    ) -> None:
         self.path = Path(path)
         self.top_k = top_k
         self.probabilities = probabilities
+        self.fallback_label = fallback_label
         if self.path.suffix != ".csv":
             raise UserError(f"expected --prediction.path to end in .csv, got {path}: rename it")
         if top_k < 0:
             raise UserError(f"expected --prediction.top_k of 0 or more, got {top_k}: 0 writes no such file")
+        self._manifest_path = Path(f"{self.path.with_suffix('')}_manifest.json")
         self._tables: dict[str, Tensor] = {}
+        self._reasons: dict[str, str] = {}  # by path, why it cannot be read
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Checks what can be checked before the first batch.
 
         Raises:
-            UserError: The folder cannot be written to, or there are fewer than ``top_k`` classes.
+            UserError: The folder cannot be written to, there are fewer than ``top_k`` classes, or the fallback is none.
         """
         if stage != "predict":
             return
-        if self.top_k > len(_model(pl_module).classes):
+        classes = _model(pl_module).classes
+        if self.top_k > len(classes):
             raise UserError(
-                f"expected --prediction.top_k of at most {len(_model(pl_module).classes)}, the number of classes, got "
-                f"{self.top_k}: lower it"
+                f"expected --prediction.top_k of at most {len(classes)}, the number of classes, got {self.top_k}: less"
             )
+        if self.fallback_label is not None and self.fallback_label not in classes.names:
+            raise UserError(
+                f"expected --prediction.fallback_label to be one of the {len(classes)} classes, got "
+                f"{self.fallback_label}: choose one of {listed(list(classes.names))}"
+            )
+        _data(trainer).on_unreadable = self._note
         if trainer.is_global_zero:
             require_writable(self.path.parent, "--prediction.path")
             if self.path.is_dir():
                 raise UserError(f"expected --prediction.path to name a file, {self.path} is a folder: choose another")
+
+    def _note(self, errors: Iterable[ImageReadError]) -> None:
+        self._reasons.update((error.path, error.reason) for error in errors)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Makes empty tables; the row after the last image takes the blanks that fill up batches."""
@@ -101,64 +125,60 @@ class PredictionWriter(Callback):
         """Adds up the processes' tables and writes the files on the first.
 
         Raises:
-            UserError: An image came never or more than once; nothing is written.
+            UserError: An image came never or more than once, and nothing is written; or there are unreadable images and
+                no fallback label, and the others' rows are kept in a ``.partial`` file.
         """
         tables = {
             name: trainer.strategy.reduce(table, reduce_op="sum")[:-1].cpu().numpy()
             for name, table in self._tables.items()
         }
-        names = _data(trainer).prediction_names
-        missing = [name for name, count in zip(names, tables["count"], strict=True) if count == 0]
+        data, model = _data(trainer), _model(pl_module)
+        names, paths = data.prediction_names, data.paths("predict")
+        reasons = {path: reason for part in gather(self._reasons) for path, reason in part.items()}
+        unreadable = [
+            {"image_name": name, "path": path, "reason": reasons[path]}
+            for name, path in zip(names, paths, strict=True)
+            if path in reasons
+        ]
+        readable = np.array([path not in reasons for path in paths], bool)
+        missing = [name for name, count, ok in zip(names, tables["count"], readable, strict=True) if ok and count == 0]
         repeated = [name for name, count in zip(names, tables["count"], strict=True) if count > 1]
         if missing or repeated:
-            raise UserError(
+            fail(
+                trainer,
                 f"expected one prediction for each of {len(names)} images, got none for {listed(missing) or 'none'} "
-                f"and several for {listed(repeated) or 'none'}: predict again without --trainer.limit_predict_batches"
+                f"and several for {listed(repeated) or 'none'}: predict again without --trainer.limit_predict_batches",
+            )
+        del tables["count"]
+        if self.fallback_label is not None:
+            tables["label"][~readable] = model.classes.position(self.fallback_label)
+        predictions = Predictions(names, [to_cell(name) for name in model.classes.names], readable=readable, **tables)
+        whole = not unreadable or self.fallback_label is not None
+        if trainer.is_global_zero:
+            (write_predictions if whole else write_partial)(self.path, predictions)
+            self._write_manifest(trainer, model, unreadable)
+        if not whole:
+            described = listed([f"{row['path']} ({row['reason']})" for row in unreadable], SHOWN)
+            fail(
+                trainer,
+                f"expected {len(names):,} readable images, {len(unreadable):,} are not: {described}; the others' rows "
+                f"are in {partial_path(self.path)}: replace the images, or label them by --prediction.fallback_label",
             )
         if trainer.is_global_zero:
-            self._write(names, _model(pl_module).classes.names, tables)
+            print(f"{len(names):,} predictions in {self.path} and {self.path.with_suffix('.zip')}")
+            if unreadable:
+                print(f"{len(unreadable):,} of them unread, labelled {self.fallback_label}: see {self._manifest_path}")
 
-    def _write(self, names: list[str], classes: Sequence[str], tables: dict[str, np.ndarray]) -> None:
-        stem = self.path.with_suffix("")
-        if self.probabilities:
-            path = Path(f"{stem}_probabilities.npz")
-            with atomic_file(path) as temporary, open(temporary, "wb") as file:
-                np.savez_compressed(
-                    file,
-                    image_name=np.array(names, str),
-                    class_name=np.array(classes, str),
-                    probability=tables["probability"],
-                )
-        if self.top_k:
-            ranks = range(1, self.top_k + 1)
-            header = [NAME_COLUMN, *(f"label_{rank}" for rank in ranks), *(f"probability_{rank}" for rank in ranks)]
-            top = zip(names, tables["top_label"].tolist(), tables["top_probability"], strict=True)
-            rows = ([name, *(classes[i] for i in labels), *map(str, values)] for name, labels, values in top)
-            with atomic_file(Path(f"{stem}_topk.csv")) as temporary:
-                _write_csv(temporary, header, rows)
-        labels = (classes[position] for position in tables["label"].tolist())
-        header = [NAME_COLUMN, "pred_label"]
-        # Both get their names at the end, or neither does.
-        with atomic_file(self.path) as csv_file, atomic_file(self.path.with_suffix(".zip")) as zip_file:
-            _write_csv(csv_file, header, zip(names, labels, strict=True))
-            _write_zip(zip_file, self.path.name, csv_file.read_bytes())
-        print(f"{len(names):,} predictions in {self.path} and {self.path.with_suffix('.zip')}")
-
-
-def _write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-
-
-def _write_zip(path: Path, name: str, content: bytes) -> None:
-    """Packs one file, and compares what a reader will get."""
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)  # dated 1980: always equal bytes
-    with zipfile.ZipFile(path) as archive:
-        if archive.read(name) != content:
-            raise OSError(f"the zip does not hold {name} as it was written")
+    def _write_manifest(self, trainer: Trainer, model: ImageClassifier, unreadable: list[dict[str, str]]) -> None:
+        content = {
+            "versions": versions(),
+            "data": _data(trainer).fingerprint,
+            "class_digest": model.classes.digest,
+            "complete": not unreadable or self.fallback_label is not None,
+            "fallback_label": self.fallback_label,
+            "unreadable": unreadable,
+        }
+        write_json(self._manifest_path, content)
 
 
 def _data(trainer: Trainer) -> ImageFolderDataModule:

@@ -1,21 +1,23 @@
 """``ImageFolderDataModule``: from a folder of class folders to the loaders of every stage."""
 
 import functools
-import hashlib
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
-from datamodules.class_index import ClassIndex
+from datamodules.class_index import ClassIndex, natural_key
 from datamodules.errors import UserError
 from datamodules.image_dataset import Batch, ImageDataset, collate
-from datamodules.image_files import ImageReadError, list_images
-from datamodules.sampler import EvalSampler, TrainSampler
+from datamodules.image_files import ImageFiles, find_images
+from datamodules.image_reader import MAX_PIXELS, ImageReadError
+from datamodules.sampler import BLANK, EvalSampler, TrainSampler
+from datamodules.splits import Files, fingerprint, hold_out, list_split
 from datamodules.submission_template import rows_from_files, rows_from_template
 from datamodules.transforms import eval_transform, train_transform
 
@@ -36,11 +38,16 @@ class ImageFolderDataModule(LightningDataModule):
         predict_dir: Images to predict, a folder of any depth or one file; by default ``ROOT/test``.
         template: CSV file whose ``image_name`` column gives the rows of the prediction and their order; by default
             ``ROOT/sample_submission.csv`` where that exists and ``predict_dir`` is not given.
+        max_pixels: The largest image, width times height, that is decoded.
+        on_bad_image: What a fit, validation or test does with an unreadable image: end with an error, or skip it. A
+            prediction names each and needs --prediction.fallback_label to be whole.
         class_names: Classes to expect, in order; by default the folders of ``train/`` in natural order.
         seed: Of the order of samples, their augmentation and the held-out part.
 
     Attributes:
         classes: The classes and their order.
+        on_unreadable: Called in the main process with what a batch's loading could not read; raises the first unless
+            a callback (``BadImages``, ``PredictionWriter``) takes over.
 
     Raises:
         UserError: A folder is missing, or its classes are not the expected ones.
@@ -55,15 +62,17 @@ class ImageFolderDataModule(LightningDataModule):
         val_fraction: float = 0.1,
         predict_dir: str | None = None,
         template: str | None = None,
+        max_pixels: int = MAX_PIXELS,
+        on_bad_image: Literal["error", "skip"] = "error",
         class_names: list[str] | None = None,
         seed: int = 42,
     ) -> None:
         super().__init__()
         root = os.fspath(root)  # a Path would make the checkpoint unreadable with weights_only
         self.save_hyperparameters(logger=False)
-        floors = (("image_size", image_size, 1), ("batch_size", batch_size, 1), ("num_workers", num_workers or 0, 0))
-        for name, value, floor in floors:
-            if value < floor:
+        sizes = {"image_size": image_size, "batch_size": batch_size, "max_pixels": max_pixels}
+        for name, value in {**sizes, "num_workers": num_workers or 0}.items():
+            if value < (floor := 1 if name in sizes else 0):
                 raise UserError(f"expected --data.{name} to be at least {floor}, got {value}: give a larger number")
         if not 0 < val_fraction < 1:
             raise UserError(f"expected --data.val_fraction between 0 and 1, got {val_fraction}: 0.1 is the default")
@@ -76,7 +85,10 @@ class ImageFolderDataModule(LightningDataModule):
         self.val_fraction = val_fraction
         self.predict_dir = predict_dir
         self.template = template
+        self.max_pixels = max_pixels
+        self.on_bad_image = on_bad_image
         self.seed = seed
+        self.on_unreadable: Callable[[tuple[ImageReadError, ...]], None] = _raise_first
         self.classes = self._resolve_classes(class_names)
         self._datasets: dict[str, ImageDataset] = {}
         self.prediction_names: list[str] = []
@@ -100,63 +112,56 @@ class ImageFolderDataModule(LightningDataModule):
             if (self.root / "val").is_dir():
                 train, val = self._list_split("train") if stage == "fit" else {}, self._list_split("val")
             else:
-                train, val = self._hold_out()
+                train, val = hold_out(self._list_split("train"), self.val_fraction, self.seed, self.root)
             if stage == "fit":
-                self._datasets["train"] = self._labelled(train, train_transform(self.image_size))
-            self._datasets["val"] = self._labelled(val, eval_transform(self.image_size))
+                self._add("train", train, train_transform(self.image_size))
+            self._add("val", val, eval_transform(self.image_size))
         elif stage == "test":
             folder = self.root / "test"
             self.classes.require_same(ClassIndex.from_folder(folder), "the checkpoint", str(folder))
-            self._datasets["test"] = self._labelled(self._list_split("test"), eval_transform(self.image_size))
+            self._add("test", self._list_split("test"), eval_transform(self.image_size))
         elif stage == "predict":
             rows = self._prediction_rows()
             self.prediction_names = [name for name, _ in rows]
-            self._datasets["predict"] = ImageDataset([path for _, path in rows], None, eval_transform(self.image_size))
+            self._add("predict", [path for _, path in rows], eval_transform(self.image_size))
 
-    def _list_split(self, split: str) -> dict[str, list[str]]:
-        """Paths by class; a class without an image is an error."""
-        if not (self.root / split).is_dir():
-            raise UserError(f"expected a folder {self.root / split} with one subfolder for each class, there is none")
-        found = {name: list_images(self.root / split / name) for name in self.classes.names}
-        for name, paths in found.items():
-            if not paths:
-                raise UserError(
-                    f"expected an image in each class folder, {self.root / split / name} has none: add images or "
-                    "remove the class from every split"
-                )
-        return found
+    def _list_split(self, split: str) -> Files:
+        files, passed_over = list_split(self.root / split, self.classes)
+        self._print_passed_over(self.root / split, passed_over)
+        return files
 
-    def _hold_out(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-        """Splits ``train/`` in two, class by class."""
-        train, val = {}, {}
-        for name, paths in self._list_split("train").items():
-            held_out = max(1, round(len(paths) * self.val_fraction))
-            if held_out >= len(paths):
-                raise UserError(
-                    f"expected more than {held_out} images in {self.root / 'train' / name}, to hold out "
-                    f"{held_out} for validation, found {len(paths)}: add images, a val folder, or lower "
-                    "--data.val_fraction"
-                )
-            # By a hash of the name, which no library's random stream or file system's order can change.
-            chosen = set(sorted(paths, key=self._split_key)[:held_out])
-            val[name] = [path for path in paths if path in chosen]
-            train[name] = [path for path in paths if path not in chosen]
-        return train, val
+    def _print_passed_over(self, folder: Path, found: ImageFiles) -> None:
+        remarks = found.passed_over()
+        if remarks and self.trainer and self.trainer.is_global_zero:
+            print(f"{folder}: passed over {remarks}")
 
-    def _split_key(self, path: str) -> bytes:
-        place = Path(path).relative_to(self.root).as_posix()
-        return hashlib.sha256(f"{self.seed}/{place}".encode("utf-8", "surrogateescape")).digest()
-
-    def _labelled(self, files: dict[str, list[str]], transform: Any) -> ImageDataset:
-        paths = [path for paths in files.values() for path in paths]
-        targets = [self.classes.position(name) for name, paths in files.items() for _ in paths]
-        return ImageDataset(paths, targets, transform, self.seed)
+    def _add(self, split: str, files: Files | list[str], transform: Callable[[Any], torch.Tensor]) -> None:
+        targets = None
+        if isinstance(files, dict):
+            targets = [self.classes.position(name) for name, paths in files.items() for _ in paths]
+            files = [path for paths in files.values() for path in paths]
+        self._datasets[split] = ImageDataset(
+            files,
+            targets,
+            transform,
+            seed=self.seed,
+            max_pixels=self.max_pixels,
+            replace_unreadable=split == "train",
+        )
 
     def _prediction_rows(self) -> list[tuple[str, str]]:
         source = Path(self.predict_dir) if self.predict_dir else self.root / "test"
         if not source.exists():
             raise UserError(f"expected a folder of images at {source}, there is none: pass --data.predict_dir")
-        paths = list_images(source) if source.is_dir() else [str(source)]
+        if not self.predict_dir and any((source / name).is_dir() for name in self.classes.names):
+            self.classes.require_same(ClassIndex.from_folder(source), "the checkpoint", str(source))
+        if source.is_dir():
+            found = find_images(source)
+            paths = sorted([*found.paths, *found.again], key=natural_key)  # a row for each name, links' too
+            found.again = []
+            self._print_passed_over(source, found)
+        else:
+            paths = [str(source)]
         if not paths:
             rank_zero_warn(f"{source} holds no image: the prediction will have a header and no rows")
         template = Path(self.template) if self.template else self.root / "sample_submission.csv"
@@ -166,18 +171,12 @@ class ImageFolderDataModule(LightningDataModule):
 
     @functools.cached_property
     def fingerprint(self) -> dict[str, dict[str, int | str]]:
-        """For each split that is set up, the number of images and a SHA-256 of their names and sizes in bytes.
+        """For each split that is set up, how many images it has, and a hash; taken once, as it looks at every file."""
+        return {split: fingerprint(dataset.paths, self.root) for split, dataset in self._datasets.items()}
 
-        Taken once: the manifest asks for it at every best epoch, and it looks at every file.
-        """
-        result: dict[str, dict[str, int | str]] = {}
-        for split, dataset in self._datasets.items():
-            digest = hashlib.sha256()
-            for path in dataset.paths:
-                line = f"{os.path.relpath(path, self.root)}\t{os.path.getsize(path)}\n"
-                digest.update(line.encode("utf-8", "surrogateescape"))
-            result[split] = {"images": len(dataset), "sha256": digest.hexdigest()}
-        return result
+    def paths(self, split: str) -> Sequence[str]:
+        """The files of ``train``, ``val``, ``test`` or ``predict``, which must be set up, over all processes."""
+        return self._datasets[split].paths
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled by ``TrainSampler``; an incomplete last batch is left out unless it is the only one."""
@@ -200,10 +199,16 @@ class ImageFolderDataModule(LightningDataModule):
         """Every image to predict once; sample ``i`` is row ``i`` of the prediction."""
         return self._eval_loader("predict")
 
-    def on_before_batch_transfer(self, batch: Batch | ImageReadError, dataloader_idx: int) -> Batch:
-        """Raises, in the main process, what a worker could not read."""
-        if isinstance(batch, ImageReadError):
-            raise batch
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Hands on what a worker could not read.
+
+        Raises:
+            ImageReadError: See ``on_unreadable``; or a blank would take part in training.
+        """
+        if batch.unreadable:
+            self.on_unreadable(batch.unreadable)
+            if self.trainer and self.trainer.training and (batch.samples == BLANK).any():
+                _raise_first(batch.unreadable)
         return batch
 
     def _eval_loader(self, split: str) -> DataLoader[Batch]:
@@ -232,3 +237,7 @@ class ImageFolderDataModule(LightningDataModule):
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+def _raise_first(errors: tuple[ImageReadError, ...]) -> None:
+    raise errors[0]

@@ -1,26 +1,23 @@
 """The rows of ``prediction.csv``: which image each one names, and in which order."""
 
 import csv
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from datamodules.csv_cells import from_cell, to_cell
 from datamodules.errors import UserError, listed
 
 NAME_COLUMN = "image_name"
 
 
 def rows_from_files(paths: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs (image name, path) in the order of ``paths``; a name is the file's stem.
+    """Pairs (image name, path) in the order of ``paths``; a name is the file's stem, as ``to_cell`` spells it.
 
     Raises:
         UserError: Two files share a stem.
     """
-    names = [Path(path).stem for path in paths]
-    for name, path in zip(names, paths, strict=True):
-        if not name.isascii() and name.encode("utf-8", "replace").decode() != name:
-            raise UserError(f"expected file names in UTF-8, got {os.fsencode(path)!r}: rename the file")
+    names = [to_cell(Path(path).stem) for path in paths]
     _require_unique(names, f"the images of {Path(paths[0]).parent}" if paths else "")
     return list(zip(names, paths, strict=True))
 
@@ -28,7 +25,7 @@ def rows_from_files(paths: Sequence[str]) -> list[tuple[str, str]]:
 def rows_from_template(template: Path, paths: Sequence[str]) -> list[tuple[str, str]]:
     """Pairs (image name as the template spells it, path) in the template's order.
 
-    A template may name files with or without their suffix.
+    A template may name files with or without their suffix, and as they are or as ``to_cell`` spells them.
 
     Raises:
         UserError: The template has no ``image_name`` column, names an image twice, names one that is not there, or
@@ -48,10 +45,10 @@ def rows_from_template(template: Path, paths: Sequence[str]) -> list[tuple[str, 
             f"expected a CSV file at {template}, it cannot be read ({error}): pass another --data.template"
         ) from error
     _require_unique(names, str(template))
-    by_file_name = {Path(path).name: path for path in paths}
     stems = Counter(Path(path).stem for path in paths)
-    by_stem = {Path(path).stem: path for path in paths if stems[Path(path).stem] == 1}
-    rows = [(name, by_file_name.get(name, by_stem.get(name, ""))) for name in names]
+    by_name = {Path(path).stem: path for path in paths if stems[Path(path).stem] == 1}
+    by_name |= {Path(path).name: path for path in paths}
+    rows = [(name, by_name.get(name) or by_name.get(from_cell(name), "")) for name in names]
     _require_unique([Path(path).name for _, path in rows if path], f"{template}, with or without suffix")
     absent = [name for name, path in rows if not path]
     named = {path for _, path in rows}

@@ -47,8 +47,8 @@ def export_metadata(model: ImageClassifier, data: LightningDataModule, metrics: 
         "normalization": {"mean": MEAN, "std": STD},
         "metrics": metrics,
     }
-    # safetensors takes strings only; "format" is what its readers look for.
-    return {"format": "pt"} | {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
+    # safetensors takes strings of UTF-8 only, which a folder's name need not be; "format" is what its readers look for.
+    return {"format": "pt"} | {name: json.dumps(value) for name, value in values.items()}
 
 
 def read_trained_model(path: Path) -> TrainedModel:

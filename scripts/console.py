@@ -1,6 +1,8 @@
 """Keeps the libraries' remarks that no user can act on away from the console."""
 
+import io
 import logging
+import sys
 import warnings
 
 # Each with its reason. Matched at the start of the message.
@@ -22,3 +24,9 @@ def hush_libraries() -> None:
             logging.getLogger(logger).addFilter(lambda record: not record.getMessage().startswith(tuple(REMARKS)))
     for message in WARNINGS:
         warnings.filterwarnings("ignore", message)
+
+
+def escape_what_the_console_cannot_show() -> None:
+    """Prints a file name that is no UTF-8 with escapes, where Python would raise."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

@@ -1,175 +1,16 @@
-"""The ``cbam100`` command: LightningCLI with this project's model, data, callbacks and defaults."""
+"""The ``cbam100`` command: which part of the program a word starts, and how it ends."""
 
-import re
 import sys
-from contextlib import suppress
-from pathlib import Path
-from typing import Any, NoReturn
 
-from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
+from pytorch_lightning.cli import ArgsType
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from callbacks import BestWeights, EpochLog, ParentWatch, PredictionWriter, SizeBudget
-from callbacks.atomic_file import require_writable
-from datamodules import ImageFolderDataModule
-from datamodules.errors import UserError, listed
-from lightning_modules import ImageClassifier
-from lightning_modules.checkpoint import TrainedModel, read_trained_model
-from lightning_modules.weights_file import SAFETENSORS_SUFFIX
-from scripts.console import hush_libraries
+from datamodules.errors import UserError
+from scripts.audit import audit
+from scripts.cli import ClassifierCLI
+from scripts.console import escape_what_the_console_cannot_show, hush_libraries
 
-DEFAULT_CONFIG = Path(__file__).parents[1] / "configs" / "default.yaml"
-RUNS = "runs"
 USER_ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
-
-
-class Parser(LightningArgumentParser):
-    """Turns jsonargparse's pages of usage into one sentence."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raises ``UserError``."""
-        groups = "data|model|trainer|size_budget|best|prediction"
-        sentence = re.sub(rf"\b(fit|validate|test|predict)\.(?=({groups})\.)", "--", " ".join(message.split()))
-        raise UserError(f"{sentence}: cbam100 COMMAND --help lists the options") from ex
-
-
-class ClassifierCLI(LightningCLI):
-    """``fit`` starts from ``configs/default.yaml``; the other subcommands from what the checkpoint says of itself."""
-
-    trained: TrainedModel | None = None
-
-    def __init__(self, args: ArgsType = None) -> None:
-        super().__init__(
-            ImageClassifier,
-            ImageFolderDataModule,
-            args=args,
-            seed_everything_default=42,
-            parser_class=Parser,
-            parser_kwargs={"prog": "cbam100", "fit": {"default_config_files": [str(DEFAULT_CONFIG)]}},
-            trainer_defaults={
-                "use_distributed_sampler": False,  # the data module's samplers know rank and world size
-                "enable_model_summary": False,  # SizeBudget prints sizes in bytes, with buffers
-                "log_every_n_steps": 0,  # EpochLog logs epochs
-            },
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,  # hyper-parameters are plain already, no import path belongs among them
-        )
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds the callbacks' groups and the links."""
-        parser.add_argument(
-            "--run_name", type=str | None, default=None,
-            help="Name of the folder below runs/; by default the last --config file's stem, or default.",
-        )  # fmt: skip
-        parser.add_lightning_class_args(SizeBudget, "size_budget")
-        parser.add_lightning_class_args(BestWeights, "best")
-        parser.add_lightning_class_args(PredictionWriter, "prediction")
-        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
-        parser.link_arguments("data", "model.class_names", lambda data: list(data.classes.names), "instantiate")
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parses twice where there is a checkpoint: to find it, and then over its settings, so that a flag wins."""
-        super().parse_arguments(parser, args)
-        subcommand = self.config["subcommand"]
-        seed = self.config[subcommand].seed_everything
-        if not 0 <= seed < 2**32:
-            raise UserError(f"expected --seed_everything from 0 to 2^32 - 1, got {seed}: choose another")
-        ckpt_path = self.config[subcommand].ckpt_path
-        if subcommand == "fit":
-            if ckpt_path:
-                self.trained = read_trained_model(Path(ckpt_path))
-                if Path(ckpt_path).suffix == SAFETENSORS_SUFFIX:
-                    raise UserError(
-                        f"expected a checkpoint to resume, got the weights {ckpt_path}: pass last.ckpt, or start anew "
-                        "from them with --model.weights"
-                    )
-            return
-        if not ckpt_path:
-            raise UserError(f"expected --ckpt_path FILE with the model to {subcommand}, got none: pass best.ckpt")
-        self.trained = read_trained_model(Path(ckpt_path))
-        defaults = {f"model.{name}": value for name, value in self.trained.model.items() if name != "class_names"}
-        defaults |= {f"data.{name}": value for name, value in self.trained.data.items() if name != "seed"}
-        defaults |= {
-            "data.class_names": self.trained.model["class_names"],
-            "seed_everything": self.trained.data["seed"],
-        }
-        if subcommand == "predict":
-            defaults["return_predictions"] = False  # PredictionWriter writes them, nobody keeps them
-        try:
-            self._parser(subcommand).set_defaults(defaults)
-        except KeyError as error:
-            raise UserError(f"expected settings of this version in {ckpt_path}, {error}: update cbam100") from error
-        super().parse_arguments(parser, args)
-
-    def _parse_ckpt_path(self) -> None:
-        """Does nothing: Lightning 2.6 lets a checkpoint's hyper-parameters override typed flags here, in silence."""
-
-    def before_instantiate_classes(self) -> None:
-        """Names the run."""
-        config = self.config[self.subcommand]
-        if not config.run_name:
-            config.run_name = Path(str(config.config[-1])).stem if config.config else DEFAULT_CONFIG.stem
-
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Adds the logger and the callbacks of a fit, each unless the user brings one."""
-        config = self.config_init[self.subcommand]
-        if config.trainer.enable_progress_bar is None:
-            kwargs["enable_progress_bar"] = sys.stdout.isatty()
-        if self.subcommand == "fit" and config.trainer.logger in (None, True):
-            _make_run_folders(Path(RUNS) / config.run_name)
-            kwargs["logger"] = TensorBoardLogger(RUNS, config.run_name, default_hp_metric=False)
-        elif self.subcommand != "fit":
-            kwargs["logger"] = False
-            self.save_config_callback = None  # it would write into the working directory
-        elif not config.trainer.logger:
-            raise UserError("expected a logger, whose folder is the run folder, got none: leave --trainer.logger out")
-        try:
-            return super().instantiate_trainer(**kwargs)
-        except MisconfigurationException as error:
-            sentence = " ".join(str(error).split())
-            raise UserError(f"expected --trainer options that work on this machine: {sentence}") from error
-
-    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
-        given = config["callbacks"] or []
-        types = {type(callback) for callback in (given if isinstance(given, list) else [given])}
-        own = [callback for callback in [*callbacks, EpochLog(), ParentWatch()] if type(callback) not in types]
-        if config["enable_checkpointing"] is False:
-            own = [callback for callback in own if not isinstance(callback, BestWeights)]
-        return super()._instantiate_trainer(config, own)
-
-    def after_instantiate_classes(self) -> None:
-        """Compares the model with its checkpoint, and gives it the weights, from the file as it was read once."""
-        if self.trained is None:
-            return
-        assert isinstance(self.model, ImageClassifier)
-        # A resumed fit keeps its whole recipe: the optimiser's state holds the old one, and would win in silence.
-        fixed = self.trained.model.keys() - {"weights", "tta"} if self.subcommand == "fit" else self.model.architecture
-        for name in ("class_names", *sorted(fixed)):
-            came, expected = self.model.hparams.get(name), self.trained.model.get(name)
-            if came != expected:
-                came, expected = (listed(x) if isinstance(x, list) else x for x in (came, expected))
-                raise UserError(
-                    f"expected the checkpoint's {name}, {expected}, got {came}: leave the option out, or pass the "
-                    "--config of that run"
-                )
-        network, self.trained = self.trained.network, None  # a second copy of the weights would last as long as the run
-        if self.subcommand == "fit":
-            return
-        try:
-            self.model.network.load_state_dict(network)
-        except RuntimeError as error:
-            raise UserError(
-                f"expected a checkpoint with all of its network's tensors, {error}: it was altered"
-            ) from error
-        self.config_init[self.subcommand]["ckpt_path"] = None
-
-
-def _make_run_folders(folder: Path) -> None:
-    with suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-    require_writable(folder, "working directory or --run_name")
 
 
 def main(args: ArgsType = None) -> None:
@@ -180,10 +21,14 @@ def main(args: ArgsType = None) -> None:
 
     Raises:
         SystemExit: With 2 after a user's error, which is printed to stderr in one sentence, with 130 after Ctrl-C, with
-            143 after SIGTERM in a fit.
+            143 after SIGTERM in a fit; after an audit always, with 1 where something would stop a run and 0 elsewhere.
     """
     hush_libraries()
+    escape_what_the_console_cannot_show()
+    words = sys.argv[1:] if args is None else args
     try:
+        if isinstance(words, list) and words[:1] == ["audit"]:
+            raise SystemExit(audit(words[1:]))
         ClassifierCLI(args)
     except UserError as error:
         print(f"cbam100: error: {error}", file=sys.stderr)

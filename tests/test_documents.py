@@ -29,13 +29,18 @@ def parse(command, capsys):
 
 
 def test_commands_are_found():
-    assert {command.split()[1] for command in COMMANDS} == {"fit", "validate", "test", "predict"}
+    assert {command.split()[1] for command in COMMANDS} == {"audit", "fit", "validate", "test", "predict"}
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if "--help" not in command])
 def test_commands_are_understood(command, monkeypatch, capsys):
     monkeypatch.chdir(REPOSITORY)
-    parse(command, capsys)
+    if command.startswith("cbam100 audit "):
+        with pytest.raises(SystemExit):
+            main(shlex.split(command)[1:])
+        assert re.search("expected --data.root to be a folder, there is none at (ROOT|DIR)", capsys.readouterr().err)
+    else:
+        parse(command, capsys)
 
 
 def test_the_default_is_the_reference_recipe(capsys):

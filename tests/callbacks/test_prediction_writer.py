@@ -14,7 +14,10 @@ from lightning_modules import ImageClassifier
 @pytest.fixture
 def stage(monkeypatch):
     """A trainer of one process with four rows to predict, and a model."""
-    trainer = SimpleNamespace(datamodule=SimpleNamespace(prediction_names=["d", "c", "b", "a"]), is_global_zero=True)
+    data = SimpleNamespace(
+        prediction_names=["d", "c", "b", "a"], paths=lambda split: ["d.jpg", "c.jpg", "b.jpg", "a.jpg"]
+    )
+    trainer = SimpleNamespace(datamodule=data, is_global_zero=True)
     trainer.strategy = SimpleNamespace(reduce=lambda table, reduce_op: table)
     monkeypatch.setattr("callbacks.prediction_writer._data", lambda trainer: trainer.datamodule)
     return trainer, ImageClassifier(["x", "y"], backbone="resnet18")

@@ -230,4 +230,5 @@ def test_a_class_with_no_readable_image_is_named(workers, data_root, run_folder,
     with pytest.raises(SystemExit) as caught:
         run("fit", *SMALL, "--data.root", root, f"--data.num_workers={workers}", "--trainer.max_epochs=10")
     assert caught.value.code == 2
-    assert re.search(r"cbam100: error: expected .*train/5/.*jpg to be a readable image", capsys.readouterr().err)
+    error = capsys.readouterr().err
+    assert re.search(r"cbam100: error: expected readable images in train, found .*train/5/.*jpg \(Unidentified", error)

@@ -1,0 +1,114 @@
+"""What a fit, validation or test does with unreadable images: end with their names, or skip and count them."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from callbacks.processes import fail, gather
+from datamodules.errors import listed
+from datamodules.image_folder import ImageFolderDataModule
+from datamodules.image_reader import ImageReadError
+
+BATCHES_BETWEEN_AGREEMENTS = 32
+MAX_SHARE = 0.05
+SHOWN = 20
+
+Unreadable = dict[str, str]  # reason by path
+
+
+class BadImages(Callback):
+    """Carries out ``--data.on_bad_image``.
+
+    With ``error`` the run ends, with ``skip`` it counts; more than 5 % of a split is an error in both. A single process
+    decides at every batch. Several agree every 32 batches and at an epoch's end, so that all end with the same sentence
+    rather than with a broken connection.
+
+    Attributes:
+        unreadable: By split, the reason for each path that was met so far on any process.
+    """
+
+    def __init__(self) -> None:
+        self.unreadable: dict[str, Unreadable] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Takes over from the data module, which would raise on one process alone."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if stage == "predict" or not isinstance(data, ImageFolderDataModule):
+            return
+
+        def on_unreadable(errors: Iterable[ImageReadError]) -> None:
+            split = str(trainer.state.stage.dataloader_prefix)  # type: ignore[union-attr]
+            self.unreadable.setdefault(split, {}).update((error.path, error.reason) for error in errors)
+            if trainer.world_size == 1:
+                self._decide(trainer)
+
+        data.on_unreadable = on_unreadable
+
+    def _decide(self, trainer: Trainer) -> None:
+        data: ImageFolderDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        for split, unreadable in self.unreadable.items():
+            number, size = len(unreadable), len(data.paths(split))
+            if number > MAX_SHARE * size:
+                fail(
+                    trainer,
+                    f"expected at most {MAX_SHARE:.0%} unreadable images in {split}, found {number} of {size:,} so "
+                    f"far: {_described(unreadable)}: replace or remove them; cbam100 audit lists all",
+                )
+            if data.on_bad_image == "error":
+                fail(
+                    trainer,
+                    f"expected readable images in {split}, found {_described(unreadable)}: replace or remove them, or "
+                    "pass --data.on_bad_image skip; cbam100 audit lists all",
+                )
+
+    def _agree(self, trainer: Trainer, batch_idx: int | None = None) -> None:
+        due = batch_idx is None or batch_idx % BATCHES_BETWEEN_AGREEMENTS == BATCHES_BETWEEN_AGREEMENTS - 1
+        if due and trainer.world_size > 1:
+            for others in gather(self.unreadable):
+                for split, unreadable in others.items():
+                    self.unreadable.setdefault(split, {}).update(unreadable)
+            self._decide(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Agrees."""
+        self._agree(trainer, batch_idx)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Agrees."""
+        self._agree(trainer, batch_idx)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Agrees."""
+        self._agree(trainer)
+
+    on_test_batch_end = on_validation_batch_end
+    on_validation_epoch_end = on_test_epoch_end = on_train_epoch_end
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Lists what was skipped."""
+        for split, unreadable in sorted(self.unreadable.items()):
+            if trainer.is_global_zero:
+                print(f"{split}: skipped {len(unreadable)} unreadable images: {_described(unreadable)}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was skipped so far."""
+        return {"unreadable": self.unreadable}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up where the checkpoint was saved."""
+        self.unreadable = state_dict["unreadable"]
+
+
+def _described(unreadable: Unreadable) -> str:
+    return listed([f"{path} ({reason})" for path, reason in sorted(unreadable.items())], SHOWN)

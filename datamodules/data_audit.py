@@ -1,0 +1,198 @@
+"""Looks at every file of a data set, as a run would, and says what it found; changes nothing."""
+
+import hashlib
+import os
+import signal
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from datamodules.class_index import natural_key
+from datamodules.errors import UserError
+from datamodules.image_files import ImageFiles, find_images
+from datamodules.image_folder import ImageFolderDataModule
+from datamodules.image_reader import MAX_PIXELS, ImageReadError, open_image, orientation, upright_rgb
+
+SPLITS = ("train", "val", "test")
+NO_CLASS = ""
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What a file holds.
+
+    Attributes:
+        path: The file.
+        width: In pixels, upright.
+        height: In pixels, upright.
+        mode: Pillow's name of the kind of pixels.
+        rotated: Whether EXIF says that the stored image has to be turned.
+        digest: SHA-256 of size and decoded pixels, equal for equal pictures whatever their file's metadata.
+        error: Why it cannot be read; the other facts are empty then.
+    """
+
+    path: str
+    width: int = 0
+    height: int = 0
+    mode: str = ""
+    rotated: bool = False
+    digest: str = ""
+    error: str = ""
+
+
+def image_facts(path: str, max_pixels: int = MAX_PIXELS) -> ImageFacts:
+    """Decodes one file."""
+    try:
+        with open_image(path, max_pixels) as image:
+            mode, rotated = image.mode, orientation(image) != 1
+            pixels = upright_rgb(image)
+            digest = hashlib.sha256(f"{pixels.size}".encode() + pixels.tobytes()).hexdigest()
+    except ImageReadError as error:
+        return ImageFacts(path, error=error.reason)
+    return ImageFacts(path, *pixels.size, mode, rotated, digest)
+
+
+def audit_data(
+    root: Path,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    num_workers: int = 0,
+    progress: Callable[[Iterator[ImageFacts], int], Iterable[ImageFacts]] = lambda facts, total: facts,
+) -> dict[str, Any]:
+    """Reads every image of ``train/``, ``val/`` and ``test/`` and runs the checks of every stage.
+
+    Args:
+        root: The folder that holds the splits.
+        max_pixels: As for ``ImageFolderDataModule``.
+        num_workers: Processes that decode; 0 for this one.
+        progress: Wraps the facts as they come, given their total number.
+
+    Returns:
+        In plain types: ``splits`` (by name: ``images``, ``classes`` with their counts, ``imbalance`` of the largest to
+        the smallest class, ``widths`` and ``heights`` as minimum, median, maximum, ``modes``, ``rotated`` paths,
+        ``passed_over``), ``unreadable`` (``path``, ``reason``), ``duplicates`` (``paths``, ``splits``, ``classes``),
+        ``class_differences`` (by split: ``lacks``, ``unknown``, against ``train``) and ``stops``, the sentences with
+        which a run would end.
+
+    Raises:
+        UserError: A folder cannot be listed, or a decoding process died.
+    """
+    listing = {split: _list(root, split) for split in SPLITS if (root / split).is_dir()}
+    place = {
+        path: (split, name)
+        for split, classes in listing.items()
+        for name, found in classes.items()
+        for path in found.paths
+    }
+    facts = {fact.path: fact for fact in progress(_read(list(place), max_pixels, num_workers), len(place))}
+    groups: dict[str, list[str]] = defaultdict(list)
+    for fact in facts.values():
+        if not fact.error:
+            groups[fact.digest].append(fact.path)
+    train = set(listing.get("train", ()))
+    unreadable = [{"path": fact.path, "reason": fact.error} for fact in facts.values() if fact.error]
+    return {
+        "root": str(root),
+        "splits": {split: _describe(classes, facts) for split, classes in listing.items()},
+        "unreadable": unreadable,
+        "duplicates": [
+            {
+                "paths": paths,
+                "splits": list(dict.fromkeys(place[path][0] for path in paths)),
+                "classes": list(dict.fromkeys(place[path][1] for path in paths if place[path][1] != NO_CLASS)),
+            }
+            for paths in groups.values()
+            if len(paths) > 1
+        ],
+        "class_differences": {
+            split: {
+                "lacks": sorted(train - set(classes), key=natural_key),
+                "unknown": sorted(set(classes) - train, key=natural_key),
+            }
+            for split, classes in listing.items()
+            if set(classes) not in (train, {NO_CLASS})
+        },
+        "stops": _stops(root, listing, max_pixels)
+        + ([f"{len(unreadable)} images cannot be read: see --data.on_bad_image"] if unreadable else []),
+    }
+
+
+def _list(root: Path, split: str) -> dict[str, ImageFiles]:
+    """Files by class; ``test/`` without any of the classes of ``train/`` is one folder of unlabelled images."""
+    folders = _subfolders(root / split)
+    if split == "test" and not set(folders) & set(_subfolders(root / "train")):
+        return {NO_CLASS: find_images(root / split)}
+    return {name: find_images(root / split / name) for name in folders}
+
+
+def _subfolders(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return sorted((e.name for e in entries if e.is_dir() and e.name[0] != "."), key=natural_key)
+
+
+def _read(paths: list[str], max_pixels: int, num_workers: int) -> Iterator[ImageFacts]:
+    read = partial(image_facts, max_pixels=max_pixels)
+    if not num_workers:
+        yield from map(read, paths)
+        return
+    try:
+        with ProcessPoolExecutor(num_workers, initializer=_leave_interrupts_to_the_main_process) as pool:
+            yield from pool.map(read, paths, chunksize=16)
+    except BrokenProcessPool as error:
+        raise UserError(
+            "expected decoding processes to live, one was killed, perhaps for lack of memory: lower --data.num_workers "
+            "or --data.max_pixels"
+        ) from error
+
+
+def _leave_interrupts_to_the_main_process() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _describe(classes: dict[str, ImageFiles], facts: dict[str, ImageFacts]) -> dict[str, Any]:
+    passed_over = ImageFiles()
+    for found in classes.values():
+        passed_over.add(found)
+    counts = {name: len(found.paths) for name, found in classes.items()}
+    images = [facts[path] for found in classes.values() for path in found.paths]
+    readable = [fact for fact in images if not fact.error]
+    summary = {name: value for name, value in vars(passed_over).items() if name != "paths"}
+    return {
+        "images": len(images),
+        "classes": {name: count for name, count in counts.items() if name != NO_CLASS},
+        "imbalance": max(counts.values()) / min(counts.values()) if len(counts) > 1 and all(counts.values()) else None,
+        "widths": _spread([fact.width for fact in readable]),
+        "heights": _spread([fact.height for fact in readable]),
+        "modes": dict(Counter(fact.mode for fact in readable).most_common()),
+        "rotated": [fact.path for fact in readable if fact.rotated],
+        "passed_over": summary,
+    }
+
+
+def _spread(values: list[int]) -> list[int]:
+    return [min(values), round(statistics.median(values)), max(values)] if values else []
+
+
+def _stops(root: Path, listing: dict[str, dict[str, ImageFiles]], max_pixels: int) -> list[str]:
+    """What each stage itself would say."""
+    stages = ["fit", *(["predict"] if "test" in listing else [])]
+    stages += ["test"] if NO_CLASS not in listing.get("test", {NO_CLASS: None}) else []
+    sentences: list[str] = []
+    try:
+        data = ImageFolderDataModule(str(root), max_pixels=max_pixels)
+    except UserError as error:
+        return [str(error)]
+    for stage in stages:
+        try:
+            data.setup(stage)
+        except UserError as error:
+            sentences += [str(error)] if str(error) not in sentences else []
+    return sentences

@@ -1,0 +1,79 @@
+"""Which image files make up a split, class by class."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from datamodules.class_index import ClassIndex, natural_key
+from datamodules.errors import UserError, listed
+from datamodules.image_files import SUFFIXES, ImageFiles, find_images
+
+Files = dict[str, list[str]]  # paths by class
+
+
+def list_split(folder: Path, classes: ClassIndex) -> tuple[Files, ImageFiles]:
+    """Paths by class, and the sum of what was passed over.
+
+    Raises:
+        UserError: There is no such folder, a class without an image, or an image outside the class folders.
+    """
+    if not folder.is_dir():
+        raise UserError(f"expected a folder {folder} with one subfolder for each class, there is none")
+    with os.scandir(folder) as entries:
+        stray = [e.name for e in entries if e.name.lower().endswith(SUFFIXES) and e.is_file() and e.name[0] != "."]
+    if stray:
+        raise UserError(
+            f"expected images inside the class folders of {folder} only, found {listed(sorted(stray, key=natural_key))}"
+            " beside them: move them into their class"
+        )
+    files: Files = {}
+    passed_over = ImageFiles()
+    for name in classes.names:
+        found = find_images(folder / name)
+        files[name] = found.paths
+        passed_over.add(found)
+    empty = [name for name, paths in files.items() if not paths]
+    if empty:
+        raise UserError(
+            f"expected an image in each class folder of {folder}, there is none in {listed(empty)}: add images or "
+            "remove the class from every split"
+        )
+    return files, passed_over
+
+
+def hold_out(files: Files, fraction: float, seed: int, root: Path) -> tuple[Files, Files]:
+    """Splits files in two, class by class: what stays, and ``fraction`` of each class, at least one image.
+
+    By a hash of seed and place below ``root``, which no library's random stream or file system's order can change.
+
+    Raises:
+        UserError: Of a class nothing would stay.
+    """
+
+    def key(path: str) -> bytes:
+        place = Path(path).relative_to(root).as_posix()
+        return hashlib.sha256(f"{seed}/{place}".encode("utf-8", "surrogateescape")).digest()
+
+    stay, held_out = {}, {}
+    for name, paths in files.items():
+        count = max(1, round(len(paths) * fraction))
+        if count >= len(paths):
+            raise UserError(
+                f"expected more than {count} images in class {name}, to hold out {count} for validation, found "
+                f"{len(paths)}: add images, a val folder, or lower --data.val_fraction"
+            )
+        chosen = set(sorted(paths, key=key)[:count])
+        held_out[name] = [path for path in paths if path in chosen]
+        stay[name] = [path for path in paths if path not in chosen]
+    return stay, held_out
+
+
+def fingerprint(paths: Sequence[str], root: Path) -> dict[str, int | str]:
+    """The number of files and a SHA-256 of their places below ``root`` and sizes in bytes, -1 where one is gone."""
+    digest = hashlib.sha256()
+    for path in paths:
+        size = os.path.getsize(path) if os.path.exists(path) else -1
+        line = f"{os.path.relpath(path, root)}\t{size}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    return {"images": len(paths), "sha256": digest.hexdigest()}

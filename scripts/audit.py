@@ -1,0 +1,129 @@
+"""``cbam100 audit``: what a data set holds and what would stop a run, before the run."""
+
+import argparse
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
+from rich.table import Table
+
+from callbacks.run_manifest import write_json
+from datamodules.class_index import natural_key
+from datamodules.data_audit import ImageFacts, audit_data
+from datamodules.errors import UserError
+from datamodules.image_files import ImageFiles
+from datamodules.image_folder import MAX_WORKERS
+from datamodules.image_reader import MAX_PIXELS
+
+NOTABLE_IMBALANCE = 10.0
+SHOWN = 20
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}: cbam100 audit --help lists the options")
+
+
+def audit(words: list[str]) -> int:
+    """Runs the command.
+
+    Args:
+        words: What stands after ``audit``.
+
+    Returns:
+        1 where something would stop a run, 0 otherwise, with or without warnings.
+
+    Raises:
+        UserError: An option is wrong, or the report cannot be written.
+    """
+    parser = _Parser(prog="cbam100 audit", description="Looks at every file of a data set; changes nothing.")
+    parser.add_argument("--data.root", dest="root", type=Path, required=True, help="folder with train, val and test")
+    parser.add_argument("--data.max_pixels", dest="max_pixels", type=int, default=MAX_PIXELS, help="as for fit")
+    parser.add_argument(
+        "--data.num_workers", dest="num_workers", type=int, default=min(MAX_WORKERS, os.cpu_count() or 1),
+        help="decoding processes; by default the CPUs, at most 8",
+    )  # fmt: skip
+    parser.add_argument("--json", type=Path, help="also write the report to this file, with every path")
+    options = parser.parse_args(words)
+    if not options.root.is_dir():
+        raise UserError(f"expected --data.root to be a folder, there is none at {options.root}: check the path")
+    report = audit_data(
+        options.root, max_pixels=options.max_pixels, num_workers=max(0, options.num_workers), progress=_progress
+    )
+    report["warnings"] = _warnings(report)
+    if options.json:
+        write_json(options.json, report)
+    _print(report)
+    return 1 if report["stops"] else 0
+
+
+def _progress(facts: Iterator[ImageFacts], total: int) -> Iterable[ImageFacts]:
+    console = Console(stderr=True)
+    return track(facts, "reading", total=total, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _warnings(report: dict[str, Any]) -> list[str]:
+    """What stops no run and still deserves a look."""
+    warnings = []
+    across = [group for group in report["duplicates"] if len(group["splits"]) > 1]
+    torn = [group for group in report["duplicates"] if len(group["classes"]) > 1]
+    if across:
+        warnings.append(f"pictures in more than one split, which flatters a measured accuracy: {len(across)}")
+    if torn:
+        warnings.append(f"pictures in more than one class: {len(torn)}")
+    if within := len(report["duplicates"]) - len(across):
+        warnings.append(f"pictures more than once in one split: {within}")
+    for name, split in report["splits"].items():
+        if split["imbalance"] and split["imbalance"] > NOTABLE_IMBALANCE:
+            warnings.append(f"{name}: its largest class has {split['imbalance']:.1f} times the images of its smallest")
+        if remarks := ImageFiles([], **split["passed_over"]).passed_over():
+            warnings.append(f"{name}: passed over {remarks}")
+    return warnings
+
+
+def _print(report: dict[str, Any]) -> None:
+    console = Console(soft_wrap=True, highlight=False)
+    splits = report["splits"]
+    names = sorted({name for split in splits.values() for name in split["classes"]}, key=natural_key)
+    counts = Table("class", *splits, title="images by class")
+    for name in names:
+        counts.add_row(escape(name), *(str(split["classes"].get(name, "-")) for split in splits.values()))
+    summary = Table("", *splits, title=escape(report["root"]))
+    summary.add_row("images", *(f"{split['images']:,}" for split in splits.values()))
+    summary.add_row("classes", *(str(len(split["classes"]) or "-") for split in splits.values()))
+    summary.add_row("largest / smallest class", *(_ratio(split["imbalance"]) for split in splits.values()))
+    summary.add_row("width, median (range)", *(_spread(split["widths"]) for split in splits.values()))
+    summary.add_row("height, median (range)", *(_spread(split["heights"]) for split in splits.values()))
+    summary.add_row("modes", *(", ".join(f"{m} {n:,}" for m, n in split["modes"].items()) for split in splits.values()))
+    summary.add_row("turned by EXIF", *(f"{len(split['rotated']):,}" for split in splits.values()))
+    if names:
+        console.print(counts)
+    console.print(summary)
+    for split, difference in report["class_differences"].items():
+        for what, classes in difference.items():
+            _print_list(console, f"{split} {what} classes" if what == "unknown" else f"{split} {what}", classes)
+    _print_list(console, "unreadable", [f"{bad['path']} ({bad['reason']})" for bad in report["unreadable"]])
+    _print_list(console, "one picture", [" = ".join(group["paths"]) for group in report["duplicates"]])
+    _print_list(console, "warning", report["warnings"])
+    _print_list(console, "would stop a run", report["stops"])
+    if not report["stops"]:
+        console.print("nothing would stop a run")
+
+
+def _print_list(console: Console, what: str, items: list[str]) -> None:
+    for item in items[:SHOWN]:
+        console.print(f"{what}: {escape(item)}")
+    if len(items) > SHOWN:
+        console.print(f"{what}: {len(items) - SHOWN:,} more, all of them with --json FILE")
+
+
+def _ratio(value: float | None) -> str:
+    return f"{value:.1f}" if value else "-"
+
+
+def _spread(values: list[int]) -> str:
+    return f"{values[1]} ({values[0]} to {values[2]})" if values else "-"

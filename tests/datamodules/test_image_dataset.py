@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datamodules.image_dataset import UNLABELLED, ImageDataset, collate
+from datamodules.sampler import BLANK
+
+
+def grey_level(image):
+    return torch.tensor(np.asarray(image)[0, 0, 0], dtype=torch.float32)
+
+
+@pytest.fixture
+def paths(tmp_path):
+    """Files whose grey level is twice their position; 2 and 5 cannot be read."""
+    paths = []
+    for position in range(8):
+        paths.append(str(tmp_path / f"{position}.png"))
+        Image.new("L", (4, 4), 2 * position).save(paths[-1])
+    for position in (2, 5):
+        (tmp_path / f"{position}.png").write_text("not an image")
+    return paths
+
+
+def dataset(paths, **options):
+    return ImageDataset(paths, [10 + position for position in range(8)], grey_level, **options)
+
+
+def test_an_unreadable_file_leaves_a_blank_and_its_name(paths):
+    batch = collate([dataset(paths)[0, sample] for sample in (1, 2, 5, BLANK)])
+    assert batch.samples.tolist() == [1, BLANK, BLANK, BLANK]
+    assert batch.targets.tolist() == [11, UNLABELLED, UNLABELLED, UNLABELLED]
+    assert [error.path for error in batch.unreadable] == [paths[2], paths[5]]
+
+
+def test_in_training_another_file_takes_its_place_under_its_own_label(paths):
+    data = dataset(paths, replace_unreadable=True)
+    taken = set()
+    for epoch in range(50):
+        sample = data[epoch, 2]
+        position = int(sample.samples)
+        assert position not in (2, 5)
+        assert sample.targets == 10 + position
+        assert sample.images == 2 * position
+        assert sample.unreadable[0].path == paths[2]
+        again = dataset(paths, replace_unreadable=True)[epoch, 2]  # a function of seed, epoch and sample
+        assert again.samples == position
+        taken.add(position)
+    assert taken == {0, 1, 3, 4, 6, 7}
+
+
+def test_where_no_file_can_be_read_a_blank_remains(paths, tmp_path):
+    for path in tmp_path.iterdir():
+        path.write_text("not an image")
+    sample = dataset(paths, replace_unreadable=True)[0, 3]
+    assert sample.samples == BLANK
+    assert sample.unreadable[0].path == paths[3]
+
+
+def test_the_pixel_limit_reaches_the_reader(paths):
+    assert "--data.max_pixels, 14" in dataset(paths, max_pixels=14)[0, 1].unreadable[0].reason

@@ -1,6 +1,7 @@
 """``ImageFolderDataModule``: from a folder of class folders to the loaders of every stage."""
 
 import functools
+import gc
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -225,6 +226,7 @@ class ImageFolderDataModule(LightningDataModule):
             sampler=sampler,
             num_workers=workers,
             collate_fn=collate,
+            worker_init_fn=_freeze,
             drop_last=drop_last,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
@@ -237,6 +239,10 @@ class ImageFolderDataModule(LightningDataModule):
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+def _freeze(worker: int) -> None:
+    gc.freeze()  # a collection would write to every object that a forked worker shares with the main process
 
 
 def _raise_first(errors: tuple[ImageReadError, ...]) -> None:

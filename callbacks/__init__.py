@@ -2,9 +2,26 @@
 
 from callbacks.bad_images import BadImages
 from callbacks.best_weights import BestWeights
+from callbacks.checkpoint_file import CheckpointFile
 from callbacks.epoch_log import EpochLog
+from callbacks.exact_resume import ExactResume
+from callbacks.finite_loss import FiniteLoss
+from callbacks.interruption import Interruption
 from callbacks.parent_watch import ParentWatch
 from callbacks.prediction_writer import PredictionWriter
+from callbacks.run_manifest import RunManifest
 from callbacks.size_budget import SizeBudget
 
-__all__ = ["BadImages", "BestWeights", "EpochLog", "ParentWatch", "PredictionWriter", "SizeBudget"]
+__all__ = [
+    "BadImages",
+    "BestWeights",
+    "CheckpointFile",
+    "EpochLog",
+    "ExactResume",
+    "FiniteLoss",
+    "Interruption",
+    "ParentWatch",
+    "PredictionWriter",
+    "RunManifest",
+    "SizeBudget",
+]

@@ -1,43 +1,64 @@
 """Files that appear under their final name whole or not at all."""
 
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from datamodules.errors import UserError
+
+SUFFIX = ".part"
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yields a temporary path in the same folder, which takes the name ``path`` when the block ends without an error.
 
-    In the same folder, because a move across file systems is a copy, which a kill leaves half done.
+    In the same folder, because a move across file systems is a copy, which a kill leaves half done. Content and name
+    have reached the disk when the block is left. A process that is killed leaves the temporary file behind, unlocked,
+    for ``remove_leftovers``.
 
     Raises:
-        UserError: The folder is missing, cannot be written, or the disk is full.
+        UserError: The folder is missing, cannot be written, or the disk is full; a file at ``path`` is as before.
     """
     try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=SUFFIX)
     except OSError as error:
         raise UserError(
             f"expected to write {path}, which failed ({error.strerror}): choose a folder that exists and is writable"
         ) from error
-    os.close(descriptor)
     temporary = Path(name)
     try:
+        with suppress(OSError):  # not every file system has locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp keeps its files to their owner
+        os.fsync(descriptor)
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except OSError as error:
         raise UserError(f"expected to write {path}, which failed ({error}): see to the disk and the folder") from error
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Writes a file whole, or raises ``UserError`` and leaves what was there."""
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes temporary files that killed processes left in ``folder``; those being written are locked and stay."""
+    for path in folder.glob(f".*{SUFFIX}"):
+        with suppress(OSError), open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
 
 
 def require_writable(folder: Path, option: str) -> None:
@@ -55,3 +76,12 @@ def require_writable(folder: Path, option: str) -> None:
             f"expected {folder.absolute()} to be a folder that can be written to, it is not: create it, change its "
             f"permissions or choose another {option}"
         )
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a new name in the folder outlast a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

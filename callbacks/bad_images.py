@@ -1,16 +1,17 @@
 """What a fit, validation or test does with unreadable images: end with their names, or skip and count them."""
 
+from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from callbacks.processes import fail, gather
+from callbacks.processes import agree, agreement_is_due, fail, gather
 from datamodules.errors import listed
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.image_reader import ImageReadError
 
-BATCHES_BETWEEN_AGREEMENTS = 32
 MAX_SHARE = 0.05
 SHOWN = 20
 
@@ -21,8 +22,8 @@ class BadImages(Callback):
     """Carries out ``--data.on_bad_image``.
 
     With ``error`` the run ends, with ``skip`` it counts; more than 5 % of a split is an error in both. A single process
-    decides at every batch. Several agree every 32 batches and at an epoch's end, so that all end with the same sentence
-    rather than with a broken connection.
+    decides at every batch. Several agree after a batch, on GPUs after some, and at an epoch's end, so that all end with
+    the same sentence rather than with a broken connection.
 
     Attributes:
         unreadable: By split, the reason for each path that was met so far on any process.
@@ -30,6 +31,7 @@ class BadImages(Callback):
 
     def __init__(self) -> None:
         self.unreadable: dict[str, Unreadable] = {}
+        self._news = False  # since processes last agreed
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Takes over from the data module, which would raise on one process alone."""
@@ -40,6 +42,7 @@ class BadImages(Callback):
         def on_unreadable(errors: Iterable[ImageReadError]) -> None:
             split = str(trainer.state.stage.dataloader_prefix)  # type: ignore[union-attr]
             self.unreadable.setdefault(split, {}).update((error.path, error.reason) for error in errors)
+            self._news = True
             if trainer.world_size == 1:
                 self._decide(trainer)
 
@@ -55,6 +58,12 @@ class BadImages(Callback):
                     f"expected at most {MAX_SHARE:.0%} unreadable images in {split}, found {number} of {size:,} so "
                     f"far: {_described(unreadable)}: replace or remove them; cbam100 audit lists all",
                 )
+            if bare := _classes_without_readable_image(data, split, unreadable):
+                fail(
+                    trainer,
+                    f"expected a readable image in each class of {split}, there is none in {listed(bare)}: "
+                    f"{_described(unreadable)}: replace them",
+                )
             if data.on_bad_image == "error":
                 fail(
                     trainer,
@@ -63,12 +72,13 @@ class BadImages(Callback):
                 )
 
     def _agree(self, trainer: Trainer, batch_idx: int | None = None) -> None:
-        due = batch_idx is None or batch_idx % BATCHES_BETWEEN_AGREEMENTS == BATCHES_BETWEEN_AGREEMENTS - 1
-        if due and trainer.world_size > 1:
-            for others in gather(self.unreadable):
-                for split, unreadable in others.items():
-                    self.unreadable.setdefault(split, {}).update(unreadable)
-            self._decide(trainer)
+        if trainer.world_size > 1 and (batch_idx is None or agreement_is_due(trainer, batch_idx)):
+            news, self._news = agree(trainer, self._news), False
+            if news:
+                for others in gather(trainer, self.unreadable):
+                    for split, unreadable in others.items():
+                        self.unreadable.setdefault(split, {}).update(unreadable)
+                self._decide(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -101,13 +111,14 @@ class BadImages(Callback):
             if trainer.is_global_zero:
                 print(f"{split}: skipped {len(unreadable)} unreadable images: {_described(unreadable)}")
 
-    def state_dict(self) -> dict[str, Any]:
-        """What was skipped so far."""
-        return {"unreadable": self.unreadable}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up where the checkpoint was saved."""
-        self.unreadable = state_dict["unreadable"]
+def _classes_without_readable_image(data: ImageFolderDataModule, split: str, unreadable: Unreadable) -> list[str]:
+    def class_of(path: str) -> str:
+        return Path(path).relative_to(data.root).parts[1]  # ROOT/<split>/<class>/…
+
+    spoilt = Counter(class_of(path) for path in unreadable)
+    total = Counter(name for name in map(class_of, data.paths(split)) if name in spoilt)
+    return [name for name in spoilt if spoilt[name] == total[name]]
 
 
 def _described(unreadable: Unreadable) -> str:

@@ -1,75 +1,122 @@
-"""Keeps the best epoch's weights and the last epoch's state."""
+"""Keeps the best epoch's weights and the last saved state."""
 
+import time
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
-from pytorch_lightning.loggers import TensorBoardLogger
-from safetensors.torch import save_file
 
-from callbacks.atomic_file import atomic_file
-from callbacks.bad_images import BadImages
-from callbacks.run_manifest import write_manifest
+from callbacks.atomic_file import remove_leftovers, require_writable, write_bytes
+from callbacks.processes import agree, agreement_is_due
 from callbacks.size_budget import SizeBudget
 from datamodules.errors import UserError
 from lightning_modules.checkpoint import export_metadata
 from lightning_modules.classifier import MONITOR, ImageClassifier
 
+CHECKPOINTS, LAST, BEST, WEIGHTS = "checkpoints", "last.ckpt", "best.ckpt", "model.safetensors"
+
 
 class BestWeights(Checkpoint):
-    """Writes to the run folder after every epoch.
+    """Writes to the run folder after every epoch, and inside epochs where that is asked for.
 
-    ``checkpoints/last.ckpt`` and ``manifest.json`` always; ``checkpoints/best.ckpt`` and ``model.safetensors`` where
-    the validation accuracy is higher than ever before, so never without validation. Own code, because Lightning 2.6's
-    ModelCheckpoint skips ``last.ckpt`` in epochs that are not the best.
+    ``checkpoints/last.ckpt`` always; ``checkpoints/best.ckpt`` and ``model.safetensors`` where the validation accuracy
+    is higher than ever before, so never without validation. Own code, because Lightning 2.6's ModelCheckpoint skips
+    ``last.ckpt`` in epochs that are not the best.
+
+    Args:
+        every_n_minutes: Also write ``last.ckpt`` inside an epoch, when so many minutes have passed since it was
+            written; 0 for never.
+        every_n_steps: Also write ``last.ckpt`` after every so many optimiser steps; 0 for never.
+
+    Raises:
+        UserError: A number is negative.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, every_n_minutes: float = 15.0, every_n_steps: int = 0) -> None:
+        for name, value in (("every_n_minutes", every_n_minutes), ("every_n_steps", every_n_steps)):
+            if not value >= 0:
+                raise UserError(f"expected --best.{name} of 0 or more, got {value}: 0 saves at the end of epochs only")
+        self.every_n_minutes = every_n_minutes
+        self.every_n_steps = every_n_steps
         self.best: dict[str, Any] = {}
-        self._folder = ""
+        self._folder = ""  # of the best epoch's run
+        self._run_folder = Path()
+        self._saved_at = time.monotonic()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Makes sure that a validation measures the weights that are saved after it.
+        """Looks at the run folder, and that a validation measures the weights that are saved after it.
 
         Raises:
-            UserError: Validation is set to happen inside an epoch.
+            UserError: The folder cannot be written to, or validation is set to happen inside an epoch.
         """
-        if stage == "fit" and trainer.val_check_interval != 1.0:
+        if stage != "fit":
+            return
+        if trainer.val_check_interval != 1.0:
             raise UserError(
                 "expected validation at the end of epochs, where the best weights are saved, got "
                 f"--trainer.val_check_interval {trainer.val_check_interval}: leave it out"
             )
+        self._run_folder = Path(trainer.log_dir or ".")  # asked once, by all: that is a collective operation
+        for folder in (self._run_folder, self._run_folder / CHECKPOINTS):
+            if trainer.is_global_zero and folder.exists():
+                require_writable(folder, "run folder")
+                remove_leftovers(folder)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock."""
+        self._saved_at = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Saves inside the epoch where it is time."""
+        if not (self.every_n_steps or self.every_n_minutes) or not agreement_is_due(trainer, batch_idx):
+            return
+        minutes = (time.monotonic() - self._saved_at) / 60
+        is_time = bool(self.every_n_minutes) and agree(trainer, int(minutes >= self.every_n_minutes))
+        if is_time or (self.every_n_steps and trainer.global_step % self.every_n_steps == 0):
+            self.save_inside_epoch(trainer)
+
+    def save_inside_epoch(self, trainer: Trainer) -> bool:
+        """Writes ``last.ckpt`` if a resumed run could go on from here; a collective operation.
+
+        Returns:
+            False at the end of an epoch, which saves by itself, and between steps whose gradients add up.
+        """
+        loop = trainer.fit_loop
+        if loop.epoch_loop.batch_progress.is_last_batch or loop._should_accumulate():
+            return False
+        self._save(trainer, LAST)
+        return True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves; called on every process, because saving is a collective operation."""
-        if trainer.fast_dev_run or not isinstance(pl_module, ImageClassifier):  # type: ignore[attr-defined]
-            return
-        folder = Path(trainer.log_dir or ".")
         metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
         is_best = MONITOR in metrics and metrics[MONITOR] > self.best.get(MONITOR, -1.0)
         if is_best:
-            self.best, self._folder = {"epoch": trainer.current_epoch, **metrics}, str(folder)
-            trainer.save_checkpoint(folder / "checkpoints" / "best.ckpt")
-        trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt")
-        if not trainer.is_global_zero:
-            return
-        if is_best:
-            self._export(folder, trainer, pl_module)
-        skipped = next((c.unreadable for c in trainer.callbacks if isinstance(c, BadImages)), {})  # type: ignore[attr-defined]
-        write_manifest(folder / "manifest.json", trainer, pl_module, self.best, skipped)
+            self.best, self._folder = {"epoch": trainer.current_epoch, **metrics}, str(self._run_folder)
+            self._save(trainer, BEST)
+            if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+                self._export(trainer, pl_module)
+        self._save(trainer, LAST)  # after the export, so that a resumed run never lacks it
 
-    def _export(self, folder: Path, trainer: Trainer, model: ImageClassifier) -> None:
+    def _save(self, trainer: Trainer, name: str) -> None:
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            trainer.save_checkpoint(self._run_folder / CHECKPOINTS / name)
+            self._saved_at = time.monotonic()
+
+    def _export(self, trainer: Trainer, model: LightningModule) -> None:
+        if not isinstance(model, ImageClassifier):
+            return
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
         metadata = export_metadata(model, trainer.datamodule, self.best)  # type: ignore[attr-defined]
-        with atomic_file(folder / "model.safetensors") as temporary:
-            save_file(weights, temporary, metadata)
-            for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, SizeBudget):
-                    callback.check_file(temporary)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.log_metrics({f"best/{MONITOR}": self.best[MONITOR]}, step=trainer.current_epoch)
+        content = safetensors.torch.save(weights, metadata)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, SizeBudget):
+                callback.check_file(len(content))
+        write_bytes(self._run_folder / WEIGHTS, content)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Says which epoch was best and where it is, once the progress bar is gone."""

@@ -1,38 +1,43 @@
 """What each epoch did: to the loggers, against epochs, and as a line where there is no progress bar."""
 
 import time
+from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from lightning_modules.classifier import MONITOR
 
+BEST = f"best/{MONITOR}"
+
 
 class EpochLog(Callback):
-    """Logs the metrics, the learning rate, the seconds of an epoch and the training images per second.
+    """Logs the metrics, the best accuracy so far, the learning rate, an epoch's seconds and training images per second.
 
     Lightning's own logging counts steps; a reader compares epochs. ``epoch_seconds`` includes validation,
     ``images_per_second`` does not, and counts the images of all processes.
     """
 
     def __init__(self) -> None:
+        self._best = 0.0
         self._learning_rate = 0.0
-        self._epoch_start = 0.0
+        self._start = 0.0
         self._validation_start = 0.0
         self._validation_seconds = 0.0
         self._images = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Opens the hparams tab; ``BestWeights`` fills in the metric."""
+        """Opens the hparams tab."""
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 settings = {name: value for name, value in pl_module.hparams.items() if name != "class_names"}
-                logger.log_hyperparams(settings, {f"best/{MONITOR}": 0.0})
+                # With the metric it writes a first value, which a resumed run has behind it.
+                logger.log_hyperparams(settings, None if trainer.ckpt_path else {BEST: 0.0})
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock, and notes the learning rate: Lightning steps the schedule before the epoch's end."""
         self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
-        self._epoch_start = time.monotonic()
+        self._start = time.monotonic()
         self._validation_seconds, self._images = 0.0, 0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
@@ -49,15 +54,27 @@ class EpochLog(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the epoch's numbers."""
-        seconds = time.monotonic() - self._epoch_start
+        seconds = time.monotonic() - self._start
         numbers = {name: value.item() for name, value in sorted(trainer.callback_metrics.items())}
         numbers |= {
             "lr": self._learning_rate,
             "epoch_seconds": seconds,
             "images_per_second": self._images / (seconds - self._validation_seconds),
         }
+        if MONITOR in numbers:
+            self._best = max(self._best, numbers[MONITOR])
         for logger in trainer.loggers:
-            logger.log_metrics(numbers, step=trainer.current_epoch)
+            logger.log_metrics({**numbers, BEST: self._best}, step=trainer.current_epoch)
         if trainer.is_global_zero and trainer.progress_bar_callback is None:
             values = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
             print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {values}", flush=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch so far."""
+        seconds = time.monotonic() - self._start
+        return {"best": self._best, "learning_rate": self._learning_rate, "seconds": seconds, "images": self._images}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on inside the epoch; at the end of one, the next start makes all but the best anew."""
+        self._best, self._learning_rate = state_dict["best"], state_dict["learning_rate"]
+        self._start, self._images = time.monotonic() - state_dict["seconds"], state_dict["images"]

@@ -86,11 +86,14 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
 def _write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     line = io.StringIO()
     writer = csv.writer(line, lineterminator="\r\n")  # with "\n", Python 3.11 leaves a carriage return unquoted
+    quoting_writer = csv.writer(line, lineterminator="\r\n", quoting=csv.QUOTE_ALL)
     with open(path, "w", newline="", encoding="utf-8") as file:
         for cells in itertools.chain([header], rows):
             line.seek(0)
             line.truncate()
-            writer.writerow(cells)
+            # Some spreadsheets split unquoted cells at semicolons, and would calculate the part behind one.
+            cells = list(cells)
+            (quoting_writer if any(";" in cell or "\t" in cell for cell in cells) else writer).writerow(cells)
             file.write(line.getvalue().removesuffix("\r\n") + "\n")
 
 

@@ -134,7 +134,7 @@ class PredictionWriter(Callback):
         }
         data, model = _data(trainer), _model(pl_module)
         names, paths = data.prediction_names, data.paths("predict")
-        reasons = {path: reason for part in gather(self._reasons) for path, reason in part.items()}
+        reasons = {path: reason for part in gather(trainer, self._reasons) for path, reason in part.items()}
         unreadable = [
             {"image_name": name, "path": path, "reason": reasons[path]}
             for name, path in zip(names, paths, strict=True)
@@ -157,6 +157,7 @@ class PredictionWriter(Callback):
         if trainer.is_global_zero:
             (write_predictions if whole else write_partial)(self.path, predictions)
             self._write_manifest(trainer, model, unreadable)
+        trainer.strategy.barrier()  # nobody ends before the first has written
         if not whole:
             described = listed([f"{row['path']} ({row['reason']})" for row in unreadable], SHOWN)
             fail(

@@ -1,7 +1,10 @@
-"""``manifest.json``: what made a run folder what it is."""
+"""``manifest.json``: what made a run folder what it is, and what happened to the run."""
 
 import json
 import platform
+import signal
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,40 +13,90 @@ import pytorch_lightning
 import torch
 import torchmetrics
 import torchvision
-from pytorch_lightning import Trainer
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
 
-from callbacks.atomic_file import atomic_file
-from datamodules.image_folder import ImageFolderDataModule
+from callbacks.atomic_file import write_bytes
+from callbacks.bad_images import BadImages
+from callbacks.best_weights import BestWeights
 from lightning_modules.classifier import ImageClassifier
 from lightning_modules.model_size import model_size_bytes, parameter_count
 
+NAME = "manifest.json"
 
-def write_manifest(
-    path: Path, trainer: Trainer, model: ImageClassifier, best: dict[str, Any], skipped: dict[str, dict[str, str]]
-) -> None:
-    """Writes versions, seed, data fingerprint, class hash, size, what was skipped and the best epoch's metrics.
 
-    Args:
-        path: The file, replaced whole.
-        trainer: With an ``ImageFolderDataModule`` that is set up.
-        model: Being trained.
-        best: Epoch and metrics of the best epoch so far.
-        skipped: By split, the reason for each path that could not be read.
+class RunManifest(Checkpoint):
+    """Writes versions, seed, data fingerprint, class hash, size, what was skipped, the best epoch and the events.
+
+    An event is a plain dictionary: ``event`` (started, resumed, interrupted, failed, finished), ``time``, ``epoch`` and
+    ``step`` it happened after, and what belongs to it. A run that resumes in its folder adds to the list. A
+    ``Checkpoint``, because Lightning calls these last, here after ``BestWeights``.
     """
-    data: ImageFolderDataModule = trainer.datamodule  # type: ignore[attr-defined]
-    content: dict[str, Any] = {
-        "versions": versions(),
-        "seed": data.seed,
-        "data": data.fingerprint,
-        "processes": trainer.world_size,
-        "classes": len(model.classes),
-        "class_digest": model.classes.digest,
-        "parameters": parameter_count(model.network),
-        "size_bytes": model_size_bytes(model.network),
-        "best": best,
-        "skipped": skipped,
-    }
-    write_json(path, content)
+
+    def __init__(self) -> None:
+        self._events: list[dict[str, Any]] = []
+        self._path = Path(NAME)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Notes the start."""
+        self._path = (
+            Path(trainer.log_dir or ".") / NAME
+        )  # here, where all processes are: asking is a collective operation
+        with suppress(OSError, ValueError, KeyError):  # a manifest that is not ours is written anew
+            self._events = json.loads(self._path.read_text())["events"] if trainer.ckpt_path else []
+        if trainer.ckpt_path:
+            self._note(trainer, pl_module, "resumed", checkpoint=str(trainer.ckpt_path))
+            if trainer.is_global_zero:
+                done = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}"
+                print(f"resumed from {trainer.ckpt_path} in {done}")
+        else:
+            self._note(trainer, pl_module, "started")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes what the epoch changed."""
+        self._write(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Notes the end."""
+        self._note(trainer, pl_module, "finished")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Notes why the run ended."""
+        if not self._events:
+            return
+        number = exception.code - 128 if isinstance(exception, SystemExit) and isinstance(exception.code, int) else 0
+        if isinstance(exception, KeyboardInterrupt):
+            number = signal.SIGINT
+        if number > 0:
+            self._note(trainer, pl_module, "interrupted", by=signal.Signals(number).name)
+        else:
+            self._note(trainer, pl_module, "failed", error=str(exception))
+
+    def _note(self, trainer: Trainer, pl_module: LightningModule, event: str, **details: str) -> None:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        where = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        self._events.append({"event": event, "time": now, **where, **details})
+        self._write(trainer, pl_module)
+
+    def _write(self, trainer: Trainer, model: LightningModule) -> None:
+        if not trainer.is_global_zero or trainer.fast_dev_run or not isinstance(model, ImageClassifier):  # type: ignore[attr-defined]
+            return
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        own = {type(callback): callback for callback in trainer.callbacks}  # type: ignore[attr-defined]
+        content: dict[str, Any] = {
+            "versions": versions(),
+            "seed": data.seed,
+            "data": data.fingerprint,
+            "processes": trainer.world_size,
+            "classes": len(model.classes),
+            "class_digest": model.classes.digest,
+            "parameters": parameter_count(model.network),
+            "size_bytes": model_size_bytes(model.network),
+            "best": own[BestWeights].best if BestWeights in own else {},
+            "skipped": own[BadImages].unreadable if BadImages in own else {},
+            "events": self._events,
+        }
+        write_json(self._path, content)
 
 
 def versions() -> dict[str, str]:
@@ -57,5 +110,4 @@ def versions() -> dict[str, str]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes a file whole; a name that is no UTF-8 is escaped."""
-    with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+    write_bytes(path, json.dumps(content, indent=2).encode() + b"\n")

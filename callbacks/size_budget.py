@@ -1,7 +1,6 @@
 """Refuses a model that is larger than the budget, before it costs anything."""
 
 import math
-from pathlib import Path
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_only
@@ -49,9 +48,8 @@ class SizeBudget(Callback):
             )
         _print_sizes(pl_module, size, self.limit)
 
-    def check_file(self, path: Path) -> None:
-        """Raises ``UserError`` if the file is larger than the limit."""
-        size = path.stat().st_size
+    def check_file(self, size: int) -> None:
+        """Raises ``UserError`` if a file of ``size`` bytes is larger than the limit."""
         if size > self.limit:
             raise UserError(
                 f"expected an exported file of at most {format_size(self.limit)}, it is {format_size(size)}: choose a "

@@ -40,12 +40,16 @@ class ClassIndex:
         """The folder's direct subfolders in natural order; hidden ones are no classes.
 
         Raises:
-            UserError: The folder does not exist or holds fewer than two.
+            UserError: The folder does not exist, holds fewer than two, or a link to nothing.
         """
         if not folder.is_dir():
             raise UserError(f"expected a folder {folder} with one subfolder for each class, there is none: create it")
         with os.scandir(folder) as entries:
-            names = sorted((e.name for e in entries if e.is_dir() and not e.name.startswith(".")), key=natural_key)
+            visible = [entry for entry in entries if not entry.name.startswith(".")]
+            names = sorted((entry.name for entry in visible if entry.is_dir()), key=natural_key)
+            gone = [entry.name for entry in visible if entry.is_symlink() and not os.path.exists(entry.path)]
+        if gone:
+            raise UserError(f"expected class folders in {folder}, {listed(gone)} are links to nothing: mend them")
         if len(names) < 2:
             raise UserError(f"expected {folder} to hold a subfolder for each of 2 or more classes, found {len(names)}")
         return cls(names)

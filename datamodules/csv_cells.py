@@ -1,6 +1,7 @@
 r"""File and class names as cells of a CSV file, and back: no name is lost, and no spreadsheet runs one.
 
-Spreadsheets calculate a cell that begins with ``= + - @``, tab or carriage return, quoted or not. Such a name gets a
+Spreadsheets calculate a cell that begins with ``= + - @`` (full-width ones too), tab, carriage return or line feed,
+quoted or not. Such a name gets a
 leading apostrophe, by which they take it for text. A byte that is no UTF-8 becomes ``\xNN``, so that the file can be
 read as UTF-8. Both can be undone without doubt; all other names stay as they are.
 
@@ -9,7 +10,7 @@ The list of characters is OWASP's: https://owasp.org/www-community/attacks/CSV_I
 
 import re
 
-_RUNS = re.compile(r"'*[=+\-@\t\r]")
+_RUNS = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
 _ESCAPE = re.compile(r"\\x(5c|[89a-f][0-9a-f])")
 
 

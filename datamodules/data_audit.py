@@ -18,6 +18,7 @@ from datamodules.errors import UserError
 from datamodules.image_files import ImageFiles, find_images
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.image_reader import MAX_PIXELS, ImageReadError, open_image, orientation, upright_rgb
+from datamodules.parent_watch import end_with_parent
 
 SPLITS = ("train", "val", "test")
 NO_CLASS = ""
@@ -76,7 +77,8 @@ def audit_data(
     Returns:
         In plain types: ``splits`` (by name: ``images``, ``classes`` with their counts, ``imbalance`` of the largest to
         the smallest class, ``widths`` and ``heights`` as minimum, median, maximum, ``modes``, ``rotated`` paths,
-        ``passed_over``), ``unreadable`` (``path``, ``reason``), ``duplicates`` (``paths``, ``splits``, ``classes``),
+        ``passed_over`` in words), ``unread_folders`` of ``root``, ``test_folders`` where ``test/`` holds folders that
+        are no classes, ``unreadable`` (``path``, ``reason``), ``duplicates`` (``paths``, ``splits``, ``classes``),
         ``class_differences`` (by split: ``lacks``, ``unknown``, against ``train``) and ``stops``, the sentences with
         which a run would end.
 
@@ -95,11 +97,12 @@ def audit_data(
     for fact in facts.values():
         if not fact.error:
             groups[fact.digest].append(fact.path)
-    train = set(listing.get("train", ()))
     unreadable = [{"path": fact.path, "reason": fact.error} for fact in facts.values() if fact.error]
     return {
         "root": str(root),
         "splits": {split: _describe(classes, facts) for split, classes in listing.items()},
+        "test_folders": _subfolders(root / "test") if NO_CLASS in listing.get("test", {}) else [],
+        "unread_folders": [name for name in _subfolders(root) if name not in SPLITS],
         "unreadable": unreadable,
         "duplicates": [
             {
@@ -110,14 +113,7 @@ def audit_data(
             for paths in groups.values()
             if len(paths) > 1
         ],
-        "class_differences": {
-            split: {
-                "lacks": sorted(train - set(classes), key=natural_key),
-                "unknown": sorted(set(classes) - train, key=natural_key),
-            }
-            for split, classes in listing.items()
-            if set(classes) not in (train, {NO_CLASS})
-        },
+        "class_differences": _class_differences(listing),
         "stops": _stops(root, listing, max_pixels)
         + ([f"{len(unreadable)} images cannot be read: see --data.on_bad_image"] if unreadable else []),
     }
@@ -129,6 +125,20 @@ def _list(root: Path, split: str) -> dict[str, ImageFiles]:
     if split == "test" and not set(folders) & set(_subfolders(root / "train")):
         return {NO_CLASS: find_images(root / split)}
     return {name: find_images(root / split / name) for name in folders}
+
+
+def _class_differences(listing: dict[str, dict[str, ImageFiles]]) -> dict[str, dict[str, list[str]]]:
+    """Where classes are not those of ``train/``, which of them are missing and which are unknown."""
+    train = listing.get("train", {}).keys()
+    differences = {
+        split: {
+            "lacks": sorted(train - classes.keys(), key=natural_key),
+            "unknown": sorted(classes.keys() - train, key=natural_key),
+        }
+        for split, classes in listing.items()
+        if train and NO_CLASS not in classes
+    }
+    return {split: difference for split, difference in differences.items() if any(difference.values())}
 
 
 def _subfolders(folder: Path) -> list[str]:
@@ -144,7 +154,7 @@ def _read(paths: list[str], max_pixels: int, num_workers: int) -> Iterator[Image
         yield from map(read, paths)
         return
     try:
-        with ProcessPoolExecutor(num_workers, initializer=_leave_interrupts_to_the_main_process) as pool:
+        with ProcessPoolExecutor(num_workers, initializer=_prepare_reader) as pool:
             yield from pool.map(read, paths, chunksize=16)
     except BrokenProcessPool as error:
         raise UserError(
@@ -153,8 +163,9 @@ def _read(paths: list[str], max_pixels: int, num_workers: int) -> Iterator[Image
         ) from error
 
 
-def _leave_interrupts_to_the_main_process() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _prepare_reader() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends the pool
+    end_with_parent()
 
 
 def _describe(classes: dict[str, ImageFiles], facts: dict[str, ImageFacts]) -> dict[str, Any]:
@@ -164,7 +175,6 @@ def _describe(classes: dict[str, ImageFiles], facts: dict[str, ImageFacts]) -> d
     counts = {name: len(found.paths) for name, found in classes.items()}
     images = [facts[path] for found in classes.values() for path in found.paths]
     readable = [fact for fact in images if not fact.error]
-    summary = {name: value for name, value in vars(passed_over).items() if name != "paths"}
     return {
         "images": len(images),
         "classes": {name: count for name, count in counts.items() if name != NO_CLASS},
@@ -173,7 +183,7 @@ def _describe(classes: dict[str, ImageFiles], facts: dict[str, ImageFacts]) -> d
         "heights": _spread([fact.height for fact in readable]),
         "modes": dict(Counter(fact.mode for fact in readable).most_common()),
         "rotated": [fact.path for fact in readable if fact.rotated],
-        "passed_over": summary,
+        "passed_over": passed_over.passed_over(),
     }
 
 

@@ -15,7 +15,7 @@ from datamodules.path_array import PathArray
 from datamodules.sampler import BLANK, derive_seed
 
 UNLABELLED = -1
-MAX_ATTEMPTS = 20  # all in vain once in 10^26 times where 5 % of the files are unreadable
+MAX_ATTEMPTS = 200  # all are in vain only where next to no file can be read
 
 
 class Batch(NamedTuple):

@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from datamodules.class_index import natural_key
 from datamodules.errors import UserError, listed
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+Identity = tuple[int, int]  # device and inode: the real file, whatever its names
 
 
 @dataclass
@@ -22,6 +25,8 @@ class ImageFiles:
         dangling: Links to nothing, and links that go round in circles.
         hidden: Number of files and folders whose name begins with a dot.
         other: Files that are no images, counted by suffix.
+        real: The real files behind ``paths``.
+        linked: Those of ``real`` that a link led to.
     """
 
     paths: list[str] = field(default_factory=list)
@@ -30,14 +35,16 @@ class ImageFiles:
     dangling: list[str] = field(default_factory=list)
     hidden: int = 0
     other: Counter[str] = field(default_factory=Counter)
+    real: set[Identity] = field(default_factory=set)
+    linked: set[Identity] = field(default_factory=set)
 
-    def passed_over(self) -> str:
-        """What was not listed, in words; empty where there was nothing."""
+    def passed_over(self, but_again: bool = False) -> str:
+        """What was not listed, in words, perhaps without ``again``; empty where there was nothing."""
         suffixes = listed([f"{count} {suffix}" for suffix, count in self.other.most_common()])
         parts = [f"{self.hidden} hidden"] if self.hidden else []
         parts += [f"{self.other.total()} of other types ({suffixes})"] if self.other else []
         for links, what in (
-            (self.again, "links to images listed already"),
+            ([] if but_again else self.again, "links to images listed already"),
             (self.loops, "links to folders entered already"),
             (self.dangling, "dangling links"),
         ):
@@ -45,12 +52,14 @@ class ImageFiles:
         return ", ".join(parts)
 
     def add(self, other: "ImageFiles") -> None:
-        """Counts what another scan passed over to this one's."""
+        """Adds what another scan met and passed over to this one's."""
         self.again += other.again
         self.loops += other.loops
         self.dangling += other.dangling
         self.hidden += other.hidden
         self.other += other.other
+        self.real |= other.real
+        self.linked |= other.linked
 
 
 def find_images(folder: Path) -> ImageFiles:
@@ -63,45 +72,62 @@ def find_images(folder: Path) -> ImageFiles:
         UserError: A folder cannot be listed.
     """
     found = ImageFiles()
-    listed_files: set[tuple[int, int]] = set()  # device and inode
-    entered: set[tuple[int, int]] = set()
-    file_links: dict[str, tuple[int, int]] = {}
-    folder_links: list[str] = []
-    pending = [str(folder)]
-    while pending or folder_links:
-        folder_links.sort(key=natural_key, reverse=True)
-        by_link = not pending  # real places first, so that a name does not depend on which way was found first
-        current = folder_links.pop() if by_link else pending.pop()
+    file_links: dict[str, Identity] = {}
+    for entry, device, by_link in _walk(str(folder), found):
+        if not entry.name.lower().endswith(SUFFIXES) or not entry.is_file():
+            found.other[os.path.splitext(entry.name)[1].lower() or "without suffix"] += 1
+        elif entry.is_symlink():
+            file_links[entry.path] = _identity(os.stat(entry.path))
+        else:
+            found.paths.append(entry.path)
+            found.real.add((device, entry.inode()))
+            if by_link:
+                found.linked.add((device, entry.inode()))
+    for link in sorted(file_links, key=natural_key):  # after the real files, whose own names count
+        identity = file_links[link]
+        (found.again if identity in found.real else found.paths).append(link)
+        found.real.add(identity)
+        found.linked.add(identity)
+    for paths in (found.paths, found.again, found.loops, found.dangling):
+        paths.sort(key=lambda path: natural_key(path[len(str(folder)) + 1 :]))
+    return found
+
+
+def _walk(folder: str, found: ImageFiles) -> Iterator[tuple[os.DirEntry[str], int, bool]]:
+    """Yields every file below ``folder``, its device, and whether a linked folder led to it.
+
+    Links to folders wait until all real folders are done, so that a file's name does not depend on which way to it the
+    file system happens to list first.
+    """
+    entered: set[Identity] = set()
+    links: list[str] = []
+    folders = [(folder, os.path.islink(folder))]
+    while folders or links:
+        links.sort(key=natural_key, reverse=True)
+        current, by_link = folders.pop() if folders else (links.pop(), True)
         try:
-            status = os.stat(current)
-            if (status.st_dev, status.st_ino) in entered:
-                if by_link:
-                    found.loops.append(current)
+            identity = _identity(os.stat(current))
+            if identity in entered:
+                found.loops.append(current)
                 continue
-            entered.add((status.st_dev, status.st_ino))
+            entered.add(identity)
             with os.scandir(current) as entries:
                 for entry in entries:
                     if entry.name.startswith("."):
                         found.hidden += 1
                     elif entry.is_symlink() and not os.path.exists(entry.path):
                         found.dangling.append(entry.path)
-                    elif entry.is_dir():
-                        (folder_links if entry.is_symlink() else pending).append(entry.path)
-                    elif not entry.name.lower().endswith(SUFFIXES) or not entry.is_file():
-                        found.other[os.path.splitext(entry.name)[1].lower() or "without suffix"] += 1
+                    elif not entry.is_dir():
+                        yield entry, identity[0], by_link
                     elif entry.is_symlink():
-                        target = entry.stat()
-                        file_links[entry.path] = (target.st_dev, target.st_ino)
+                        links.append(entry.path)
                     else:
-                        found.paths.append(entry.path)
-                        listed_files.add((status.st_dev, entry.inode()))
+                        folders.append((entry.path, by_link))
         except OSError as error:
             raise UserError(
                 f"expected to list the images in {current}, which failed ({error.strerror}): mend or remove it"
             ) from error
-    for link in sorted(file_links, key=natural_key):
-        (found.again if file_links[link] in listed_files else found.paths).append(link)
-        listed_files.add(file_links[link])
-    for paths in (found.paths, found.again, found.loops, found.dangling):
-        paths.sort(key=lambda path: natural_key(path[len(str(folder)) + 1 :]))
-    return found
+
+
+def _identity(status: os.stat_result) -> Identity:
+    return status.st_dev, status.st_ino

@@ -1,7 +1,6 @@
 """``ImageFolderDataModule``: from a folder of class folders to the loaders of every stage."""
 
 import functools
-import gc
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,15 +13,14 @@ from torch.utils.data import DataLoader
 
 from datamodules.class_index import ClassIndex, natural_key
 from datamodules.errors import UserError
-from datamodules.image_dataset import Batch, ImageDataset, collate
+from datamodules.image_dataset import Batch, ImageDataset
 from datamodules.image_files import ImageFiles, find_images
+from datamodules.image_loader import build_loader, default_num_workers
 from datamodules.image_reader import MAX_PIXELS, ImageReadError
 from datamodules.sampler import BLANK, EvalSampler, TrainSampler
-from datamodules.splits import Files, fingerprint, hold_out, list_split
+from datamodules.splits import Files, fingerprint, hold_out, list_split, require_apart, split_exists
 from datamodules.submission_template import rows_from_files, rows_from_template
 from datamodules.transforms import eval_transform, train_transform
-
-MAX_WORKERS = 8
 
 
 class ImageFolderDataModule(LightningDataModule):
@@ -39,6 +37,7 @@ class ImageFolderDataModule(LightningDataModule):
         predict_dir: Images to predict, a folder of any depth or one file; by default ``ROOT/test``.
         template: CSV file whose ``image_name`` column gives the rows of the prediction and their order; by default
             ``ROOT/sample_submission.csv`` where that exists and ``predict_dir`` is not given.
+        worker_timeout: Seconds after which a loader process that delivers nothing ends the run; 0 for never.
         max_pixels: The largest image, width times height, that is decoded.
         on_bad_image: What a fit, validation or test does with an unreadable image: end with an error, or skip it. A
             prediction names each and needs --prediction.fallback_label to be whole.
@@ -63,6 +62,7 @@ class ImageFolderDataModule(LightningDataModule):
         val_fraction: float = 0.1,
         predict_dir: str | None = None,
         template: str | None = None,
+        worker_timeout: int = 600,
         max_pixels: int = MAX_PIXELS,
         on_bad_image: Literal["error", "skip"] = "error",
         class_names: list[str] | None = None,
@@ -72,7 +72,7 @@ class ImageFolderDataModule(LightningDataModule):
         root = os.fspath(root)  # a Path would make the checkpoint unreadable with weights_only
         self.save_hyperparameters(logger=False)
         sizes = {"image_size": image_size, "batch_size": batch_size, "max_pixels": max_pixels}
-        for name, value in {**sizes, "num_workers": num_workers or 0}.items():
+        for name, value in {**sizes, "num_workers": num_workers or 0, "worker_timeout": worker_timeout}.items():
             if value < (floor := 1 if name in sizes else 0):
                 raise UserError(f"expected --data.{name} to be at least {floor}, got {value}: give a larger number")
         if not 0 < val_fraction < 1:
@@ -86,6 +86,7 @@ class ImageFolderDataModule(LightningDataModule):
         self.val_fraction = val_fraction
         self.predict_dir = predict_dir
         self.template = template
+        self.worker_timeout = worker_timeout
         self.max_pixels = max_pixels
         self.on_bad_image = on_bad_image
         self.seed = seed
@@ -110,29 +111,31 @@ class ImageFolderDataModule(LightningDataModule):
             UserError: A class has no image, a folder is missing, or the template does not match the images.
         """
         if stage in ("fit", "validate"):
-            if (self.root / "val").is_dir():
-                train, val = self._list_split("train") if stage == "fit" else {}, self._list_split("val")
+            if split_exists(self.root / "val"):
+                val, val_found = self._list_split("val")
+                if stage == "fit":
+                    train, train_found = self._list_split("train")
+                    require_apart(train_found, val_found, "train", "val")
             else:
-                train, val = hold_out(self._list_split("train"), self.val_fraction, self.seed, self.root)
+                train, val = hold_out(self._list_split("train")[0], self.val_fraction, self.seed, self.root)
             if stage == "fit":
                 self._add("train", train, train_transform(self.image_size))
             self._add("val", val, eval_transform(self.image_size))
         elif stage == "test":
             folder = self.root / "test"
             self.classes.require_same(ClassIndex.from_folder(folder), "the checkpoint", str(folder))
-            self._add("test", self._list_split("test"), eval_transform(self.image_size))
+            self._add("test", self._list_split("test")[0], eval_transform(self.image_size))
         elif stage == "predict":
             rows = self._prediction_rows()
             self.prediction_names = [name for name, _ in rows]
             self._add("predict", [path for _, path in rows], eval_transform(self.image_size))
 
-    def _list_split(self, split: str) -> Files:
-        files, passed_over = list_split(self.root / split, self.classes)
-        self._print_passed_over(self.root / split, passed_over)
-        return files
+    def _list_split(self, split: str) -> tuple[Files, ImageFiles]:
+        files, found = list_split(self.root / split, self.classes)
+        self._print_passed_over(self.root / split, found.passed_over())
+        return files, found
 
-    def _print_passed_over(self, folder: Path, found: ImageFiles) -> None:
-        remarks = found.passed_over()
+    def _print_passed_over(self, folder: Path, remarks: str) -> None:
         if remarks and self.trainer and self.trainer.is_global_zero:
             print(f"{folder}: passed over {remarks}")
 
@@ -159,8 +162,7 @@ class ImageFolderDataModule(LightningDataModule):
         if source.is_dir():
             found = find_images(source)
             paths = sorted([*found.paths, *found.again], key=natural_key)  # a row for each name, links' too
-            found.again = []
-            self._print_passed_over(source, found)
+            self._print_passed_over(source, found.passed_over(but_again=True))
         else:
             paths = [str(source)]
         if not paths:
@@ -185,7 +187,15 @@ class ImageFolderDataModule(LightningDataModule):
         rank, world_size = self._rank_and_world_size()
         if len(dataset) < world_size:
             raise UserError(f"expected an image for each of {world_size} processes, found {len(dataset)}: add images")
-        sampler = TrainSampler(len(dataset), seed=self.seed, rank=rank, world_size=world_size)
+        epoch, batches = self._resume_point()
+        sampler = TrainSampler(
+            len(dataset),
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+            epoch=epoch,
+            skip=batches * self.batch_size,
+        )
         return self._loader(dataset, sampler, drop_last=len(sampler) >= self.batch_size)
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -207,6 +217,9 @@ class ImageFolderDataModule(LightningDataModule):
             ImageReadError: See ``on_unreadable``; or a blank would take part in training.
         """
         if batch.unreadable:
+            for error in batch.unreadable:
+                if error.machine:
+                    raise error
             self.on_unreadable(batch.unreadable)
             if self.trainer and self.trainer.training and (batch.samples == BLANK).any():
                 _raise_first(batch.unreadable)
@@ -219,30 +232,29 @@ class ImageFolderDataModule(LightningDataModule):
         return self._loader(dataset, sampler, drop_last=False)
 
     def _loader(self, dataset: ImageDataset, sampler: TrainSampler | EvalSampler, drop_last: bool) -> DataLoader[Batch]:
-        workers = self._worker_count() if self.num_workers is None else self.num_workers
-        return DataLoader(
+        workers = self.num_workers
+        if workers is None:
+            workers = default_num_workers(self.trainer.num_devices if self.trainer else 1)
+        return build_loader(
             dataset,
-            batch_size=self.batch_size,  # by name: Lightning makes the predict loader anew from these arguments
-            sampler=sampler,
-            num_workers=workers,
-            collate_fn=collate,
-            worker_init_fn=_freeze,
+            sampler,
+            batch_size=self.batch_size,
             drop_last=drop_last,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=workers > 0,
-            generator=torch.Generator().manual_seed(self.seed),  # not the stream that dropout draws from
+            num_workers=workers,
+            worker_timeout=self.worker_timeout,
         )
 
-    def _worker_count(self) -> int:
-        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return min(MAX_WORKERS, max(1, available // (self.trainer.num_devices if self.trainer else 1)))
+    def _resume_point(self) -> tuple[int, int]:
+        """The epoch to begin with, and how many of its batches are done: Lightning sets it after loading begins."""
+        if not self.trainer:
+            return 0, 0
+        loop = self.trainer.fit_loop
+        epoch: Any = loop.epoch_progress.current
+        inside_epoch = epoch.ready > epoch.processed
+        return epoch.processed, loop.epoch_loop.batch_progress.current.ready if inside_epoch else 0
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-
-
-def _freeze(worker: int) -> None:
-    gc.freeze()  # a collection would write to every object that a forked worker shares with the main process
 
 
 def _raise_first(errors: tuple[ImageReadError, ...]) -> None:

@@ -1,17 +1,19 @@
 """Reads one image file, whatever its kind, to upright RGB; every failure is one typed error."""
 
+import errno
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import numpy as np
-from PIL import ExifTags, Image, ImageChops
+from PIL import ExifTags, Image, ImageChops, ImageFile
 
 from datamodules.errors import UserError
 
 # Pillow's rare formats, where its vulnerabilities are, stay shut whatever the suffix. "JPEG" opens cameras' MPO too.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 MAX_PIXELS = 64_000_000
+OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -30,14 +32,18 @@ class ImageReadError(UserError):
     Args:
         path: The file.
         reason: What its reader said.
+        machine: Whether the machine is to blame and not the file.
     """
 
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(path, reason)  # both, so that the error survives its way back from a loader worker
+    def __init__(self, path: str, reason: str, machine: bool = False) -> None:
+        super().__init__(path, reason, machine)  # all, so that the error survives its way back from a loader worker
         self.path = path
         self.reason = reason
+        self.machine = machine
 
     def __str__(self) -> str:
+        if self.machine:
+            return f"expected memory and file handles to read {self.path}, there are none ({self.reason}): free some"
         return f"expected {self.path} to be a readable image, it is not ({self.reason}): replace or remove the file"
 
 
@@ -66,19 +72,33 @@ def open_image(path: str, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]
         ImageReadError: As above, or the block raised something.
     """
     limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = max_pixels // 2  # Pillow refuses above twice this number, before it decodes anything
+    Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2  # Pillow refuses above twice this, before it takes memory
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sizes above half the limit, and of damaged EXIF
+            with Image.open(path, formats=FORMATS) as image:
+                if image.width * image.height > max_pixels:
+                    raise Image.DecompressionBombError
+                if image.format == "PNG":
+                    _require_sound_png(image)
             with Image.open(path, formats=FORMATS) as image:
                 yield image
     except Image.DecompressionBombError as error:
         raise ImageReadError(path, f"it has more pixels than --data.max_pixels, {max_pixels:,}") from error
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error and more
-        reason = str(error).replace(f" {path!r}", "")  # the sentence names it already
-        raise ImageReadError(path, f"{type(error).__name__}: {reason}") from error
+        machine = isinstance(error, MemoryError) or getattr(error, "errno", None) in OUT_OF_RESOURCES
+        reason = str(error).replace(f" {path!r}", "").strip(": ")  # the sentence names the path already
+        raise ImageReadError(path, f"{type(error).__name__} {reason}".strip(), machine) from error
     finally:
         Image.MAX_IMAGE_PIXELS = limit
+
+
+def _require_sound_png(image: ImageFile.ImageFile) -> None:
+    """Looks where Pillow does not of itself; leaves the image unfit to be decoded."""
+    rawmode = str(image.tile[0][3]) if image.tile else ""
+    if "transparency" in image.info and ";" in rawmode and image.mode != "P":
+        raise ValueError(f"a transparent colour of {rawmode} pixels, which Pillow misreads; save it with 8 bits")
+    image.verify()  # the checksums
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:

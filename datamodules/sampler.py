@@ -31,14 +31,19 @@ class TrainSampler(Sampler[tuple[int, int]]):
         seed: Of the run.
         rank: Of this process.
         world_size: Number of processes.
+        epoch: The first to yield, of a run that is resumed.
+        skip: How many samples of that epoch this process has had already.
     """
 
-    def __init__(self, size: int, *, seed: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, size: int, *, seed: int, rank: int = 0, world_size: int = 1, epoch: int = 0, skip: int = 0
+    ) -> None:
         self.size = size
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
-        self.epoch = 0
+        self.epoch = epoch
+        self._resumed_at = (epoch, skip)
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before each epoch."""
@@ -50,7 +55,9 @@ class TrainSampler(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch))
         order = torch.randperm(self.size, generator=generator).tolist()
-        for sample in order[self.rank : len(self) * self.world_size : self.world_size]:
+        share = order[self.rank : len(self) * self.world_size : self.world_size]
+        resumed_epoch, skip = self._resumed_at
+        for sample in share[skip if self.epoch == resumed_epoch else 0 :]:
             yield self.epoch, sample
 
 

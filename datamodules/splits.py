@@ -13,12 +13,13 @@ Files = dict[str, list[str]]  # paths by class
 
 
 def list_split(folder: Path, classes: ClassIndex) -> tuple[Files, ImageFiles]:
-    """Paths by class, and the sum of what was passed over.
+    """Paths by class, and the sum of what was found and passed over.
 
     Raises:
-        UserError: There is no such folder, a class without an image, or an image outside the class folders.
+        UserError: There is no such folder, a class without an image, an image outside the class folders, or links that
+            put a file into two classes.
     """
-    if not folder.is_dir():
+    if not split_exists(folder):
         raise UserError(f"expected a folder {folder} with one subfolder for each class, there is none")
     with os.scandir(folder) as entries:
         stray = [e.name for e in entries if e.name.lower().endswith(SUFFIXES) and e.is_file() and e.name[0] != "."]
@@ -27,19 +28,42 @@ def list_split(folder: Path, classes: ClassIndex) -> tuple[Files, ImageFiles]:
             f"expected images inside the class folders of {folder} only, found {listed(sorted(stray, key=natural_key))}"
             " beside them: move them into their class"
         )
-    files: Files = {}
-    passed_over = ImageFiles()
-    for name in classes.names:
-        found = find_images(folder / name)
-        files[name] = found.paths
-        passed_over.add(found)
-    empty = [name for name, paths in files.items() if not paths]
+    by_class = {name: find_images(folder / name) for name in classes.names}
+    empty = [name for name, found in by_class.items() if not found.paths]
     if empty:
         raise UserError(
             f"expected an image in each class folder of {folder}, there is none in {listed(empty)}: add images or "
             "remove the class from every split"
         )
-    return files, passed_over
+    total = ImageFiles()
+    for name, found in by_class.items():
+        require_apart(total, found, f"the other classes of {folder}", name)
+        total.add(found)
+    return {name: found.paths for name, found in by_class.items()}, total
+
+
+def split_exists(folder: Path) -> bool:
+    """Whether there is such a folder.
+
+    Raises:
+        UserError: It is a link to nothing, which must not pass for a split that is left out.
+    """
+    if folder.is_symlink() and not folder.exists():
+        raise UserError(f"expected a folder {folder}, it is a link to nothing: mend or remove it")
+    return folder.is_dir()
+
+
+def require_apart(one: ImageFiles, other: ImageFiles, name_of_one: str, name_of_other: str) -> None:
+    """Checks that no link puts a file into both.
+
+    Raises:
+        UserError: A file is in both.
+    """
+    if number := len(one.real & other.linked | one.linked & other.real):
+        raise UserError(
+            f"expected each file in one place, links put {number} of {name_of_other} into {name_of_one} too: remove "
+            "the links"
+        )
 
 
 def hold_out(files: Files, fraction: float, seed: int, root: Path) -> tuple[Files, Files]:

@@ -48,7 +48,9 @@ def rows_from_template(template: Path, paths: Sequence[str]) -> list[tuple[str, 
     stems = Counter(Path(path).stem for path in paths)
     by_name = {Path(path).stem: path for path in paths if stems[Path(path).stem] == 1}
     by_name |= {Path(path).name: path for path in paths}
-    rows = [(name, by_name.get(name) or by_name.get(from_cell(name), "")) for name in names]
+    cells = [from_cell(name) for name in names]
+    read = cells if all(cell in by_name for cell in cells) else names  # one way for the whole column
+    rows = [(name, by_name.get(as_read, "")) for name, as_read in zip(names, read, strict=True)]
     _require_unique([Path(path).name for _, path in rows if path], f"{template}, with or without suffix")
     absent = [name for name, path in rows if not path]
     named = {path for _, path in rows}

@@ -27,11 +27,13 @@ class TrainedModel:
         model: Hyper-parameters of ``ImageClassifier``, ``class_names`` among them.
         data: The ``DATA_SETTINGS``.
         network: State dict of the network.
+        epochs: How many a checkpoint's run has finished.
     """
 
     model: dict[str, Any]
     data: dict[str, Any]
     network: dict[str, Tensor]
+    epochs: int = 0
 
 
 def export_metadata(model: ImageClassifier, data: LightningDataModule, metrics: dict[str, float]) -> dict[str, str]:
@@ -78,7 +80,8 @@ def _read_checkpoint(path: Path) -> tuple[TrainedModel, str]:
         for name, tensor in content["state_dict"].items()
         if name.startswith(NETWORK_PREFIX)
     }
-    return TrainedModel(dict(content["hyper_parameters"]), data, network), content["class_digest"]
+    epochs = int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+    return TrainedModel(dict(content["hyper_parameters"]), data, network, epochs), content["class_digest"]
 
 
 def _read_export(path: Path) -> tuple[TrainedModel, str]:

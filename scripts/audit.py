@@ -1,22 +1,20 @@
 """``cbam100 audit``: what a data set holds and what would stop a run, before the run."""
 
 import argparse
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from callbacks.atomic_file import require_writable
 from callbacks.run_manifest import write_json
 from datamodules.class_index import natural_key
 from datamodules.data_audit import ImageFacts, audit_data
-from datamodules.errors import UserError
-from datamodules.image_files import ImageFiles
-from datamodules.image_folder import MAX_WORKERS
+from datamodules.errors import UserError, listed
+from datamodules.image_loader import default_num_workers
 from datamodules.image_reader import MAX_PIXELS
 
 NOTABLE_IMBALANCE = 10.0
@@ -44,15 +42,19 @@ def audit(words: list[str]) -> int:
     parser.add_argument("--data.root", dest="root", type=Path, required=True, help="folder with train, val and test")
     parser.add_argument("--data.max_pixels", dest="max_pixels", type=int, default=MAX_PIXELS, help="as for fit")
     parser.add_argument(
-        "--data.num_workers", dest="num_workers", type=int, default=min(MAX_WORKERS, os.cpu_count() or 1),
+        "--data.num_workers", dest="num_workers", type=int, default=default_num_workers(1),
         help="decoding processes; by default the CPUs, at most 8",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, help="also write the report to this file, with every path")
     options = parser.parse_args(words)
+    if options.num_workers < 0:
+        raise UserError(f"expected --data.num_workers of 0 or more, got {options.num_workers}: 0 reads in one process")
+    if options.json:
+        require_writable(options.json.parent, "--json")
     if not options.root.is_dir():
         raise UserError(f"expected --data.root to be a folder, there is none at {options.root}: check the path")
     report = audit_data(
-        options.root, max_pixels=options.max_pixels, num_workers=max(0, options.num_workers), progress=_progress
+        options.root, max_pixels=options.max_pixels, num_workers=options.num_workers, progress=_progress
     )
     report["warnings"] = _warnings(report)
     if options.json:
@@ -80,19 +82,27 @@ def _warnings(report: dict[str, Any]) -> list[str]:
     for name, split in report["splits"].items():
         if split["imbalance"] and split["imbalance"] > NOTABLE_IMBALANCE:
             warnings.append(f"{name}: its largest class has {split['imbalance']:.1f} times the images of its smallest")
-        if remarks := ImageFiles([], **split["passed_over"]).passed_over():
-            warnings.append(f"{name}: passed over {remarks}")
+        if split["passed_over"]:
+            warnings.append(f"{name}: passed over {split['passed_over']}")
+    if report["unread_folders"]:
+        warnings.append(
+            f"no command reads the folders {listed(report['unread_folders'])}: train, val and test are read"
+        )
+    if report["test_folders"]:
+        warnings.append(
+            f"the folders of test are no classes ({listed(report['test_folders'])}): predict reads them, test would not"
+        )
     return warnings
 
 
 def _print(report: dict[str, Any]) -> None:
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     splits = report["splits"]
     names = sorted({name for split in splits.values() for name in split["classes"]}, key=natural_key)
     counts = Table("class", *splits, title="images by class")
     for name in names:
-        counts.add_row(escape(name), *(str(split["classes"].get(name, "-")) for split in splits.values()))
-    summary = Table("", *splits, title=escape(report["root"]))
+        counts.add_row(_shown(name), *(str(split["classes"].get(name, "-")) for split in splits.values()))
+    summary = Table("", *splits, title=_shown(report["root"]))
     summary.add_row("images", *(f"{split['images']:,}" for split in splits.values()))
     summary.add_row("classes", *(str(len(split["classes"]) or "-") for split in splits.values()))
     summary.add_row("largest / smallest class", *(_ratio(split["imbalance"]) for split in splits.values()))
@@ -116,9 +126,14 @@ def _print(report: dict[str, Any]) -> None:
 
 def _print_list(console: Console, what: str, items: list[str]) -> None:
     for item in items[:SHOWN]:
-        console.print(f"{what}: {escape(item)}")
+        console.print(f"{what}: {_shown(item)}")
     if len(items) > SHOWN:
         console.print(f"{what}: {len(items) - SHOWN:,} more, all of them with --json FILE")
+
+
+def _shown(name: str) -> str:
+    """Escapes what would move the cursor or end a table's row."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def _ratio(value: float | None) -> str:

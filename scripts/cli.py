@@ -2,25 +2,36 @@
 
 import re
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from jsonargparse import Namespace
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from callbacks import BadImages, BestWeights, EpochLog, ParentWatch, PredictionWriter, SizeBudget
-from callbacks.atomic_file import require_writable
+from callbacks import (
+    BadImages,
+    BestWeights,
+    CheckpointFile,
+    EpochLog,
+    ExactResume,
+    FiniteLoss,
+    Interruption,
+    ParentWatch,
+    PredictionWriter,
+    RunManifest,
+    SizeBudget,
+)
+from callbacks.best_weights import LAST
 from datamodules import ImageFolderDataModule
 from datamodules.errors import UserError, listed
 from lightning_modules import ImageClassifier
 from lightning_modules.checkpoint import TrainedModel, read_trained_model
 from lightning_modules.weights_file import SAFETENSORS_SUFFIX
+from scripts.run_folder import RUNS, find_last, goes_on_in, open_logger
 
 DEFAULT_CONFIG = Path(__file__).parents[1] / "configs" / "default.yaml"
-RUNS = "runs"
 EPILOG = "Beforehand: cbam100 audit --data.root DIR looks at every file of a data set."
 
 
@@ -75,16 +86,10 @@ class ClassifierCLI(LightningCLI):
         seed = self.config[subcommand].seed_everything
         if not 0 <= seed < 2**32:
             raise UserError(f"expected --seed_everything from 0 to 2^32 - 1, got {seed}: choose another")
-        ckpt_path = self.config[subcommand].ckpt_path
         if subcommand == "fit":
-            if ckpt_path:
-                self.trained = read_trained_model(Path(ckpt_path))
-                if Path(ckpt_path).suffix == SAFETENSORS_SUFFIX:
-                    raise UserError(
-                        f"expected a checkpoint to resume, got the weights {ckpt_path}: pass last.ckpt, or start anew "
-                        "from them with --model.weights"
-                    )
+            self._prepare_fit(self.config.fit)
             return
+        ckpt_path = self.config[subcommand].ckpt_path
         if not ckpt_path:
             raise UserError(f"expected --ckpt_path FILE with the model to {subcommand}, got none: pass best.ckpt")
         self.trained = read_trained_model(Path(ckpt_path))
@@ -102,14 +107,25 @@ class ClassifierCLI(LightningCLI):
             raise UserError(f"expected settings of this version in {ckpt_path}, {error}: update cbam100") from error
         super().parse_arguments(parser, args)
 
-    def _parse_ckpt_path(self) -> None:
-        """Does nothing: Lightning 2.6 lets a checkpoint's hyper-parameters override typed flags here, in silence."""
-
-    def before_instantiate_classes(self) -> None:
-        """Names the run."""
-        config = self.config[self.subcommand]
+    def _prepare_fit(self, config: Namespace) -> None:
+        """Names the run, and reads the checkpoint that it resumes."""
         if not config.run_name:
             config.run_name = Path(str(config.config[-1])).stem if config.config else DEFAULT_CONFIG.stem
+        if config.ckpt_path == "last":
+            found = find_last(config.run_name)
+            config.ckpt_path = str(found) if found else None
+            if not found:  # not an error, so that a job that is requeued has one command from its first start
+                print(f"no {LAST} in {RUNS / config.run_name} yet: starting anew")
+        if config.ckpt_path:
+            self.trained = read_trained_model(Path(config.ckpt_path))
+            if Path(config.ckpt_path).suffix == SAFETENSORS_SUFFIX:
+                raise UserError(
+                    f"expected a checkpoint to resume, got the weights {config.ckpt_path}: pass last.ckpt, or start "
+                    "anew from them with --model.weights"
+                )
+
+    def _parse_ckpt_path(self) -> None:
+        """Does nothing: Lightning 2.6 lets a checkpoint's hyper-parameters override typed flags here, in silence."""
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Adds the logger and the callbacks of a fit, each unless the user brings one."""
@@ -117,8 +133,10 @@ class ClassifierCLI(LightningCLI):
         if config.trainer.enable_progress_bar is None:
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
         if self.subcommand == "fit" and config.trainer.logger in (None, True):
-            _make_run_folders(Path(RUNS) / config.run_name)
-            kwargs["logger"] = TensorBoardLogger(RUNS, config.run_name, default_hp_metric=False)
+            epochs = self.trained.epochs if self.trained else 0
+            kwargs["logger"] = logger = open_logger(config.run_name, config.ckpt_path, epochs)
+            if goes_on_in(logger):
+                self.save_config_callback = None  # the one of the run's first start stays
         elif self.subcommand != "fit":
             kwargs["logger"] = False
             self.save_config_callback = None  # it would write into the working directory
@@ -133,10 +151,21 @@ class ClassifierCLI(LightningCLI):
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         given = config["callbacks"] or []
         types = {type(callback) for callback in (given if isinstance(given, list) else [given])}
-        own = [*callbacks, BadImages(), EpochLog(), ParentWatch()]
+        own = [
+            *callbacks,
+            BadImages(),
+            FiniteLoss(),
+            ExactResume(),
+            EpochLog(),
+            Interruption(),
+            ParentWatch(),
+            RunManifest(),
+        ]
         own = [callback for callback in own if type(callback) not in types]
         if config["enable_checkpointing"] is False:
-            own = [callback for callback in own if not isinstance(callback, BestWeights)]
+            own = [callback for callback in own if not isinstance(callback, BestWeights | RunManifest)]
+        plugins = config["plugins"] or []
+        config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), CheckpointFile()]
         return super()._instantiate_trainer(config, own)
 
     def after_instantiate_classes(self) -> None:
@@ -164,9 +193,3 @@ class ClassifierCLI(LightningCLI):
                 f"expected a checkpoint with all of its network's tensors, {error}: it was altered"
             ) from error
         self.config_init[self.subcommand]["ckpt_path"] = None
-
-
-def _make_run_folders(folder: Path) -> None:
-    with suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-    require_writable(folder, "working directory or --run_name")

@@ -13,6 +13,7 @@ REMARKS = {
 }
 WARNINGS = {
     r"You called `self\.log\(.*have no logger": "Lightning prints no metrics that are not meant for one",
+    r"You're resuming from a checkpoint that ended before the epoch ended": "the sampler goes on inside the epoch",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated": "Lightning 2.6 calls torch by its older name",
 }
 

@@ -37,6 +37,16 @@ def main(args: ArgsType = None) -> None:
         raise SystemExit(INTERRUPTED) from error
     except SIGTERMException as error:
         raise SystemExit(TERMINATED) from error
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader "):
+            raise
+        sentence = str(error).splitlines()[0].strip(" .")
+        print(
+            f"cbam100: error: expected loader processes that live and deliver, {sentence}: lower --data.num_workers "
+            "where memory is short, or raise --data.worker_timeout",
+            file=sys.stderr,
+        )
+        raise SystemExit(USER_ERROR) from error
     except SystemExit as error:
         if isinstance(error.__context__, KeyboardInterrupt):  # Lightning makes 1 of it
             raise SystemExit(INTERRUPTED) from error

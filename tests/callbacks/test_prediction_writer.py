@@ -17,7 +17,7 @@ def stage(monkeypatch):
     data = SimpleNamespace(
         prediction_names=["d", "c", "b", "a"], paths=lambda split: ["d.jpg", "c.jpg", "b.jpg", "a.jpg"]
     )
-    trainer = SimpleNamespace(datamodule=data, is_global_zero=True)
+    trainer = SimpleNamespace(datamodule=data, is_global_zero=True, world_size=1)
     trainer.strategy = SimpleNamespace(reduce=lambda table, reduce_op: table)
     monkeypatch.setattr("callbacks.prediction_writer._data", lambda trainer: trainer.datamodule)
     return trainer, ImageClassifier(["x", "y"], backbone="resnet18")

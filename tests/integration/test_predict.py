@@ -73,7 +73,11 @@ def test_one_file_is_predicted(trained, data_root, run_folder):
     main(["predict", f"--ckpt_path={trained / 'model.safetensors'}", f"--data.root={data_root}", "--data.num_workers=0",
           f"--data.predict_dir={image}"])  # fmt: skip
     assert [row["image_name"] for row in rows("prediction.csv")] == [image.stem]
-    assert sorted(path.name for path in Path().iterdir()) == ["prediction.csv", "prediction.zip", "prediction_manifest.json"]
+    assert sorted(path.name for path in Path().iterdir()) == [
+        "prediction.csv",
+        "prediction.zip",
+        "prediction_manifest.json",
+    ]
 
 
 def test_limiting_the_batches_writes_nothing(trained, data_root, run_folder, capsys):

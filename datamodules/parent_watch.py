@@ -1,0 +1,22 @@
+"""Ends a process whose parent is gone."""
+
+import os
+import signal
+import threading
+import time
+
+SECONDS_BETWEEN_LOOKS = 2.0
+
+
+def end_with_parent() -> None:
+    """Starts a thread that kills this process once its parent has died.
+
+    A thread, because a process that waits for others runs no code; SIGKILL, because it handles no signal either.
+    """
+    threading.Thread(target=_watch, args=(os.getppid(),), name="parent-watch", daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    os.kill(os.getpid(), signal.SIGKILL)

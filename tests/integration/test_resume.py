@@ -1,0 +1,115 @@
+"""A run that was interrupted and resumed ends with the same bits as one that was not."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from callbacks import CheckpointFile
+from scripts.main import main
+from tests.conftest import SMALL
+
+TIMES = {"seconds", "folder"}  # the only state that two runs need not share
+# 48 images in batches of 8: 6 steps an epoch. Two epochs are one cycle of the schedule.
+FIT = [*SMALL, "--data.batch_size=8", "--trainer.max_epochs=2", "--model.restart_epochs=2", "--best.every_n_steps=1"]
+
+
+def fit(root, *options):
+    main(["fit", *FIT, f"--data.root={root}", *options])
+
+
+def load(path):
+    return torch.load(path, weights_only=True)
+
+
+def differences(a, b, place=""):
+    """Where two nested states differ by a bit."""
+    if isinstance(a, dict):
+        if a.keys() != b.keys():
+            return [f"{place}: {a.keys() ^ b.keys()}"]
+        return [x for key in a if key not in TIMES for x in differences(a[key], b[key], f"{place}/{key}")]
+    if isinstance(a, list | tuple):
+        return [x for i, pair in enumerate(zip(a, b, strict=True)) for x in differences(*pair, f"{place}/{i}")]
+    return [] if (torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b) else [place]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data_root, tmp_path_factory):
+    """The folder of a run, and in it ``saved/<n>.ckpt``, each state of ``last.ckpt`` in turn."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    (folder / "saved").mkdir()
+    save = CheckpointFile.save_checkpoint
+
+    def save_and_keep(self, checkpoint, path, storage_options=None):
+        save(self, checkpoint, path)
+        if Path(path).name == "last.ckpt":
+            shutil.copy(path, folder / "saved" / f"{len(list((folder / 'saved').iterdir()))}.ckpt")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(CheckpointFile, "save_checkpoint", save_and_keep)
+        torch.set_num_threads(1)
+        fit(data_root)
+    return folder
+
+
+def numbers(run_folder):
+    """What TensorBoard shows against epochs, without times."""
+    events = EventAccumulator(str(run_folder)).Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if "second" not in tag and "hp" not in tag]
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
+
+
+@pytest.mark.parametrize("saved", range(11))  # after steps 1 to 11 of 12
+def test_every_saved_state_leads_to_the_same_end(saved, uninterrupted, data_root, run_folder):
+    """Inside an epoch and at its end."""
+    fit(data_root, f"--ckpt_path={uninterrupted / 'saved' / f'{saved}.ckpt'}")
+    expected = uninterrupted / "runs/default/version_0"
+    ended = Path("runs/default/version_0")
+    assert differences(load(expected / "checkpoints/last.ckpt"), load(ended / "checkpoints/last.ckpt")) == []
+    best = json.loads((expected / "manifest.json").read_text())["best"]
+    assert json.loads((ended / "manifest.json").read_text())["best"] == best
+    done = numbers(ended)
+    for tag, values in numbers(expected).items():
+        assert done[tag][-1] == values[-1], tag
+    assert [step for step, _ in done["lr"]] == list(range((saved + 1) // 6, 2))  # no epoch twice, none left out
+
+
+@pytest.mark.parametrize("saved", [2, 5, 8])
+def test_with_two_workers_too(saved, uninterrupted, data_root, run_folder):
+    fit(data_root, f"--ckpt_path={uninterrupted / 'saved' / f'{saved}.ckpt'}", "--data.num_workers=2")
+    ended = load("runs/default/version_0/checkpoints/last.ckpt")
+    expected = load(uninterrupted / "runs/default/version_0/checkpoints/last.ckpt")
+    for part in ("datamodule_hyper_parameters", "hyper_parameters"):  # which hold the number of workers
+        del ended[part], expected[part]
+    assert differences(expected, ended) == []
+
+
+def test_last_goes_on_in_its_run_folder(uninterrupted, data_root, run_folder, capsys):
+    fit(data_root, "--ckpt_path=last", "--trainer.max_steps=6")
+    assert "no last.ckpt in runs/default yet: starting anew" in capsys.readouterr().out
+    fit(data_root, "--ckpt_path=last")
+    assert [path.name for path in Path("runs/default").iterdir()] == ["version_0"]
+    expected, ended = uninterrupted / "runs/default/version_0", Path("runs/default/version_0")
+    assert numbers(ended) == numbers(expected)
+    assert (ended / "model.safetensors").read_bytes() == (expected / "model.safetensors").read_bytes()
+    events = json.loads((ended / "manifest.json").read_text())["events"]
+    assert [(event["event"], event["epoch"], event["step"]) for event in events] == [
+        ("started", 0, 0), ("finished", 1, 6), ("resumed", 1, 6), ("finished", 2, 12),
+    ]  # fmt: skip
+    assert events[2]["checkpoint"] == "runs/default/version_0/checkpoints/last.ckpt"
+    # An epoch that was logged but not saved is logged again, and shown once.
+    shutil.copy(uninterrupted / "saved" / "5.ckpt", ended / "checkpoints" / "last.ckpt")
+    fit(data_root, "--ckpt_path=last")
+    assert [step for step, _ in numbers(ended)["lr"]] == [0, 1]
+
+
+def test_other_data_is_refused(uninterrupted, data_root, run_folder, tmp_path, capsys):
+    root = Path(shutil.copytree(data_root, tmp_path / "other"))
+    next((root / "train" / "3").iterdir()).unlink()
+    with pytest.raises(SystemExit, match="2"):
+        fit(root, f"--ckpt_path={uninterrupted / 'saved' / '2.ckpt'}")
+    assert "cbam100: error: expected the checkpoint's training images" in capsys.readouterr().err

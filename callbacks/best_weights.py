@@ -59,10 +59,14 @@ class BestWeights(Checkpoint):
                 f"--trainer.val_check_interval {trainer.val_check_interval}: leave it out"
             )
         self._run_folder = Path(trainer.log_dir or ".")  # asked once, by all: that is a collective operation
+        if not trainer.is_global_zero:
+            return
         for folder in (self._run_folder, self._run_folder / CHECKPOINTS):
-            if trainer.is_global_zero and folder.exists():
+            if folder.exists():
                 require_writable(folder, "run folder")
-                remove_leftovers(folder)
+        for folder in (self._run_folder, *self._run_folder.parent.glob("version_*")):  # of runs that were killed
+            remove_leftovers(folder)
+            remove_leftovers(folder / CHECKPOINTS)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock."""

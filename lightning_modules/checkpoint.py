@@ -62,7 +62,9 @@ def read_trained_model(path: Path) -> TrainedModel:
     try:
         trained, digest = _read_export(path) if path.suffix == SAFETENSORS_SUFFIX else _read_checkpoint(path)
         classes = ClassIndex(trained.model["class_names"])
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # whatever a stranger's file may lead to: KeyError, TypeError, RecursionError …
         raise UserError(
             f"expected {path} to be a checkpoint or an exported model of cbam100, it is not ({type(error).__name__}: "
             f"{error}): pass best.ckpt, last.ckpt or model.safetensors of a run folder"

@@ -1,14 +1,17 @@
 """A run that was interrupted and resumed ends with the same bits as one that was not."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from callbacks import CheckpointFile
+from lightning_modules import focal_loss
 from scripts.main import main
 from tests.conftest import SMALL
 
@@ -95,7 +98,7 @@ def test_last_goes_on_in_its_run_folder(uninterrupted, data_root, run_folder, ca
     assert [path.name for path in Path("runs/default").iterdir()] == ["version_0"]
     expected, ended = uninterrupted / "runs/default/version_0", Path("runs/default/version_0")
     assert numbers(ended) == numbers(expected)
-    assert (ended / "model.safetensors").read_bytes() == (expected / "model.safetensors").read_bytes()
+    assert differences(*(load_file(folder / "model.safetensors") for folder in (ended, expected))) == []
     events = json.loads((ended / "manifest.json").read_text())["events"]
     assert [(event["event"], event["epoch"], event["step"]) for event in events] == [
         ("started", 0, 0), ("finished", 1, 6), ("resumed", 1, 6), ("finished", 2, 12),
@@ -105,6 +108,27 @@ def test_last_goes_on_in_its_run_folder(uninterrupted, data_root, run_folder, ca
     shutil.copy(uninterrupted / "saved" / "5.ckpt", ended / "checkpoints" / "last.ckpt")
     fit(data_root, "--ckpt_path=last")
     assert [step for step, _ in numbers(ended)["lr"]] == [0, 1]
+
+
+def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(
+    uninterrupted, data_root, run_folder, monkeypatch, capsys
+):
+    losses = []
+
+    def spoilt(logits, targets, **options):
+        losses.append(focal_loss(logits, targets, **options))
+        return losses[-1] * torch.nan if len(losses) == 5 else losses[-1]
+
+    monkeypatch.setattr("lightning_modules.classifier.focal_loss", spoilt)
+    with pytest.raises(SystemExit, match="2"):
+        fit(data_root, "--trainer.num_sanity_val_steps=0")
+    error = capsys.readouterr().err
+    assert "cbam100: error: expected a finite loss, got nan in epoch 1 at batch 5, of " in error
+    assert len(set(re.findall(rf"{data_root}/train/\d+/\w+\.jpg", error))) == 8
+    folder = Path("runs/default/version_0")
+    kept = load(folder / "checkpoints/last.ckpt")
+    assert differences(load(uninterrupted / "saved" / "3.ckpt"), kept) == []  # after batch 4
+    assert json.loads((folder / "manifest.json").read_text())["events"][-1]["event"] == "failed"
 
 
 def test_other_data_is_refused(uninterrupted, data_root, run_folder, tmp_path, capsys):

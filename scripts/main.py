@@ -1,5 +1,6 @@
 """The ``cbam100`` command: which part of the program a word starts, and how it ends."""
 
+import multiprocessing
 import sys
 
 from pytorch_lightning.cli import ArgsType
@@ -40,6 +41,8 @@ def main(args: ArgsType = None) -> None:
     except RuntimeError as error:
         if not str(error).startswith("DataLoader "):
             raise
+        for process in multiprocessing.active_children():
+            process.kill()  # one that hangs would hold up this one's end
         sentence = str(error).splitlines()[0].strip(" .")
         print(
             f"cbam100: error: expected loader processes that live and deliver, {sentence}: lower --data.num_workers "

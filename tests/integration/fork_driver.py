@@ -1,10 +1,12 @@
 """Runs commands in forks of a process that has imported the libraries once, and sends them signals.
 
 Run as a script with a plan: a list of runs, each with ``args``, and where a signal is to be sent ``signal`` and
-``after`` seconds or ``once`` a file exists. A ``to`` of "worker" sends it to a loader process. Prints their outcomes.
+``after`` seconds or ``once`` a file exists. A ``to`` of "worker" sends it to a loader process; a ``hang`` names a file
+that is to hang its reader instead. Prints their outcomes.
 In ``args``, ``{finished}`` is the number of runs before that ended with 0.
 """
 
+import faulthandler
 import json
 import os
 import signal
@@ -35,6 +37,7 @@ def run(plan: dict) -> dict:
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
         os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
         torch.set_num_threads(1)
+        faulthandler.dump_traceback_later(50, file=sys.__stderr__)  # where it hangs, if it does
         code = 0
         try:
             main(plan["args"])
@@ -43,11 +46,14 @@ def run(plan: dict) -> dict:
         sys.stdout.flush()
         os._exit(code)
     end = time.monotonic() + 60
-    if "signal" in plan:
+    if "signal" in plan or "hang" in plan:
         moment = time.monotonic() + plan.get("after", 0)
         while not ended(pid) and (time.monotonic() < moment or not Path(plan.get("once", "/")).exists()):
             time.sleep(0.01)
-        if not ended(pid):
+        if "hang" in plan:  # opening the file will wait for a writer, for ever
+            os.mkfifo("pipe")
+            os.replace("pipe", plan["hang"])
+        elif not ended(pid):
             os.kill(children(pid)[-1] if plan.get("to") == "worker" else pid, plan["signal"])
     while not ended(pid):
         if time.monotonic() > end:

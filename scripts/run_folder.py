@@ -34,11 +34,11 @@ def open_logger(run_name: str, ckpt_path: str | None, epochs: int) -> TensorBoar
     place = Path(ckpt_path or "").absolute()
     version = re.fullmatch(r"version_([0-9]+)", place.parent.parent.name)
     if version and place.name == LAST and place.parent.name == CHECKPOINTS:
-        folder = place.parents[2]
-        require_writable(folder, "--ckpt_path")
+        run_folder = place.parents[1]
+        require_writable(run_folder, "--ckpt_path")
         return TensorBoardLogger(
-            os.path.relpath(folder.parent),
-            folder.name,
+            os.path.relpath(run_folder.parents[1]),
+            run_folder.parent.name,
             version=int(version[1]),
             default_hp_metric=False,
             purge_step=epochs,

@@ -88,7 +88,7 @@ def open_image(path: str, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error and more
         machine = isinstance(error, MemoryError) or getattr(error, "errno", None) in OUT_OF_RESOURCES
         reason = str(error).replace(f" {path!r}", "").strip(": ")  # the sentence names the path already
-        raise ImageReadError(path, f"{type(error).__name__} {reason}".strip(), machine) from error
+        raise ImageReadError(path, f"{type(error).__name__}: {reason}".strip(": "), machine) from error
     finally:
         Image.MAX_IMAGE_PIXELS = limit
 

@@ -145,6 +145,11 @@ def empty_class(root):
         path.unlink()
 
 
+def val_is_a_dangling_link(root):
+    shutil.rmtree(root / "val")
+    (root / "val").symlink_to("nowhere")
+
+
 def only_text(root):
     empty_class(root)
     (root / "train" / "5" / "notes.txt").touch()
@@ -157,6 +162,20 @@ def only_text(root):
         (lambda root: shutil.rmtree(root / "train"), "expected a folder .*train with one subfolder for each class"),
         (empty_class, "expected an image in each class folder of .*train, there is none in 5"),
         (only_text, "expected an image in each class folder of .*train, there is none in 5"),
+        (
+            lambda root: (root / "train" / "5" / "up").symlink_to(".."),
+            "links put .* of 5 into the other classes of .*train",
+        ),
+        (
+            lambda root: (root / "train" / "5" / "x.jpg").symlink_to(next((root / "val" / "5").iterdir())),
+            "links put 1 of val into train too",
+        ),
+        (lambda root: (root / "train" / "gone").symlink_to("nowhere"), "gone are links to nothing"),
+        (val_is_a_dangling_link, "expected a folder .*val, it is a link to nothing"),
+        (
+            lambda root: shutil.copy(next((root / "val" / "5").iterdir()), root / "val" / "stray.jpg"),
+            "found stray.jpg beside them: move them into their class",
+        ),
         (lambda root: (root / "val" / "5").rename(root / "val" / "five"), "lacks 5 and has the unknown five"),
     ],
 )

@@ -1,6 +1,8 @@
 """Every kind of file that a real folder holds: what is read from it, or how it is refused."""
 
+import os
 import pickle
+import resource
 import struct
 import subprocess
 import sys
@@ -121,7 +123,20 @@ def cut(path, *, suffix, share=0.5, **options):
     path.write_bytes(content[: int(len(content) * share)])
 
 
+def one_wrong_byte(path):
+    noise(path.with_suffix(".png"))
+    content = bytearray(path.with_suffix(".png").read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def deep_with_a_clear_colour(path):
+    Image.fromarray(GREY.astype(np.uint16) * 257).save(path, format="PNG", transparency=17 * 257)
+
+
 SPOILT = {
+    "PNG with a wrong checksum": one_wrong_byte,
+    "16-bit PNG with a transparent colour, which Pillow misreads": deep_with_a_clear_colour,
     "JPEG cut at 50 %": lambda path: cut(path, suffix=".jpeg"),
     "progressive JPEG cut at 50 %": lambda path: cut(path, suffix=".jpeg", progressive=True),
     "PNG cut at 50 %": lambda path: cut(path, suffix=".png"),
@@ -150,11 +165,25 @@ def test_an_unreadable_file_is_one_typed_error_with_its_path(kind, tmp_path):
 
 
 def test_the_pixel_limit_is_an_error_and_not_a_warning(tmp_path):
-    Image.new("RGB", (100, 80)).save(tmp_path / "x.png")
-    assert read(tmp_path / "x.png", max_pixels=8000).shape == (80, 100, 3)
-    with pytest.raises(ImageReadError, match=r"more pixels than --data.max_pixels, 7,998"):
-        read(tmp_path / "x.png", max_pixels=7998)
-    assert Image.MAX_IMAGE_PIXELS > 8000  # other users of Pillow keep their limit
+    Image.new("RGB", (101, 81)).save(tmp_path / "x.png")
+    assert read(tmp_path / "x.png", max_pixels=8181).shape == (81, 101, 3)
+    with pytest.raises(ImageReadError, match=r"more pixels than --data.max_pixels, 8,180"):
+        read(tmp_path / "x.png", max_pixels=8180)
+    assert Image.MAX_IMAGE_PIXELS > 8181  # other users of Pillow keep their limit
+
+
+def test_a_machine_without_file_handles_is_not_the_files_fault(tmp_path):
+    noise(tmp_path / "x.png")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    next_handle = os.dup(0)
+    os.close(next_handle)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (next_handle, hard))
+    try:
+        with pytest.raises(ImageReadError, match=r"expected memory and file handles to read .*Too many open") as caught:
+            read_image(str(tmp_path / "x.png"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caught.value.machine
 
 
 def png_bomb(side):

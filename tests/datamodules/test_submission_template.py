@@ -1,3 +1,5 @@
+import csv
+
 import pytest
 
 from datamodules.errors import UserError
@@ -38,6 +40,14 @@ def test_a_template_with_suffixes_tells_files_of_one_stem_apart(tmp_path):
     assert rows == [("1.png", "t/1.png"), ("1.jpg", "t/1.jpg")]
     with pytest.raises(UserError, match="names 1, for which there is no image"):
         rows_from_template(template(tmp_path, "image_name\n1\n1.jpg\n"), ["t/1.jpg", "t/1.png"])
+
+
+def test_the_rows_of_files_are_a_template_for_them(tmp_path):
+    paths = ["t/=1.jpg", "t/'=1.jpg", "t/caf\udce9.jpg", r"t/caf\xe9.jpg", "t/a,b.jpg"]
+    rows = rows_from_files(paths)
+    with open(tmp_path / "template.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["image_name"], *([name] for name, _ in rows)])
+    assert rows_from_template(tmp_path / "template.csv", paths) == rows
 
 
 @pytest.mark.parametrize(

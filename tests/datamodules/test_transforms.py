@@ -1,6 +1,8 @@
 import numpy as np
+import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 from datamodules.transforms import eval_transform, train_transform
 
@@ -26,6 +28,24 @@ def test_eval_equals_pillow_by_hand():
 def test_eval_size_is_exact_where_floats_are_not():
     assert 1.14 * 50 < 57  # in floats, which would resize to 56
     assert eval_transform(50).transforms[1].size == [57]
+
+
+@pytest.mark.parametrize("size", [(20, 400), (401, 21), (16, 1000), (40, 30)])
+def test_cutting_the_ends_off_a_strip_changes_nothing_that_is_seen(size):
+    width, height = size
+    waves = np.sin(np.arange(width) / 3)[None, :] + np.cos(np.arange(height) / 3)[:, None]
+    image = Image.fromarray((60 * (waves + 2)).astype(np.uint8)).convert("RGB")
+    transform = eval_transform(32)
+    uncut = v2.Compose(transform.transforms[1:])
+    torch.testing.assert_close(transform(image), uncut(image), atol=2 / 255 / 0.22, rtol=0)  # two grey levels
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1)])
+def test_extreme_shapes_become_what_the_network_takes(size):
+    for transform in (train_transform(32), eval_transform(32)):
+        image = transform(Image.new("RGB", size, (200, 30, 60)))
+        assert image.shape == (3, 32, 32)
+        assert image.isfinite().all()
 
 
 def test_train_is_the_reference_recipe():

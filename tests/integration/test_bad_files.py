@@ -97,6 +97,19 @@ def test_more_than_five_percent_is_an_error_for_skip_too(root, run_folder, tmp_p
     assert re.search("expected at most 5% unreadable images in train, found 1[1-3] of 200 so far", error)
 
 
+def test_a_class_without_a_readable_image_is_an_error_for_skip_too(data_root, run_folder, tmp_path, capsys):
+    root = Path(shutil.copytree(data_root, tmp_path / "root"))
+    for label in range(12):  # 4 of 84 are less than 5 %
+        for number in range(3 if label else 0):
+            image = sorted((root / "train" / str(label)).iterdir())[number]
+            shutil.copy(image, image.with_stem(f"copy_{number}"))
+    for path in (root / "train" / "0").iterdir():
+        path.write_bytes(b"")
+    options = ["fit", *FIT, f"--data.root={root}", "--data.on_bad_image=skip", "--trainer.max_epochs=3",
+               "--model.restart_epochs=3"]  # fmt: skip
+    assert "expected a readable image in each class of train, there is none in 0: " in fails(options, 2, capsys)
+
+
 def test_skipped_images_count_in_no_metric(model, root, run_folder, tmp_path, capsys):
     without = Path(shutil.copytree(root, tmp_path / "without"))
     for path in bad(without, "val"):
@@ -151,6 +164,14 @@ def test_a_fallback_that_is_no_class_is_refused(model, root, run_folder, capsys)
     error = fails(predict(model, root, "--prediction.fallback_label=cat"), 2, capsys)
     assert "expected --prediction.fallback_label to be one of the 5 classes, got cat: choose one of 0, 1" in error
     assert list(run_folder.iterdir()) == []
+
+
+def test_test_leaves_its_data_alone(model, five_classes, run_folder, tmp_path):
+    shutil.copytree(five_classes / "val", tmp_path / "labelled" / "test")
+    before = snapshot(tmp_path / "labelled")
+    main(["test", f"--ckpt_path={model}", f"--data.root={tmp_path / 'labelled'}", "--data.num_workers=0",
+          "--data.on_bad_image=skip"])  # fmt: skip
+    assert snapshot(tmp_path / "labelled") == before
 
 
 def test_two_processes_end_with_the_one_sentence(model, root, run_folder, capsys):

@@ -95,6 +95,17 @@ def test_differing_classes_stop_a_run_and_are_shown(copy, run_folder, capsys):
     assert "it lacks 5 and has the unknown five" in output
 
 
+def test_folders_that_nothing_reads_are_warned_of(copy, run_folder, capsys):
+    (copy / "Val").mkdir()
+    (copy / "test" / "other").mkdir()
+    code, report, _ = audit(copy, capsys)
+    assert code == 0
+    assert report["warnings"] == [
+        "no command reads the folders Val: train, val and test are read",
+        "the folders of test are no classes (other): predict reads them, test would not",
+    ]
+
+
 def test_a_class_whose_name_is_no_utf_8(copy, run_folder, capsys):
     for split in ("train", "val"):
         os.rename(copy / split / "5", os.fsencode(copy / split) + b"/caf\xe9")

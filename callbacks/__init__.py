@@ -7,7 +7,6 @@ from callbacks.epoch_log import EpochLog
 from callbacks.exact_resume import ExactResume
 from callbacks.finite_loss import FiniteLoss
 from callbacks.interruption import Interruption
-from callbacks.parent_watch import ParentWatch
 from callbacks.prediction_writer import PredictionWriter
 from callbacks.run_manifest import RunManifest
 from callbacks.size_budget import SizeBudget
@@ -20,7 +19,6 @@ __all__ = [
     "ExactResume",
     "FiniteLoss",
     "Interruption",
-    "ParentWatch",
     "PredictionWriter",
     "RunManifest",
     "SizeBudget",

@@ -1,5 +1,6 @@
 """Files that appear under their final name whole or not at all."""
 
+import errno
 import fcntl
 import os
 import tempfile
@@ -83,5 +84,8 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot
+            raise
     finally:
         os.close(descriptor)

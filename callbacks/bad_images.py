@@ -10,7 +10,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from callbacks.processes import agree, agreement_is_due, fail, gather
 from datamodules.errors import listed
 from datamodules.image_folder import ImageFolderDataModule
-from datamodules.image_reader import ImageReadError
+from datamodules.image_reader import MAX_PIXELS, ImageReadError, read_image
 
 MAX_SHARE = 0.05
 SHOWN = 20
@@ -32,6 +32,7 @@ class BadImages(Callback):
     def __init__(self) -> None:
         self.unreadable: dict[str, Unreadable] = {}
         self._news = False  # since processes last agreed
+        self._max_pixels = MAX_PIXELS
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Takes over from the data module, which would raise on one process alone."""
@@ -47,6 +48,7 @@ class BadImages(Callback):
                 self._decide(trainer)
 
         data.on_unreadable = on_unreadable
+        self._max_pixels = data.max_pixels
 
     def _decide(self, trainer: Trainer) -> None:
         data: ImageFolderDataModule = trainer.datamodule  # type: ignore[attr-defined]
@@ -110,6 +112,25 @@ class BadImages(Callback):
         for split, unreadable in sorted(self.unreadable.items()):
             if trainer.is_global_zero:
                 print(f"{split}: skipped {len(unreadable)} unreadable images: {_described(unreadable)}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was met so far."""
+        return {"unreadable": self.unreadable}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up what still cannot be read."""
+        for split, unreadable in state_dict["unreadable"].items():
+            kept = {path: reason for path, reason in unreadable.items() if not _is_readable(path, self._max_pixels)}
+            if kept:
+                self.unreadable[split] = kept
+
+
+def _is_readable(path: str, max_pixels: int) -> bool:
+    try:
+        read_image(path, max_pixels)
+    except ImageReadError:
+        return False
+    return True
 
 
 def _classes_without_readable_image(data: ImageFolderDataModule, split: str, unreadable: Unreadable) -> list[str]:

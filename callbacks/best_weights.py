@@ -76,21 +76,24 @@ class BestWeights(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Saves inside the epoch where it is time."""
-        if not (self.every_n_steps or self.every_n_minutes) or not agreement_is_due(trainer, batch_idx):
-            return
-        minutes = (time.monotonic() - self._saved_at) / 60
-        is_time = bool(self.every_n_minutes) and agree(trainer, int(minutes >= self.every_n_minutes))
-        if is_time or (self.every_n_steps and trainer.global_step % self.every_n_steps == 0):
+        is_time = trainer.should_stop or trainer.global_step == trainer.max_steps  # as --trainer.max_time may want it
+        if self.every_n_steps:
+            is_time |= trainer.global_step % self.every_n_steps == 0
+        if self.every_n_minutes and agreement_is_due(trainer, batch_idx):
+            minutes = (time.monotonic() - self._saved_at) / 60
+            is_time |= bool(agree(trainer, int(minutes >= self.every_n_minutes)))
+        if is_time:
             self.save_inside_epoch(trainer)
 
     def save_inside_epoch(self, trainer: Trainer) -> bool:
         """Writes ``last.ckpt`` if a resumed run could go on from here; a collective operation.
 
         Returns:
-            False at the end of an epoch, which saves by itself, and between steps whose gradients add up.
+            False at the end of an epoch, which saves by itself, between steps whose gradients add up, and where
+            ``--trainer.overfit_batches`` brings a sampler that cannot go on inside an epoch.
         """
         loop = trainer.fit_loop
-        if loop.epoch_loop.batch_progress.is_last_batch or loop._should_accumulate():
+        if loop.epoch_loop.batch_progress.is_last_batch or loop._should_accumulate() or trainer.overfit_batches:  # type: ignore[attr-defined]
             return False
         self._save(trainer, LAST)
         return True
@@ -104,7 +107,8 @@ class BestWeights(Checkpoint):
             self._save(trainer, BEST)
             if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
                 self._export(trainer, pl_module)
-        self._save(trainer, LAST)  # after the export, so that a resumed run never lacks it
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:  # else the epoch was broken off, and is saved
+            self._save(trainer, LAST)  # after the export, so that a resumed run never lacks it
 
     def _save(self, trainer: Trainer, name: str) -> None:
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -124,7 +128,7 @@ class BestWeights(Checkpoint):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Says which epoch was best and where it is, once the progress bar is gone."""
-        if stage == "fit" and self.best and trainer.is_global_zero:
+        if stage == "fit" and self.best and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             print(f"best epoch {self.best['epoch'] + 1}: {MONITOR} {self.best[MONITOR]} in {self._folder}")
 
     def state_dict(self) -> dict[str, Any]:

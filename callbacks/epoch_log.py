@@ -25,6 +25,7 @@ class EpochLog(Callback):
         self._validation_start = 0.0
         self._validation_seconds = 0.0
         self._images = 0
+        self._validated = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Opens the hparams tab."""
@@ -38,7 +39,7 @@ class EpochLog(Callback):
         """Starts the clock, and notes the learning rate: Lightning steps the schedule before the epoch's end."""
         self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
         self._start = time.monotonic()
-        self._validation_seconds, self._images = 0.0, 0
+        self._validation_seconds, self._images, self._validated = 0.0, 0, False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         """Counts images."""
@@ -51,11 +52,16 @@ class EpochLog(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the training clock again."""
         self._validation_seconds += time.monotonic() - self._validation_start
+        self._validated = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the epoch's numbers."""
         seconds = time.monotonic() - self._start
-        numbers = {name: value.item() for name, value in sorted(trainer.callback_metrics.items())}
+        numbers = {
+            name: value.item()
+            for name, value in sorted(trainer.callback_metrics.items())
+            if self._validated or not name.startswith("val/")  # of an earlier epoch
+        }
         numbers |= {
             "lr": self._learning_rate,
             "epoch_seconds": seconds,

@@ -26,13 +26,12 @@ class ExactResume(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Collects every process's state."""
         cuda = pl_module.device.type == "cuda"
-        epoch: Any = trainer.fit_loop.epoch_progress.current
-        inside_epoch = epoch.ready > epoch.processed
+        _, batches = trainer.datamodule.resume_point()  # type: ignore[attr-defined]
         state = {
             "cpu_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(pl_module.device) if cuda else None,
             # At the end of an epoch they are full, and Lightning is about to empty them.
-            "metrics": {name: _metric_state(metric) for name, metric in _train_metrics(pl_module) if inside_epoch},
+            "metrics": {name: _metric_state(metric) for name, metric in _train_metrics(pl_module) if batches},
         }
         checkpoint[KEY] = {"recipe": recipe(trainer), "processes": gather(trainer, state)}
 
@@ -44,6 +43,8 @@ class ExactResume(Callback):
         """
         if trainer.state.fn != "fit":
             return
+        if missing := [name for name in (KEY, "optimizer_states", "lr_schedulers") if name not in checkpoint]:
+            fail(trainer, f"expected a checkpoint with {listed(missing)} to resume, it has none: pass a last.ckpt")
         expected, came = checkpoint[KEY]["recipe"], recipe(trainer)
         differing = [
             f"{name} {expected.get(name)}, got {came[name]}" for name in came if came[name] != expected.get(name)
@@ -74,12 +75,13 @@ def recipe(trainer: Trainer) -> dict[str, Any]:
     data = trainer.datamodule  # type: ignore[attr-defined]
     return {
         **{name: data.hparams[name] for name in ("seed", "batch_size", "image_size", "val_fraction", "on_bad_image")},
-        "training images": data.fingerprint["train"]["sha256"],
+        **{f"images of {split}": data.fingerprint[split]["sha256"] for split in ("train", "val")},
         "processes": trainer.world_size,
         "precision": str(trainer.precision),
         "accumulate_grad_batches": trainer.accumulate_grad_batches,
         "gradient_clip_val": trainer.gradient_clip_val,
-        "limit_train_batches": trainer.limit_train_batches,
+        "limit_train_batches": repr(trainer.limit_train_batches),  # 1 is a batch, 1.0 is all of them
+        "device": trainer.strategy.root_device.type,
     }
 
 
@@ -88,4 +90,6 @@ def _train_metrics(module: LightningModule) -> list[tuple[str, Metric]]:
 
 
 def _metric_state(metric: Metric) -> dict[str, Any]:
-    return {**metric.metric_state, "_update_count": metric.update_count}
+    # On the CPU: another process's GPU is not this one's.
+    tensors = {name: value.cpu() for name, value in metric.metric_state.items() if isinstance(value, torch.Tensor)}
+    return {**tensors, "_update_count": metric.update_count}

@@ -7,7 +7,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.processes import agree, agreement_is_due, fail, gather
-from datamodules.errors import UserError, listed
+from datamodules.errors import listed
 from datamodules.sampler import BLANK
 
 SHOWN = 16
@@ -48,8 +48,8 @@ class FiniteLoss(Callback):
         """
         self._look(trainer)
         spoilt = [name for name, tensor in checkpoint["state_dict"].items() if not tensor.isfinite().all()]
-        if spoilt:
-            raise UserError(f"expected finite weights to save, {listed(spoilt)} are not: {ADVICE}")
+        if agree(trainer, int(bool(spoilt))):
+            fail(trainer, f"expected finite weights to save, {listed(spoilt)} are not: {ADVICE}")
 
     def _look(self, trainer: Trainer) -> None:
         steps, self._steps = self._steps, []

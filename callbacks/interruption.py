@@ -24,7 +24,8 @@ class Interruption(Callback):
     """
 
     def __init__(self) -> None:
-        self._received = 0
+        self._received = 0  # by this process
+        self._agreed = 0  # received by one of all
 
     def _listen(self, trainer: Trainer) -> None:
         """Replaces the handlers that Lightning has just installed; it puts the original ones back at its end."""
@@ -59,11 +60,12 @@ class Interruption(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Ends, unless the epoch does, whose results are not yet saved."""
-        if agreement_is_due(trainer, batch_idx) and (number := agree(trainer, self._received)):
-            self._received = number
+        if not self._agreed and agreement_is_due(trainer, batch_idx):
+            self._agreed = agree(trainer, self._received)
+        if self._agreed:
             savers = [callback for callback in trainer.callbacks if isinstance(callback, BestWeights)]  # type: ignore[attr-defined]
             if all(saver.save_inside_epoch(trainer) for saver in savers):
-                raise end_beside(trainer, 128 + number)
+                raise end_beside(trainer, 128 + self._agreed)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Ends: what was received in the last epoch's validation, which is saved by now."""

@@ -39,9 +39,8 @@ class RunManifest(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Notes the start."""
-        self._path = (
-            Path(trainer.log_dir or ".") / NAME
-        )  # here, where all processes are: asking is a collective operation
+        # Asked here, where all processes are: it is a collective operation
+        self._path = Path(trainer.log_dir or ".") / NAME
         with suppress(OSError, ValueError, KeyError):  # a manifest that is not ours is written anew
             self._events = json.loads(self._path.read_text())["events"] if trainer.ckpt_path else []
         if trainer.ckpt_path:
@@ -64,10 +63,8 @@ class RunManifest(Checkpoint):
         """Notes why the run ended."""
         if not self._events:
             return
-        number = exception.code - 128 if isinstance(exception, SystemExit) and isinstance(exception.code, int) else 0
-        if isinstance(exception, KeyboardInterrupt):
-            number = signal.SIGINT
-        if number > 0:
+        number = _signal_behind(exception)
+        if number:
             self._note(trainer, pl_module, "interrupted", by=signal.Signals(number).name)
         else:
             self._note(trainer, pl_module, "failed", error=str(exception))
@@ -97,6 +94,14 @@ class RunManifest(Checkpoint):
             "events": self._events,
         }
         write_json(self._path, content)
+
+
+def _signal_behind(exception: BaseException) -> int:
+    """The number of the signal that ended the run, or 0."""
+    if isinstance(exception, KeyboardInterrupt):
+        return signal.SIGINT
+    code = exception.code if isinstance(exception, SystemExit) else 0
+    return code - 128 if isinstance(code, int) and code > 128 else 0
 
 
 def versions() -> dict[str, str]:

@@ -181,13 +181,25 @@ class ImageFolderDataModule(LightningDataModule):
         """The files of ``train``, ``val``, ``test`` or ``predict``, which must be set up, over all processes."""
         return self._datasets[split].paths
 
+    def resume_point(self) -> tuple[int, int]:
+        """The epoch a fit is in or begins with, and how many of its batches are done; 0 at an epoch's end.
+
+        Lightning tells the sampler of the epoch only after loading has begun, and of the batches never.
+        """
+        if not self.trainer:
+            return 0, 0
+        loop = self.trainer.fit_loop
+        epoch: Any = loop.epoch_progress.current
+        inside_epoch = epoch.ready > epoch.processed
+        return epoch.processed, loop.epoch_loop.batch_progress.current.ready if inside_epoch else 0
+
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled by ``TrainSampler``; an incomplete last batch is left out unless it is the only one."""
         dataset = self._datasets["train"]
         rank, world_size = self._rank_and_world_size()
         if len(dataset) < world_size:
             raise UserError(f"expected an image for each of {world_size} processes, found {len(dataset)}: add images")
-        epoch, batches = self._resume_point()
+        epoch, batches = self.resume_point()
         sampler = TrainSampler(
             len(dataset),
             seed=self.seed,
@@ -243,15 +255,6 @@ class ImageFolderDataModule(LightningDataModule):
             num_workers=workers,
             worker_timeout=self.worker_timeout,
         )
-
-    def _resume_point(self) -> tuple[int, int]:
-        """The epoch to begin with, and how many of its batches are done: Lightning sets it after loading begins."""
-        if not self.trainer:
-            return 0, 0
-        loop = self.trainer.fit_loop
-        epoch: Any = loop.epoch_progress.current
-        inside_epoch = epoch.ready > epoch.processed
-        return epoch.processed, loop.epoch_loop.batch_progress.current.ready if inside_epoch else 0
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

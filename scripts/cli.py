@@ -18,7 +18,6 @@ from callbacks import (
     ExactResume,
     FiniteLoss,
     Interruption,
-    ParentWatch,
     PredictionWriter,
     RunManifest,
     SizeBudget,
@@ -123,6 +122,19 @@ class ClassifierCLI(LightningCLI):
                     f"expected a checkpoint to resume, got the weights {config.ckpt_path}: pass last.ckpt, or start "
                     "anew from them with --model.weights"
                 )
+            self._compare_epochs(config, self.trained.epochs)
+
+    def _compare_epochs(self, config: Namespace, done: int) -> None:
+        wanted = config.trainer.max_epochs
+        if wanted is None or wanted < 0:
+            return
+        if wanted < done:
+            raise UserError(
+                f"expected --trainer.max_epochs of more than the {done} epochs that {config.ckpt_path} has done, got "
+                f"{wanted}: raise it, or start anew without --ckpt_path"
+            )
+        if wanted == done:
+            print(f"{config.ckpt_path} has done its {done} epochs: nothing is left to do but with a larger max_epochs")
 
     def _parse_ckpt_path(self) -> None:
         """Does nothing: Lightning 2.6 lets a checkpoint's hyper-parameters override typed flags here, in silence."""
@@ -158,7 +170,6 @@ class ClassifierCLI(LightningCLI):
             ExactResume(),
             EpochLog(),
             Interruption(),
-            ParentWatch(),
             RunManifest(),
         ]
         own = [callback for callback in own if type(callback) not in types]
@@ -174,7 +185,7 @@ class ClassifierCLI(LightningCLI):
             return
         assert isinstance(self.model, ImageClassifier)
         # A resumed fit keeps its whole recipe: the optimiser's state holds the old one, and would win in silence.
-        fixed = self.trained.model.keys() - {"weights", "tta"} if self.subcommand == "fit" else self.model.architecture
+        fixed = self.trained.model.keys() - {"tta"} if self.subcommand == "fit" else self.model.architecture
         for name in ("class_names", *sorted(fixed)):
             came, expected = self.model.hparams.get(name), self.trained.model.get(name)
             if came != expected:
@@ -184,12 +195,11 @@ class ClassifierCLI(LightningCLI):
                     "--config of that run"
                 )
         network, self.trained = self.trained.network, None  # a second copy of the weights would last as long as the run
-        if self.subcommand == "fit":
-            return
         try:
             self.model.network.load_state_dict(network)
         except RuntimeError as error:
             raise UserError(
                 f"expected a checkpoint with all of its network's tensors, {error}: it was altered"
             ) from error
-        self.config_init[self.subcommand]["ckpt_path"] = None
+        if self.subcommand != "fit":
+            self.config_init[self.subcommand]["ckpt_path"] = None

@@ -1,12 +1,17 @@
 """The ``cbam100`` command: which part of the program a word starts, and how it ends."""
 
 import multiprocessing
+import os
+import signal
 import sys
+from types import FrameType
+from typing import NoReturn
 
 from pytorch_lightning.cli import ArgsType
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from datamodules.errors import UserError
+from datamodules.parent_watch import end_with_parent
 from scripts.audit import audit
 from scripts.cli import ClassifierCLI
 from scripts.console import escape_what_the_console_cannot_show, hush_libraries
@@ -22,11 +27,14 @@ def main(args: ArgsType = None) -> None:
 
     Raises:
         SystemExit: With 2 after a user's error, which is printed to stderr in one sentence, with 130 after Ctrl-C, with
-            143 after SIGTERM in a fit; after an audit always, with 1 where something would stop a run and 0 elsewhere.
+            143 after SIGTERM; after an audit always, with 1 where something would stop a run and 0 elsewhere.
     """
     hush_libraries()
     escape_what_the_console_cannot_show()
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        end_with_parent()  # before the processes meet: who waits there runs no code, and Lightning looks after no child
     words = sys.argv[1:] if args is None else args
+    on_sigterm = signal.signal(signal.SIGTERM, _terminate)  # until Interruption takes over, once work begins
     try:
         if isinstance(words, list) and words[:1] == ["audit"]:
             raise SystemExit(audit(words[1:]))
@@ -39,7 +47,7 @@ def main(args: ArgsType = None) -> None:
     except SIGTERMException as error:
         raise SystemExit(TERMINATED) from error
     except RuntimeError as error:
-        if not str(error).startswith("DataLoader "):
+        if not str(error).startswith("DataLoader "):  # torch has no type of its own for it
             raise
         for process in multiprocessing.active_children():
             process.kill()  # one that hangs would hold up this one's end
@@ -54,6 +62,12 @@ def main(args: ArgsType = None) -> None:
         if isinstance(error.__context__, KeyboardInterrupt):  # Lightning makes 1 of it
             raise SystemExit(INTERRUPTED) from error
         raise
+    finally:
+        signal.signal(signal.SIGTERM, on_sigterm)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(TERMINATED)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ def test_last_is_written_in_epochs_that_are_not_the_best():
     saved, callback = [], BestWeights()
     model = ImageClassifier(["a", "b"], backbone="resnet18")
     trainer = SimpleNamespace(fast_dev_run=False, log_dir="run", is_global_zero=False)
+    trainer.fit_loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=SimpleNamespace(is_last_batch=True)))
     trainer.save_checkpoint = lambda path: saved.append((trainer.current_epoch, path.name))
     for trainer.current_epoch, accuracy in enumerate([0.2, 0.5, 0.5, 0.4]):
         trainer.callback_metrics = {"val/accuracy": torch.tensor(accuracy)}

@@ -91,6 +91,42 @@ def test_with_two_workers_too(saved, uninterrupted, data_root, run_folder):
     assert differences(expected, ended) == []
 
 
+def test_a_run_that_stops_inside_an_epoch_goes_on_there(uninterrupted, data_root, run_folder):
+    fit(data_root, "--trainer.max_steps=8", "--best.every_n_steps=0")  # as --trainer.max_time may
+    fit(data_root, "--ckpt_path=last")
+    expected, ended = uninterrupted / "runs/default/version_0", Path("runs/default/version_0")
+    assert differences(*(load(folder / "checkpoints/last.ckpt") for folder in (expected, ended))) == []
+    assert numbers(ended) == numbers(expected)
+
+
+def test_a_checkpoint_that_cannot_be_resumed_is_one_sentence(uninterrupted, data_root, run_folder, capsys):
+    whole = load(uninterrupted / "saved" / "2.ckpt")
+    states = whole["state_dict"]
+    spoilt = [
+        {name: value for name, value in whole.items() if name != "exact_resume"},
+        {name: value for name, value in whole.items() if name != "optimizer_states"},
+        {**whole, "state_dict": {name: value for name, value in states.items() if name != "network.fc.bias"}},
+        {**whole, "state_dict": {**states, "network.fc.bias": torch.zeros(7)}},
+    ]
+    for content in spoilt:
+        torch.save(content, "spoilt.ckpt")
+        with pytest.raises(SystemExit, match="2"):
+            fit(data_root, "--ckpt_path=spoilt.ckpt")
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cbam100: error: expected a")]
+    assert "a checkpoint with exact_resume to resume" in errors[0]
+    assert "a checkpoint with optimizer_states to resume" in errors[1]
+    assert all("a checkpoint with all of its network's tensors" in error for error in errors[2:])
+
+
+def test_fewer_epochs_than_done_are_refused_and_a_finished_run_says_so(uninterrupted, data_root, run_folder, capsys):
+    done = f"--ckpt_path={uninterrupted / 'saved' / '11.ckpt'}"
+    fit(data_root, done)
+    assert "has done its 2 epochs: nothing is left to do" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        fit(data_root, done, "--trainer.max_epochs=1")
+    assert "expected --trainer.max_epochs of more than the 2 epochs" in capsys.readouterr().err
+
+
 def test_last_goes_on_in_its_run_folder(uninterrupted, data_root, run_folder, capsys):
     fit(data_root, "--ckpt_path=last", "--trainer.max_steps=6")
     assert "no last.ckpt in runs/default yet: starting anew" in capsys.readouterr().out
@@ -136,4 +172,4 @@ def test_other_data_is_refused(uninterrupted, data_root, run_folder, tmp_path, c
     next((root / "train" / "3").iterdir()).unlink()
     with pytest.raises(SystemExit, match="2"):
         fit(root, f"--ckpt_path={uninterrupted / 'saved' / '2.ckpt'}")
-    assert "cbam100: error: expected the checkpoint's training images" in capsys.readouterr().err
+    assert "cbam100: error: expected the checkpoint's images of train" in capsys.readouterr().err

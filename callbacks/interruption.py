@@ -40,19 +40,15 @@ class Interruption(Callback):
         # Not print, which a signal may have interrupted
         os.write(2, f"cbam100: {signal.Signals(number).name}: ending after this step\n".encode())
 
-    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begins to listen."""
-        self._listen(trainer)
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begins to listen."""
+        """Begins to listen, unless that was done and a signal came."""
         if not self._received:
             self._listen(trainer)
 
-    on_test_start = on_predict_start = on_sanity_check_start
+    on_sanity_check_start = on_test_start = on_predict_start = on_train_start
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begins to listen."""
+        """Begins to listen, where it is not part of a fit."""
         if trainer.state.fn == "validate":
             self._listen(trainer)
 

@@ -8,12 +8,15 @@ import time
 SECONDS_BETWEEN_LOOKS = 2.0
 
 
-def end_with_parent() -> None:
+def end_with_parent(parent: int | None = None) -> None:
     """Starts a thread that kills this process once its parent has died.
 
     A thread, because a process that waits for others runs no code; SIGKILL, because it handles no signal either.
+
+    Args:
+        parent: Its process number, where it may have died before this call.
     """
-    threading.Thread(target=_watch, args=(os.getppid(),), name="parent-watch", daemon=True).start()
+    threading.Thread(target=_watch, args=(parent or os.getppid(),), name="parent-watch", daemon=True).start()
 
 
 def _watch(parent: int) -> None:

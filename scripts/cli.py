@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 from jsonargparse import Namespace
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
+from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from callbacks import (
@@ -114,7 +115,7 @@ class ClassifierCLI(LightningCLI):
             found = find_last(config.run_name)
             config.ckpt_path = str(found) if found else None
             if not found:  # not an error, so that a job that is requeued has one command from its first start
-                print(f"no {LAST} in {RUNS / config.run_name} yet: starting anew")
+                rank_zero_only(print)(f"no {LAST} in {RUNS / config.run_name} yet: starting anew")
         if config.ckpt_path:
             self.trained = read_trained_model(Path(config.ckpt_path))
             if Path(config.ckpt_path).suffix == SAFETENSORS_SUFFIX:
@@ -134,7 +135,9 @@ class ClassifierCLI(LightningCLI):
                 f"{wanted}: raise it, or start anew without --ckpt_path"
             )
         if wanted == done:
-            print(f"{config.ckpt_path} has done its {done} epochs: nothing is left to do but with a larger max_epochs")
+            rank_zero_only(print)(
+                f"{config.ckpt_path} has done its {done} epochs: nothing is left to do but with a larger max_epochs"
+            )
 
     def _parse_ckpt_path(self) -> None:
         """Does nothing: Lightning 2.6 lets a checkpoint's hyper-parameters override typed flags here, in silence."""

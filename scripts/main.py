@@ -16,6 +16,7 @@ from scripts.audit import audit
 from scripts.cli import ClassifierCLI
 from scripts.console import escape_what_the_console_cannot_show, hush_libraries
 
+LAUNCHER = "CBAM100_LAUNCHER"
 USER_ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
 
 
@@ -31,8 +32,7 @@ def main(args: ArgsType = None) -> None:
     """
     hush_libraries()
     escape_what_the_console_cannot_show()
-    if os.environ.get("LOCAL_RANK", "0") != "0":
-        end_with_parent()  # before the processes meet: who waits there runs no code, and Lightning looks after no child
+    _end_with_launcher()
     words = sys.argv[1:] if args is None else args
     on_sigterm = signal.signal(signal.SIGTERM, _terminate)  # until Interruption takes over, once work begins
     try:
@@ -64,6 +64,21 @@ def main(args: ArgsType = None) -> None:
         raise
     finally:
         signal.signal(signal.SIGTERM, on_sigterm)
+
+
+def _end_with_launcher() -> None:
+    """Has a machine's other processes end with the first, whose environment they got when it started them.
+
+    Lightning looks after one direction only: its first process ends when another dies, but the others go on when the
+    first is killed, until a collective operation fails, which may be hours later. From the start, because who waits for
+    the others to join runs no code.
+    """
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        os.environ[LAUNCHER] = str(os.getpid())
+    elif "TORCHELASTIC_RUN_ID" in os.environ or LAUNCHER not in os.environ:
+        end_with_parent()  # torchrun or another program
+    else:
+        end_with_parent(int(os.environ[LAUNCHER]))
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

@@ -12,6 +12,7 @@ import pytest
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds child processes in Linux's /proc")
 SECONDS = 60
+DDP = ["--trainer.accelerator=cpu", "--trainer.strategy=ddp", "--trainer.devices=2"]
 
 
 def children(pid):
@@ -44,7 +45,7 @@ def test_killing_one_of_two_ends_both(victim, trained, data_root, run_folder):
         os.link(image, many / f"{number}.jpg") if number else shutil.copy(image, many / "0.jpg")
     command = [Path(sys.executable).parent / "cbam100", "predict", "--ckpt_path", trained / "model.safetensors",
                "--data.root", data_root, "--data.predict_dir", many, "--data.batch_size=1", "--data.num_workers=0",
-               "--trainer.accelerator=cpu", "--trainer.strategy=ddp", "--trainer.devices=2"]  # fmt: skip
+               *DDP]  # fmt: skip
     with open("log.txt", "w") as log:
         first = subprocess.Popen(list(map(str, command)), stdout=log, stderr=log)
     wait_for(lambda: "Starting with 2 processes" in Path("log.txt").read_text(), 120)
@@ -55,3 +56,14 @@ def test_killing_one_of_two_ends_both(victim, trained, data_root, run_folder):
     assert first.wait(SECONDS) != 0
     wait_for(lambda: ended(second), SECONDS)
     assert not list(run_folder.glob("*prediction*"))
+
+
+def test_killing_the_first_while_the_second_starts_ends_it_too(trained, data_root, run_folder):
+    command = [Path(sys.executable).parent / "cbam100", "predict", "--ckpt_path", trained / "model.safetensors",
+               "--data.root", data_root, *DDP]  # fmt: skip
+    first = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: children(first.pid), 120)
+    (second,) = children(first.pid)
+    first.kill()  # the second imports libraries, and will wait for the first to join
+    first.wait(SECONDS)
+    wait_for(lambda: ended(second), SECONDS)

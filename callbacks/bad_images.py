@@ -1,19 +1,18 @@
 """What a fit, validation or test does with unreadable images: end with their names, or skip and count them."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from callbacks.processes import agree, agreement_is_due, fail, gather
-from datamodules.errors import listed
+from datamodules.errors import listed, listed_reasons
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.image_reader import MAX_PIXELS, ImageReadError, read_image
 
 MAX_SHARE = 0.05
-SHOWN = 20
 
 Unreadable = dict[str, str]  # reason by path
 
@@ -33,6 +32,7 @@ class BadImages(Callback):
         self.unreadable: dict[str, Unreadable] = {}
         self._news = False  # since processes last agreed
         self._max_pixels = MAX_PIXELS
+        self._class_sizes: dict[str, Counter[str]] = {}  # by split
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Takes over from the data module, which would raise on one process alone."""
@@ -42,7 +42,10 @@ class BadImages(Callback):
 
         def on_unreadable(errors: Iterable[ImageReadError]) -> None:
             split = str(trainer.state.stage.dataloader_prefix)  # type: ignore[union-attr]
-            self.unreadable.setdefault(split, {}).update((error.path, error.reason) for error in errors)
+            met = self.unreadable.setdefault(split, {})
+            if all(error.path in met for error in errors):  # in an earlier epoch
+                return
+            met.update((error.path, error.reason) for error in errors)
             self._news = True
             if trainer.world_size == 1:
                 self._decide(trainer)
@@ -58,20 +61,30 @@ class BadImages(Callback):
                 fail(
                     trainer,
                     f"expected at most {MAX_SHARE:.0%} unreadable images in {split}, found {number} of {size:,} so "
-                    f"far: {_described(unreadable)}: replace or remove them; cbam100 audit lists all",
+                    f"far: {listed_reasons(unreadable)}: replace or remove them; cbam100 audit lists all",
                 )
-            if bare := _classes_without_readable_image(data, split, unreadable):
+            if bare := self._classes_without_readable_image(data, split):
                 fail(
                     trainer,
                     f"expected a readable image in each class of {split}, there is none in {listed(bare)}: "
-                    f"{_described(unreadable)}: replace them",
+                    f"{listed_reasons(unreadable)}: replace them",
                 )
             if data.on_bad_image == "error":
                 fail(
                     trainer,
-                    f"expected readable images in {split}, found {_described(unreadable)}: replace or remove them, or "
-                    "pass --data.on_bad_image skip; cbam100 audit lists all",
+                    f"expected readable images in {split}, found {listed_reasons(unreadable)}: replace or remove them, "
+                    "or pass --data.on_bad_image skip; cbam100 audit lists all",
                 )
+
+    def _classes_without_readable_image(self, data: ImageFolderDataModule, split: str) -> list[str]:
+        start = len(f"{data.root}{os.sep}")
+
+        def count(paths: Iterable[str]) -> Counter[str]:
+            return Counter(path[start:].split(os.sep, 2)[1] for path in paths)  # ROOT/<split>/<class>/…
+
+        if split not in self._class_sizes:
+            self._class_sizes[split] = count(data.paths(split))
+        return [name for name, bad in count(self.unreadable[split]).items() if bad == self._class_sizes[split][name]]
 
     def _agree(self, trainer: Trainer, batch_idx: int | None = None) -> None:
         if trainer.world_size > 1 and (batch_idx is None or agreement_is_due(trainer, batch_idx)):
@@ -111,7 +124,7 @@ class BadImages(Callback):
         """Lists what was skipped."""
         for split, unreadable in sorted(self.unreadable.items()):
             if trainer.is_global_zero:
-                print(f"{split}: skipped {len(unreadable)} unreadable images: {_described(unreadable)}")
+                print(f"{split}: skipped {len(unreadable)} unreadable images: {listed_reasons(unreadable)}")
 
     def state_dict(self) -> dict[str, Any]:
         """What was met so far."""
@@ -131,16 +144,3 @@ def _is_readable(path: str, max_pixels: int) -> bool:
     except ImageReadError:
         return False
     return True
-
-
-def _classes_without_readable_image(data: ImageFolderDataModule, split: str, unreadable: Unreadable) -> list[str]:
-    def class_of(path: str) -> str:
-        return Path(path).relative_to(data.root).parts[1]  # ROOT/<split>/<class>/…
-
-    spoilt = Counter(class_of(path) for path in unreadable)
-    total = Counter(name for name in map(class_of, data.paths(split)) if name in spoilt)
-    return [name for name in spoilt if spoilt[name] == total[name]]
-
-
-def _described(unreadable: Unreadable) -> str:
-    return listed([f"{path} ({reason})" for path, reason in sorted(unreadable.items())], SHOWN)

@@ -14,13 +14,11 @@ from callbacks.prediction_files import Predictions, partial_path, write_partial,
 from callbacks.processes import fail, gather
 from callbacks.run_manifest import versions, write_json
 from datamodules.csv_cells import to_cell
-from datamodules.errors import UserError, listed
+from datamodules.errors import UserError, listed, listed_reasons
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.image_reader import ImageReadError
 from datamodules.sampler import BLANK
 from lightning_modules.classifier import ImageClassifier
-
-SHOWN = 20
 
 
 class PredictionWriter(Callback):
@@ -156,10 +154,10 @@ class PredictionWriter(Callback):
         whole = not unreadable or self.fallback_label is not None
         if trainer.is_global_zero:
             (write_predictions if whole else write_partial)(self.path, predictions)
-            self._write_manifest(trainer, model, unreadable)
+            self._write_manifest(trainer, model, whole, unreadable)
         trainer.strategy.barrier()  # nobody ends before the first has written
         if not whole:
-            described = listed([f"{row['path']} ({row['reason']})" for row in unreadable], SHOWN)
+            described = listed_reasons({row["path"]: row["reason"] for row in unreadable})
             fail(
                 trainer,
                 f"expected {len(names):,} readable images, {len(unreadable):,} are not: {described}; the others' rows "
@@ -170,12 +168,14 @@ class PredictionWriter(Callback):
             if unreadable:
                 print(f"{len(unreadable):,} of them unread, labelled {self.fallback_label}: see {self._manifest_path}")
 
-    def _write_manifest(self, trainer: Trainer, model: ImageClassifier, unreadable: list[dict[str, str]]) -> None:
+    def _write_manifest(
+        self, trainer: Trainer, model: ImageClassifier, whole: bool, unreadable: list[dict[str, str]]
+    ) -> None:
         content = {
             "versions": versions(),
             "data": _data(trainer).fingerprint,
             "class_digest": model.classes.digest,
-            "complete": not unreadable or self.fallback_label is not None,
+            "complete": whole,
             "fallback_label": self.fallback_label,
             "unreadable": unreadable,
         }

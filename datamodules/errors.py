@@ -8,6 +8,11 @@ class UserError(ValueError):
     """
 
 
+def listed_reasons(reasons: dict[str, str]) -> str:
+    """Joins the first 20 paths, each with its reason in parentheses, and says how many more there are."""
+    return listed([f"{path} ({reason})" for path, reason in sorted(reasons.items())], limit=20)
+
+
 def listed(items: list[str], limit: int = 5) -> str:
     """Joins the first ``limit`` items by commas and says how many more there are."""
     more = f" and {len(items) - limit} more" if len(items) > limit else ""

@@ -79,9 +79,11 @@ def open_image(path: str, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]
             with Image.open(path, formats=FORMATS) as image:
                 if image.width * image.height > max_pixels:
                     raise Image.DecompressionBombError
-                if image.format == "PNG":
-                    _require_sound_png(image)
-            with Image.open(path, formats=FORMATS) as image:
+                if image.format != "PNG":
+                    yield image
+                    return
+                _require_sound_png(image)
+            with Image.open(path, formats=FORMATS) as image:  # anew: the check has read to the file's end
                 yield image
     except Image.DecompressionBombError as error:
         raise ImageReadError(path, f"it has more pixels than --data.max_pixels, {max_pixels:,}") from error
@@ -94,7 +96,12 @@ def open_image(path: str, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]
 
 
 def _require_sound_png(image: ImageFile.ImageFile) -> None:
-    """Looks where Pillow does not of itself; leaves the image unfit to be decoded."""
+    """Looks where Pillow does not of itself; leaves the image unfit to be decoded.
+
+    Raises:
+        SyntaxError: A checksum is wrong, or the file ends early.
+        ValueError: Pillow would misread it.
+    """
     rawmode = str(image.tile[0][3]) if image.tile else ""
     if "transparency" in image.info and ";" in rawmode and image.mode != "P":
         raise ValueError(f"a transparent colour of {rawmode} pixels, which Pillow misreads; save it with 8 bits")

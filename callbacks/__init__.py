@@ -7,6 +7,7 @@ from callbacks.epoch_log import EpochLog
 from callbacks.exact_resume import ExactResume
 from callbacks.finite_loss import FiniteLoss
 from callbacks.interruption import Interruption
+from callbacks.peak_memory import PeakMemory
 from callbacks.prediction_writer import PredictionWriter
 from callbacks.run_manifest import RunManifest
 from callbacks.size_budget import SizeBudget
@@ -19,6 +20,7 @@ __all__ = [
     "ExactResume",
     "FiniteLoss",
     "Interruption",
+    "PeakMemory",
     "PredictionWriter",
     "RunManifest",
     "SizeBudget",

@@ -8,9 +8,9 @@ import safetensors.torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
-from callbacks.atomic_file import remove_leftovers, require_writable, write_bytes
 from callbacks.processes import agree, agreement_is_due
 from callbacks.size_budget import SizeBudget
+from datamodules.atomic_file import remove_leftovers, require_writable, write_bytes
 from datamodules.errors import UserError
 from lightning_modules.checkpoint import export_metadata
 from lightning_modules.classifier import MONITOR, ImageClassifier

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
-from callbacks.atomic_file import write_bytes
+from datamodules.atomic_file import write_bytes
 from lightning_modules.weights_file import load_torch_file
 
 

@@ -11,6 +11,7 @@ from datamodules.errors import listed
 from lightning_modules.classifier import ImageClassifier
 
 KEY = "exact_resume"
+DATA_RECIPE = ("seed", "batch_size", "image_size", "val_fraction", "on_bad_image", "augmentation")
 
 
 class ExactResume(Callback):
@@ -74,7 +75,7 @@ def recipe(trainer: Trainer) -> dict[str, Any]:
     """What besides the model's hyper-parameters decides where a run ends, in plain types."""
     data = trainer.datamodule  # type: ignore[attr-defined]
     return {
-        **{name: data.hparams[name] for name in ("seed", "batch_size", "image_size", "val_fraction", "on_bad_image")},
+        **{name: data.hparams[name] for name in DATA_RECIPE},
         **{f"images of {split}": data.fingerprint[split]["sha256"] for split in ("train", "val")},
         "processes": trainer.world_size,
         "precision": str(trainer.precision),

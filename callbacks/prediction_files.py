@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from callbacks.atomic_file import atomic_file
+from datamodules.atomic_file import atomic_file
 from datamodules.submission_template import NAME_COLUMN
 
 HEADER = [NAME_COLUMN, "pred_label"]

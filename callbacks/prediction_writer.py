@@ -9,10 +9,10 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.atomic_file import require_writable
 from callbacks.prediction_files import Predictions, partial_path, write_partial, write_predictions
 from callbacks.processes import fail, gather
 from callbacks.run_manifest import versions, write_json
+from datamodules.atomic_file import require_writable
 from datamodules.csv_cells import to_cell
 from datamodules.errors import UserError, listed, listed_reasons
 from datamodules.image_folder import ImageFolderDataModule

@@ -16,9 +16,9 @@ import torchvision
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
-from callbacks.atomic_file import write_bytes
 from callbacks.bad_images import BadImages
 from callbacks.best_weights import BestWeights
+from datamodules.atomic_file import write_bytes
 from lightning_modules.classifier import ImageClassifier
 from lightning_modules.model_size import model_size_bytes, parameter_count
 

@@ -2,12 +2,9 @@
 
 import hashlib
 import os
-import signal
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +15,7 @@ from datamodules.errors import UserError
 from datamodules.image_files import ImageFiles, find_images
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.image_reader import MAX_PIXELS, ImageReadError, open_image, orientation, upright_rgb
-from datamodules.parent_watch import end_with_parent
+from datamodules.worker_pool import map_in_processes
 
 SPLITS = ("train", "val", "test")
 NO_CLASS = ""
@@ -92,7 +89,8 @@ def audit_data(
         for name, found in classes.items()
         for path in found.paths
     }
-    facts = {fact.path: fact for fact in progress(_read(list(place), max_pixels, num_workers), len(place))}
+    read = partial(image_facts, max_pixels=max_pixels)
+    facts = {fact.path: fact for fact in progress(map_in_processes(read, list(place), num_workers), len(place))}
     groups: dict[str, list[str]] = defaultdict(list)
     for fact in facts.values():
         if not fact.error:
@@ -146,26 +144,6 @@ def _subfolders(folder: Path) -> list[str]:
         return []
     with os.scandir(folder) as entries:
         return sorted((e.name for e in entries if e.is_dir() and e.name[0] != "."), key=natural_key)
-
-
-def _read(paths: list[str], max_pixels: int, num_workers: int) -> Iterator[ImageFacts]:
-    read = partial(image_facts, max_pixels=max_pixels)
-    if not num_workers:
-        yield from map(read, paths)
-        return
-    try:
-        with ProcessPoolExecutor(num_workers, initializer=_prepare_reader) as pool:
-            yield from pool.map(read, paths, chunksize=16)
-    except BrokenProcessPool as error:
-        raise UserError(
-            "expected decoding processes to live, one was killed, perhaps for lack of memory: lower --data.num_workers "
-            "or --data.max_pixels"
-        ) from error
-
-
-def _prepare_reader() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends the pool
-    end_with_parent()
 
 
 def _describe(classes: dict[str, ImageFiles], facts: dict[str, ImageFacts]) -> dict[str, Any]:

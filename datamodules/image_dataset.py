@@ -1,7 +1,7 @@
 """One split as a map-style data set: read, transform, and the batch that comes of it."""
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,9 @@ from torch.utils.data import Dataset, default_collate
 
 from datamodules.image_reader import MAX_PIXELS, ImageReadError, read_image
 from datamodules.path_array import PathArray
+from datamodules.pixel_cache import PixelCache
 from datamodules.sampler import BLANK, derive_seed
+from datamodules.transforms import Transform
 
 UNLABELLED = -1
 MAX_ATTEMPTS = 200  # all are in vain only where next to no file can be read
@@ -22,7 +24,7 @@ class Batch(NamedTuple):
     """What a loader yields.
 
     Attributes:
-        images: Normalised float32 ``(batch, 3, height, width)``.
+        images: uint8 ``(batch, 3, height, width)``, channels last in memory; on the device normalised float32.
         targets: Class indices ``(batch,)``, ``UNLABELLED`` where there are none.
         samples: Positions in the data set ``(batch,)``, ``BLANK`` where a batch is filled up.
         unreadable: The files that were met on the way and cannot be read.
@@ -44,9 +46,11 @@ class ImageDataset(Dataset[Any]):
     Args:
         paths: The files.
         targets: Class index of each, or None for unlabelled files.
-        transform: From an RGB image to a float tensor ``(3, height, width)``.
+        transform: See ``datamodules.transforms``.
         seed: Of the run; with epoch and sample it determines what a random transform draws.
-        max_pixels: The largest image that is decoded.
+        max_pixels: As for ``read_image``.
+        shorter_side: As for ``read_image``.
+        cache: Where the images come from instead of their files, if there is one.
         replace_unreadable: Whether another file takes an unreadable one's place; which, is determined as above.
     """
 
@@ -54,10 +58,12 @@ class ImageDataset(Dataset[Any]):
         self,
         paths: Iterable[str],
         targets: Sequence[int] | None,
-        transform: Callable[[Image.Image], Tensor],
+        transform: Transform,
         *,
         seed: int = 0,
         max_pixels: int = MAX_PIXELS,
+        shorter_side: int | None = None,
+        cache: PixelCache | None = None,
         replace_unreadable: bool = False,
     ) -> None:
         self.paths = PathArray(paths)
@@ -65,6 +71,8 @@ class ImageDataset(Dataset[Any]):
         self.transform = transform
         self.seed = seed
         self.max_pixels = max_pixels
+        self.shorter_side = shorter_side
+        self.cache = cache
         self.replace_unreadable = replace_unreadable
 
     def __len__(self) -> int:
@@ -74,11 +82,7 @@ class ImageDataset(Dataset[Any]):
         """The sample as an unbatched ``Batch``."""
         epoch, sample = key if isinstance(key, tuple) else (0, key)  # --trainer.overfit_batches brings its own sampler
         image, sample, unreadable = self._read(epoch, sample)
-        with torch.random.fork_rng(devices=[]):
-            if sample != BLANK:
-                # Not torch.manual_seed, which would reseed the GPU's dropout too.
-                torch.default_generator.manual_seed(derive_seed(self.seed, epoch, sample))
-            pixels = self.transform(image)
+        pixels = self.transform(image, derive_seed(self.seed, epoch, sample) if sample != BLANK else 0)
         target = UNLABELLED if self.targets is None or sample == BLANK else int(self.targets[sample])
         return Batch(pixels, torch.tensor(target), torch.tensor(sample), tuple(unreadable))
 
@@ -88,19 +92,25 @@ class ImageDataset(Dataset[Any]):
         sample = wanted
         while sample != BLANK:
             try:
-                return read_image(self.paths[sample], self.max_pixels), sample, unreadable
+                return self._image(sample), sample, unreadable
             except ImageReadError as error:
                 unreadable.append(error)
             more = self.replace_unreadable and len(unreadable) < MAX_ATTEMPTS
             sample = derive_seed(self.seed, epoch, wanted, len(unreadable)) % len(self) if more else BLANK
         return Image.new("RGB", (8, 8)), BLANK, unreadable
 
+    def _image(self, sample: int) -> Image.Image:
+        path = self.paths[sample]
+        if self.cache is not None:
+            return self.cache.read(sample, path)
+        return read_image(path, self.max_pixels, self.shorter_side)
+
 
 def collate(samples: Sequence[Batch]) -> Batch:
     """Stacks samples to a batch."""
     images, targets, positions, unreadable = map(list, zip(*samples, strict=True))
     return Batch(
-        default_collate(images),
+        default_collate(images).permute(0, 3, 1, 2),
         default_collate(targets),
         default_collate(positions),
         tuple(itertools.chain(*unreadable)),

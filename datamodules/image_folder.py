@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
@@ -15,12 +14,20 @@ from datamodules.class_index import ClassIndex, natural_key
 from datamodules.errors import UserError
 from datamodules.image_dataset import Batch, ImageDataset
 from datamodules.image_files import ImageFiles, find_images
-from datamodules.image_loader import build_loader, default_num_workers
+from datamodules.image_loader import available_cpus, build_loader, default_num_workers
 from datamodules.image_reader import MAX_PIXELS, ImageReadError
+from datamodules.pixel_cache import Place, open_cache
 from datamodules.sampler import BLANK, EvalSampler, TrainSampler
 from datamodules.splits import Files, fingerprint, hold_out, list_split, require_apart, split_exists
 from datamodules.submission_template import rows_from_files, rows_from_template
-from datamodules.transforms import eval_transform, train_transform
+from datamodules.transforms import (
+    Transform,
+    eval_transform,
+    normalize,
+    reference_transform,
+    side_to_load,
+    train_transform,
+)
 
 
 class ImageFolderDataModule(LightningDataModule):
@@ -41,6 +48,8 @@ class ImageFolderDataModule(LightningDataModule):
         max_pixels: The largest image, width times height, that is decoded.
         on_bad_image: What a fit, validation or test does with an unreadable image: end with an error, or skip it. A
             prediction names each and needs --prediction.fallback_label to be whole.
+        augmentation: fused, the reference's in fewer passes; or reference, as torchvision carries it out.
+        cache: Where a fit keeps decoded images: none, ram, or disk for the user's cache folder.
         class_names: Classes to expect, in order; by default the folders of ``train/`` in natural order.
         seed: Of the order of samples, their augmentation and the held-out part.
 
@@ -65,6 +74,8 @@ class ImageFolderDataModule(LightningDataModule):
         worker_timeout: int = 600,
         max_pixels: int = MAX_PIXELS,
         on_bad_image: Literal["error", "skip"] = "error",
+        augmentation: Literal["fused", "reference"] = "fused",
+        cache: Literal["none"] | Place = "none",
         class_names: list[str] | None = None,
         seed: int = 42,
     ) -> None:
@@ -89,6 +100,8 @@ class ImageFolderDataModule(LightningDataModule):
         self.worker_timeout = worker_timeout
         self.max_pixels = max_pixels
         self.on_bad_image = on_bad_image
+        self.augmentation = augmentation
+        self.cache = cache
         self.seed = seed
         self.on_unreadable: Callable[[tuple[ImageReadError, ...]], None] = _raise_first
         self.classes = self._resolve_classes(class_names)
@@ -119,8 +132,11 @@ class ImageFolderDataModule(LightningDataModule):
             else:
                 train, val = hold_out(self._list_split("train")[0], self.val_fraction, self.seed, self.root)
             if stage == "fit":
-                self._add("train", train, train_transform(self.image_size))
+                train_way = train_transform if self.augmentation == "fused" else reference_transform
+                self._add("train", train, train_way(self.image_size))
             self._add("val", val, eval_transform(self.image_size))
+            if stage == "fit" and self.cache != "none":
+                self._fill_caches(self.cache)
         elif stage == "test":
             folder = self.root / "test"
             self.classes.require_same(ClassIndex.from_folder(folder), "the checkpoint", str(folder))
@@ -139,7 +155,7 @@ class ImageFolderDataModule(LightningDataModule):
         if remarks and self.trainer and self.trainer.is_global_zero:
             print(f"{folder}: passed over {remarks}")
 
-    def _add(self, split: str, files: Files | list[str], transform: Callable[[Any], torch.Tensor]) -> None:
+    def _add(self, split: str, files: Files | list[str], transform: Transform) -> None:
         targets = None
         if isinstance(files, dict):
             targets = [self.classes.position(name) for name, paths in files.items() for _ in paths]
@@ -150,8 +166,25 @@ class ImageFolderDataModule(LightningDataModule):
             transform,
             seed=self.seed,
             max_pixels=self.max_pixels,
+            shorter_side=side_to_load(self.image_size),
             replace_unreadable=split == "train",
         )
+
+    def _fill_caches(self, place: Place) -> None:
+        """Opens the splits' caches, which the first process of each machine makes while the others wait."""
+        for first in (True, False):
+            if first == (not self.trainer or self.trainer.local_rank == 0):
+                for split, dataset in self._datasets.items():
+                    dataset.cache = open_cache(
+                        place,
+                        dataset.paths,
+                        max_pixels=self.max_pixels,
+                        shorter_side=side_to_load(self.image_size),
+                        num_processes=available_cpus(),
+                        what=split,
+                    )
+            if self.trainer:
+                self.trainer.strategy.barrier()
 
     def _prediction_rows(self) -> list[tuple[str, str]]:
         source = Path(self.predict_dir) if self.predict_dir else self.root / "test"
@@ -236,6 +269,10 @@ class ImageFolderDataModule(LightningDataModule):
             if self.trainer and self.trainer.training and (batch.samples == BLANK).any():
                 _raise_first(batch.unreadable)
         return batch
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Normalises the images, where they are by now."""
+        return batch._replace(images=normalize(batch.images))
 
     def _eval_loader(self, split: str) -> DataLoader[Batch]:
         dataset = self._datasets[split]

@@ -47,7 +47,7 @@ class ImageReadError(UserError):
         return f"expected {self.path} to be a readable image, it is not ({self.reason}): replace or remove the file"
 
 
-def read_image(path: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_image(path: str, max_pixels: int = MAX_PIXELS, shorter_side: int | None = None) -> Image.Image:
     """Decodes a file to an upright RGB image.
 
     EXIF orientation is applied. What is transparent becomes white, as most viewers show it. 16-bit grey is scaled to 8
@@ -56,12 +56,27 @@ def read_image(path: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
     Args:
         path: The file.
         max_pixels: The largest width times height that is decoded.
+        shorter_side: Pixels to which the shorter side is reduced where it is longer. A JPEG of twice that or more is
+            decoded at 1/2, 1/4 or 1/8 of its size to begin with, which skips most of the work.
 
     Raises:
         ImageReadError: The file is missing, damaged, too large, or of a format that is not in ``FORMATS``.
     """
     with open_image(path, max_pixels) as image:
-        return upright_rgb(image)
+        if shorter_side is None:
+            return upright_rgb(image)
+        image.draft(None, (shorter_side, shorter_side))
+        upright = upright_rgb(image)
+        return upright.resize(size_to_load(*upright.size, shorter_side), Image.Resampling.BILINEAR)
+
+
+def size_to_load(width: int, height: int, shorter_side: int) -> tuple[int, int]:
+    """Width and height of an image whose shorter side is reduced to ``shorter_side`` pixels where it is longer."""
+    shorter, longer = sorted((width, height))
+    if shorter <= shorter_side:
+        return width, height
+    longer = longer * shorter_side // shorter  # rounded down, as torchvision's Resize does
+    return (shorter_side, longer) if width <= height else (longer, shorter_side)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import inspect
 import math
 from typing import Any, Literal
 
+import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_warn
@@ -16,9 +17,10 @@ from datamodules.class_index import ClassIndex
 from datamodules.errors import UserError
 from datamodules.image_dataset import Batch
 from datamodules.sampler import BLANK
-from lightning_modules.attention import Gate
+from lightning_modules.attention import CBAM, Gate
 from lightning_modules.exact_mean import ExactMean
 from lightning_modules.focal_loss import focal_loss
+from lightning_modules.inference import for_inference
 from lightning_modules.optimization import build_optimizer, build_schedule, nearest_cycle_ends
 from lightning_modules.pretrained import load_pretrained
 from lightning_modules.resnet_cbam import Attention, AttentionPlacement, Backbone, ResNetCBAM
@@ -48,6 +50,8 @@ class ImageClassifier(LightningModule):
         min_learning_rate: Floor of the cosine.
         restart_epochs: Length in epochs of the first cycle, T_0.
         restart_multiplier: Each cycle is this many times as long as the one before, T_mult.
+        compile: What torch.compile makes kernels of: none, the gates, or the full network.
+        activation_checkpointing: Whether to compute activations twice rather than keep them, which halves the memory.
         tta: Test-time augmentation of predictions: none, or hflip for the mean over an image and its mirror image.
 
     Raises:
@@ -72,6 +76,8 @@ class ImageClassifier(LightningModule):
         min_learning_rate: float = 1e-5,
         restart_epochs: int = 10,
         restart_multiplier: int = 2,
+        compile: Literal["none", "gates", "full"] = "none",
+        activation_checkpointing: bool = False,
         tta: Literal["none", "hflip"] = "none",
     ) -> None:
         super().__init__()
@@ -86,6 +92,8 @@ class ImageClassifier(LightningModule):
             self.network = ResNetCBAM(len(self.classes), **self.architecture)
         except ValueError as error:
             raise UserError(str(error)) from error
+        self.network.activation_checkpointing = activation_checkpointing
+        self._predictor: tuple[ResNetCBAM, ...] = ()  # in a tuple, so that it is no part of the state
         # Cross-entropy is the focal loss at gamma 0: one implementation, in float32 inside autocast for both.
         self.gamma = focal_gamma if loss == "focal" else 0.0
         self.train_metrics = self._build_metrics("loss", "accuracy").clone(prefix="train/")
@@ -121,6 +129,18 @@ class ImageClassifier(LightningModule):
             min_learning_rate=self.hparams["min_learning_rate"],
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
+
+    def setup(self, stage: str) -> None:
+        """Compiles, in place, so that parameters keep their names. Shapes are fixed: batches are full."""
+        if self.trainer.strategy.root_device.type == "cuda":  # on the CPU the layout of weights makes no difference
+            self.network.to(memory_format=torch.channels_last)
+        match self.hparams["compile"] if stage != "predict" else "none":
+            case "gates":
+                for module in self.network.modules():
+                    if isinstance(module, CBAM):
+                        module.compile(dynamic=False)
+            case "full":
+                self.network.compile(dynamic=False)
 
     def on_fit_start(self) -> None:
         """Loads the pretrained weights, unless a checkpoint is resumed, and looks at where the schedule ends."""
@@ -171,11 +191,18 @@ class ImageClassifier(LightningModule):
         """Updates the same metrics below ``test/``."""
         self._shared_step(batch, self.test_metrics)
 
+    def on_predict_start(self) -> None:
+        """Makes a copy of the network that is faster; fit and validation agree to the last digit without one."""
+        mixed = str(self.trainer.precision) == "bf16-mixed"
+        self._predictor = (for_inference(self.network, torch.bfloat16 if mixed else self.network.fc.weight.dtype),)
+
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Returns positions in the data set ``(batch,)`` and float32 class probabilities ``(batch, classes)``."""
-        probabilities = self(batch.images).float().softmax(1)
+        (network,) = self._predictor
+        images = batch.images.to(network.conv1.weight.dtype)
+        probabilities = network(images).float().softmax(1)
         if self.hparams["tta"] == "hflip":
-            probabilities = (probabilities + self(batch.images.flip(3)).float().softmax(1)) / 2
+            probabilities = (probabilities + network(images.flip(3)).float().softmax(1)) / 2
         return batch.samples, probabilities
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

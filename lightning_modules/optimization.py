@@ -10,9 +10,11 @@ from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 def build_optimizer(parameters: Iterable[nn.Parameter], *, learning_rate: float, weight_decay: float) -> AdamW:
     """AdamW over all parameters in one group, as in the reference recipe: weight decay spares nothing.
 
+    One kernel passes over parameter, gradient and both moments at once, on the CPU and on CUDA.
+
     Source: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", arXiv 1711.05101.
     """
-    return AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
+    return AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
 
 
 def build_schedule(

@@ -1,29 +1,24 @@
 """``cbam100 audit``: what a data set holds and what would stop a run, before the run."""
 
-import argparse
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from callbacks.atomic_file import require_writable
 from callbacks.run_manifest import write_json
+from datamodules.atomic_file import require_writable
 from datamodules.class_index import natural_key
 from datamodules.data_audit import ImageFacts, audit_data
 from datamodules.errors import UserError, listed
 from datamodules.image_loader import default_num_workers
 from datamodules.image_reader import MAX_PIXELS
+from scripts.arguments import Arguments
 
 NOTABLE_IMBALANCE = 10.0
 SHOWN = 20
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}: cbam100 audit --help lists the options")
 
 
 def audit(words: list[str]) -> int:
@@ -38,7 +33,7 @@ def audit(words: list[str]) -> int:
     Raises:
         UserError: An option is wrong, or the report cannot be written.
     """
-    parser = _Parser(prog="cbam100 audit", description="Looks at every file of a data set; changes nothing.")
+    parser = Arguments(prog="cbam100 audit", description="Looks at every file of a data set; changes nothing.")
     parser.add_argument("--data.root", dest="root", type=Path, required=True, help="folder with train, val and test")
     parser.add_argument("--data.max_pixels", dest="max_pixels", type=int, default=MAX_PIXELS, help="as for fit")
     parser.add_argument(

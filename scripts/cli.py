@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 from jsonargparse import Namespace
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -19,6 +20,7 @@ from callbacks import (
     ExactResume,
     FiniteLoss,
     Interruption,
+    PeakMemory,
     PredictionWriter,
     RunManifest,
     SizeBudget,
@@ -29,6 +31,7 @@ from datamodules.errors import UserError, listed
 from lightning_modules import ImageClassifier
 from lightning_modules.checkpoint import TrainedModel, read_trained_model
 from lightning_modules.weights_file import SAFETENSORS_SUFFIX
+from scripts.hardware import default_precision
 from scripts.run_folder import RUNS, find_last, goes_on_in, open_logger
 
 DEFAULT_CONFIG = Path(__file__).parents[1] / "configs" / "default.yaml"
@@ -88,6 +91,7 @@ class ClassifierCLI(LightningCLI):
             raise UserError(f"expected --seed_everything from 0 to 2^32 - 1, got {seed}: choose another")
         if subcommand == "fit":
             self._prepare_fit(self.config.fit)
+            self._prepare_trainer(self.config.fit.trainer)
             return
         ckpt_path = self.config[subcommand].ckpt_path
         if not ckpt_path:
@@ -106,6 +110,17 @@ class ClassifierCLI(LightningCLI):
         except KeyError as error:
             raise UserError(f"expected settings of this version in {ckpt_path}, {error}: update cbam100") from error
         super().parse_arguments(parser, args)
+        self._prepare_trainer(self.config[subcommand].trainer)
+
+    def _prepare_trainer(self, trainer: Namespace) -> None:
+        """Fills in what depends on the machine, so that ``config.yaml`` says what was used."""
+        if trainer.precision is None:
+            trainer.precision = default_precision(trainer.accelerator)
+            rank_zero_only(print)(f"precision: {trainer.precision}, by this machine (--trainer.precision sets another)")
+            if trainer.precision == "bf16-mixed":
+                torch.set_float32_matmul_precision("high")  # TF32 on a GPU for what stays in float32
+        if trainer.benchmark is None:
+            trainer.benchmark = not trainer.deterministic  # cuDNN tries its kernels once: shapes are fixed
 
     def _prepare_fit(self, config: Namespace) -> None:
         """Names the run, and reads the checkpoint that it resumes."""
@@ -173,6 +188,7 @@ class ClassifierCLI(LightningCLI):
             ExactResume(),
             EpochLog(),
             Interruption(),
+            PeakMemory(),
             RunManifest(),
         ]
         own = [callback for callback in own if type(callback) not in types]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from callbacks.atomic_file import require_writable
 from callbacks.best_weights import CHECKPOINTS, LAST
+from datamodules.atomic_file import require_writable
 
 RUNS = Path("runs")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from callbacks import CheckpointFile
-from callbacks.atomic_file import atomic_file, remove_leftovers
+from datamodules.atomic_file import atomic_file, remove_leftovers
 from datamodules.errors import UserError
 
 OLD, NEW = {"x": torch.zeros(1000)}, {"x": torch.ones(400_000)}  # 4 kB, and 1.6 MB that do not fit

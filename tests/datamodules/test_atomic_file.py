@@ -3,7 +3,7 @@ import stat
 
 import pytest
 
-from callbacks.atomic_file import atomic_file
+from datamodules.atomic_file import atomic_file
 from datamodules.errors import UserError
 
 

@@ -1,0 +1,196 @@
+"""Decoded images in one file that all processes map into their memory, so that each is decoded once."""
+
+import fcntl
+import functools
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import PIL
+from PIL import Image
+
+from datamodules.atomic_file import atomic_file, remove_leftovers, write_bytes
+from datamodules.errors import UserError
+from datamodules.image_reader import ImageReadError, open_image, read_image, size_to_load
+from datamodules.worker_pool import map_in_processes
+
+Place = Literal["ram", "disk"]
+MEMORY = Path("/dev/shm")
+FORMAT = 1  # of the files; another number makes old ones unknown
+
+
+class PixelCache:
+    """The images of one ``<key>.pixels`` file; ``<key>.json`` beside it is written last and makes it complete.
+
+    Args:
+        folder: Of both files.
+        key: See ``cache_key``.
+
+    Raises:
+        OSError: There is no such cache.
+        ValueError: The files do not belong together.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        index = json.loads((folder / f"{key}.json").read_text())
+        self._file = folder / f"{key}.pixels"
+        self._sizes: np.ndarray = np.array(index["sizes"], np.int64).reshape(-1, 2)  # width, height
+        self._ends = np.cumsum(3 * self._sizes.prod(1))
+        self._reasons: dict[str, str] = index["unreadable"]
+        if self._file.stat().st_size != self.size:
+            raise ValueError(f"{self._file} has another size than its index says")
+        self._map()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all images."""
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def _map(self) -> None:
+        self._lock = open(self._file, "rb")  # noqa: SIM115
+        fcntl.flock(self._lock, fcntl.LOCK_SH)  # in use: see remove_unused
+        self._pixels = np.memmap(self._lock, np.uint8, "r") if self.size else np.zeros(0, np.uint8)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_pixels")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._map()
+
+    def read(self, position: int, path: str) -> Image.Image:
+        """The image that was stored ``position``-th, from ``path``.
+
+        Raises:
+            ImageReadError: It could not be read when the cache was made.
+        """
+        if path in self._reasons:
+            raise ImageReadError(path, self._reasons[path])
+        end = int(self._ends[position])
+        width, height = (int(length) for length in self._sizes[position])
+        return Image.frombuffer("RGB", (width, height), self._pixels[end - 3 * width * height : end])
+
+
+def open_cache(
+    place: Place, paths: Sequence[str], *, max_pixels: int, shorter_side: int, num_processes: int, what: str
+) -> PixelCache:
+    """The cache of ``paths``, which is made where there is none.
+
+    Args:
+        place: ``disk`` is the user's cache folder, where it stays; ``ram`` a file system in memory.
+        paths: The files.
+        max_pixels: As for ``read_image``.
+        shorter_side: As for ``read_image``.
+        num_processes: That decode.
+        what: Its name, for the line that is printed.
+
+    Raises:
+        UserError: There is no such place, or not enough of it.
+    """
+    read = functools.partial(read_image, max_pixels=max_pixels, shorter_side=shorter_side)
+    folder, key = cache_folder(place), cache_key(paths, read.keywords)
+    with suppress(OSError, ValueError, KeyError):
+        cache = PixelCache(folder, key)
+        print(f"cache: {what}, {len(paths):,} images, {cache.size / 1e6:,.0f} MB from {folder}")
+        return cache
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"expected to make {folder}, which failed ({error.strerror}): choose another --data.cache"
+        ) from error
+    remove_leftovers(folder)
+    if place == "ram":
+        remove_unused(folder)
+    _require_space(folder, paths, read, num_processes, what)
+    build_cache(folder, key, paths, read, num_processes)
+    return PixelCache(folder, key)
+
+
+def cache_folder(place: Place) -> Path:
+    """Where caches lie.
+
+    Raises:
+        UserError: There is no file system in memory.
+    """
+    if place == "disk":
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cbam100"
+    if not os.access(MEMORY, os.W_OK):
+        raise UserError(
+            f"expected a file system in memory at {MEMORY} for --data.cache ram, there is none: choose disk"
+        )
+    return MEMORY / f"cbam100-{os.getuid()}"
+
+
+def cache_key(paths: Sequence[str], settings: dict[str, Any]) -> str:
+    """A hash of what decides the pixels: each file's path, size and time of change, the settings, Pillow's version."""
+    digest = hashlib.sha256(json.dumps([FORMAT, PIL.__version__, settings], sort_keys=True).encode())
+    for path in paths:
+        digest.update(os.fsencode(os.path.abspath(path)))
+        with suppress(OSError):  # gone since the scan
+            status = os.stat(path)
+            digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+def remove_unused(folder: Path) -> None:
+    """Removes the caches that no process has open: those of runs that are over, or were killed."""
+    for path in folder.glob("*.pixels"):
+        with suppress(OSError), open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.with_suffix(".json").unlink(missing_ok=True)
+            path.unlink()
+
+
+def _require_space(
+    folder: Path, paths: Sequence[str], read: "functools.partial[Image.Image]", num_processes: int, what: str
+) -> None:
+    needed = sum(map_in_processes(functools.partial(_bytes_needed, **read.keywords), paths, num_processes))
+    free = shutil.disk_usage(folder).free
+    print(f"cache: {what}, {len(paths):,} images, about {needed / 1e6:,.0f} MB to be made in {folder}", flush=True)
+    if needed > free:
+        raise UserError(
+            f"expected {needed / 1e6:,.0f} MB for the cache in {folder}, {free / 1e6:,.0f} MB are free: make room, or "
+            "choose another --data.cache"
+        )
+
+
+def build_cache(
+    folder: Path, key: str, paths: Sequence[str], read: "functools.partial[Image.Image]", num_processes: int = 0
+) -> None:
+    """Decodes and writes all images, and what cannot be read; the files get their names when they are whole."""
+    sizes: list[tuple[int, int]] = []
+    unreadable: dict[str, str] = {}
+    with atomic_file(folder / f"{key}.pixels") as temporary, open(temporary, "wb") as file:
+        images = map_in_processes(functools.partial(_decode, read=read), paths, num_processes)
+        for path, (size, content) in zip(paths, images, strict=True):
+            sizes.append(size)
+            if isinstance(content, str):
+                unreadable[path] = content
+            else:
+                file.write(content)
+    write_bytes(folder / f"{key}.json", json.dumps({"sizes": sizes, "unreadable": unreadable}).encode())
+
+
+def _bytes_needed(path: str, max_pixels: int, shorter_side: int) -> int:
+    with suppress(ImageReadError), open_image(path, max_pixels) as image:
+        return 3 * math.prod(size_to_load(*image.size, shorter_side))
+    return 0
+
+
+def _decode(path: str, read: "functools.partial[Image.Image]") -> tuple[tuple[int, int], bytes | str]:
+    """Size and pixels, or (0, 0) and why there are none."""
+    try:
+        image = read(path)
+    except ImageReadError as error:
+        if error.machine:
+            raise
+        return (0, 0), error.reason
+    return image.size, image.tobytes()

@@ -1,0 +1,92 @@
+"""Which part of the program a word starts, and how it ends."""
+
+import multiprocessing
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+from pytorch_lightning.cli import ArgsType
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from datamodules.errors import UserError
+from datamodules.parent_watch import end_with_parent
+from scripts.audit import audit
+from scripts.benchmark import benchmark
+from scripts.cli import ClassifierCLI
+from scripts.console import escape_what_the_console_cannot_show, hush_libraries
+from scripts.hardware import keep_freed_memory
+
+LAUNCHER = "CBAM100_LAUNCHER"
+USER_ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
+
+
+def run(args: ArgsType = None) -> None:
+    """Runs ``cbam100``.
+
+    Args:
+        args: As on the command line, which is where they come from by default.
+
+    Raises:
+        SystemExit: With 2 after a user's error, which is printed to stderr in one sentence, with 130 after Ctrl-C, with
+            143 after SIGTERM; after an audit always, with 1 where something would stop a run and 0 elsewhere.
+    """
+    keep_freed_memory()
+    hush_libraries()
+    escape_what_the_console_cannot_show()
+    _end_with_launcher()
+    words = sys.argv[1:] if args is None else args
+    on_sigterm = signal.signal(signal.SIGTERM, _terminate)  # until Interruption takes over, once work begins
+    try:
+        match words:
+            case ["audit", *options]:
+                raise SystemExit(audit(options))
+            case ["benchmark", *options]:
+                benchmark(options)
+            case _:
+                ClassifierCLI(args)
+    except UserError as error:
+        print(f"cbam100: error: {error}", file=sys.stderr)
+        raise SystemExit(USER_ERROR) from error
+    except KeyboardInterrupt as error:
+        raise SystemExit(INTERRUPTED) from error
+    except SIGTERMException as error:
+        raise SystemExit(TERMINATED) from error
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader "):  # torch has no type of its own for it
+            raise
+        for process in multiprocessing.active_children():
+            process.kill()  # one that hangs would hold up this one's end
+        sentence = str(error).splitlines()[0].strip(" .")
+        print(
+            f"cbam100: error: expected loader processes that live and deliver, {sentence}: lower --data.num_workers "
+            "where memory is short, or raise --data.worker_timeout",
+            file=sys.stderr,
+        )
+        raise SystemExit(USER_ERROR) from error
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning makes 1 of it
+            raise SystemExit(INTERRUPTED) from error
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, on_sigterm)
+
+
+def _end_with_launcher() -> None:
+    """Has a machine's other processes end with the first, whose environment they got when it started them.
+
+    Lightning looks after one direction only: its first process ends when another dies, but the others go on when the
+    first is killed, until a collective operation fails, which may be hours later. From the start, because who waits for
+    the others to join runs no code.
+    """
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        os.environ[LAUNCHER] = str(os.getpid())
+    elif "TORCHELASTIC_RUN_ID" in os.environ or LAUNCHER not in os.environ:
+        end_with_parent()  # torchrun or another program
+    else:
+        end_with_parent(int(os.environ[LAUNCHER]))
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(TERMINATED)

@@ -1,5 +1,6 @@
 """Decoded images in one file that all processes map into their memory, so that each is decoded once."""
 
+import atexit
 import fcntl
 import functools
 import hashlib
@@ -7,6 +8,7 @@ import json
 import math
 import os
 import shutil
+import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -54,12 +56,13 @@ class PixelCache:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def _map(self) -> None:
-        self._lock = open(self._file, "rb")  # noqa: SIM115
-        fcntl.flock(self._lock, fcntl.LOCK_SH)  # in use: see remove_unused
-        self._pixels = np.memmap(self._lock, np.uint8, "r") if self.size else np.zeros(0, np.uint8)
+        descriptor = os.open(self._file, os.O_RDONLY)
+        weakref.finalize(self, os.close, descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)  # in use: see remove_unused
+        self._pixels = np.memmap(self._file, np.uint8, "r") if self.size else np.zeros(0, np.uint8)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_pixels")}
+        return {name: value for name, value in self.__dict__.items() if name != "_pixels"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -77,6 +80,11 @@ class PixelCache:
         width, height = (int(length) for length in self._sizes[position])
         return Image.frombuffer("RGB", (width, height), self._pixels[end - 3 * width * height : end])
 
+    def remove(self) -> None:
+        """Removes the files; who has them open keeps them."""
+        for suffix in (".json", ".pixels"):
+            self._file.with_suffix(suffix).unlink(missing_ok=True)
+
 
 def open_cache(
     place: Place, paths: Sequence[str], *, max_pixels: int, shorter_side: int, num_processes: int, what: str
@@ -84,7 +92,8 @@ def open_cache(
     """The cache of ``paths``, which is made where there is none.
 
     Args:
-        place: ``disk`` is the user's cache folder, where it stays; ``ram`` a file system in memory.
+        place: ``disk`` is the user's cache folder, where it stays; ``ram`` a file system in memory, which it leaves
+            with this process.
         paths: The files.
         max_pixels: As for ``read_image``.
         shorter_side: As for ``read_image``.
@@ -99,7 +108,7 @@ def open_cache(
     with suppress(OSError, ValueError, KeyError):
         cache = PixelCache(folder, key)
         print(f"cache: {what}, {len(paths):,} images, {cache.size / 1e6:,.0f} MB from {folder}")
-        return cache
+        return _kept(cache, place)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -111,7 +120,13 @@ def open_cache(
         remove_unused(folder)
     _require_space(folder, paths, read, num_processes, what)
     build_cache(folder, key, paths, read, num_processes)
-    return PixelCache(folder, key)
+    return _kept(PixelCache(folder, key), place)
+
+
+def _kept(cache: PixelCache, place: Place) -> PixelCache:
+    if place == "ram":
+        atexit.register(cache.remove)
+    return cache
 
 
 def cache_folder(place: Place) -> Path:

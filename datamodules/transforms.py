@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
+from torchvision.transforms.v2.functional import adjust_hue
 
 # Channel statistics of ImageNet, which torchvision's pretrained weights expect.
 MEAN = (0.485, 0.456, 0.406)
@@ -137,13 +138,12 @@ def hue_matrix(shift: int) -> np.ndarray:
     Args:
         shift: In 256ths of the circle, as Pillow stores hue.
     """
-    levels = np.linspace(0, 255, 9).astype(np.uint8)
-    cube = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(1, -1, 3)
-    turned = [(hue + shift) % 256 for hue in range(256)] + [*range(256)] * 2
-    after = np.asarray(Image.fromarray(cube).convert("HSV").point(turned).convert("RGB"))
-    grey = np.full((1, 3), 1e5)  # whose weight is large
-    solution, *_ = np.linalg.lstsq(np.concatenate([cube[0], grey]), np.concatenate([after[0], grey]), rcond=None)
-    return solution.T
+    levels = torch.linspace(0, 1, 9)
+    cube = torch.cartesian_prod(levels, levels, levels).T[..., None]  # as an image of one column
+    after = adjust_hue(cube, shift / 256)
+    weight = 1e3  # of grey
+    colours, turned = (torch.cat([image[..., 0].T, torch.full((1, 3), weight)]).double() for image in (cube, after))
+    return torch.linalg.lstsq(colours, turned).solution.T.numpy()
 
 
 def _source_of(

@@ -134,14 +134,14 @@ def _first_and_second_pass(stage: nn.Module) -> tuple[AbstractContextManager[Non
 @contextmanager
 def _statistics_kept(stage: nn.Module) -> Iterator[None]:
     """Keeps batch norm's running statistics from counting a batch a second time."""
-    norms = [module for module in stage.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.track_running_stats = False
+    kept = [(m, m.momentum, m.num_batches_tracked) for m in stage.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm, _, _ in kept:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, momentum, counter in kept:
+            norm.momentum, norm.num_batches_tracked = momentum, counter
 
 
 def _out_channels(block: Any) -> int:

@@ -36,8 +36,10 @@ def main(args: "ArgsType" = None) -> None:
     if isinstance(words, list) and words[:1] in (["-h"], ["--help"]):
         print(HELP.format(commands="\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())))
         raise SystemExit(0)
-    from scripts.program import run
-
+    try:
+        from scripts.program import run
+    except KeyboardInterrupt as error:
+        raise SystemExit(130) from error
     run(args)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from scripts import program  # noqa: F401, imported before the forks, as main would after each
 from scripts.main import main
 
 

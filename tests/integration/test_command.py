@@ -90,7 +90,7 @@ def test_one_seed_gives_one_set_of_weights_whatever_the_workers(data_root, run_f
 
 def test_a_resumed_run_refuses_another_recipe(data_root, run_folder, capsys):
     options = [*SMALL, "--data.root", data_root, "--model.restart_epochs=2"]
-    options.append("--trainer.max_epochs=2")
+    options += ["--trainer.max_epochs=2", "--trainer.precision=32-true"]
     run("fit", *options)
     last = "runs/default/version_0/checkpoints/last.ckpt"
     for change in ("--model.learning_rate=0.5", "--model.backbone=resnet34", "--data.class_names=[a,b]",

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -24,6 +26,34 @@ def test_equals_the_formula(gate, kernel_size):
         torch.nn.init.normal_(parameter)
     x = torch.randn(3, 32, 5, 4, dtype=torch.float64)
     torch.testing.assert_close(module(x), restated_cbam(x, module))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gradients_are_the_formulas(layout):
+    """By finite differences and by torch's own differentiation of the formula, in float64."""
+    module = CBAM(12, reduction_ratio=3).double()
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter)
+    x = torch.randn(2, 12, 4, 3, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    assert torch.autograd.gradcheck(module, x)
+    inputs, weights = [x, *module.parameters()], torch.randn(2, 12, 4, 3, dtype=torch.float64)
+    ours = torch.autograd.grad((module(x) * weights).sum(), inputs)
+    formula = torch.autograd.grad((restated_cbam(x, module) * weights).sum(), inputs)
+    for a, b in zip(ours, formula, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile makes C++ of it")
+def test_compiled_in_place_it_computes_the_same():
+    plain, compiled = CBAM(32, 8), CBAM(32, 8)
+    compiled.load_state_dict(plain.state_dict())
+    compiled.compile(dynamic=False)
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
+    x = torch.randn(2, 32, 6, 5).contiguous(memory_format=torch.channels_last).requires_grad_()
+    for a, b in zip(
+        *(torch.autograd.grad(m(x).square().sum(), [x, *m.parameters()]) for m in (plain, compiled)), strict=True
+    ):
+        torch.testing.assert_close(a, b)
 
 
 def test_identity_gate_starts_as_no_change_to_the_last_bit():

@@ -84,3 +84,21 @@ def test_dropout_acts_before_the_head_in_training_only():
 def test_refuses_an_unknown_choice(option):
     with pytest.raises(ValueError, match="got 'other'"):
         ResNetCBAM(3, **{option: "other"})
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_activation_checkpointing_changes_nothing_but_memory(placement):
+    """Gradients, and batch norm's statistics after a step, to the last bit."""
+    results = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        network = ResNetCBAM(5, backbone="resnet18", attention_placement=placement).train()
+        network.activation_checkpointing = checkpointing
+        network(torch.randn(4, 3, 32, 32)).square().sum().backward()
+        results.append({**network.state_dict(), **{name: p.grad for name, p in network.named_parameters()}})
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
+def test_logits_are_float32_in_bfloat16_training():
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ResNetCBAM(5, backbone="resnet18")(torch.randn(2, 3, 32, 32)).dtype == torch.float32

@@ -1,0 +1,109 @@
+import atexit
+import os
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datamodules import ImageFolderDataModule, pixel_cache
+from datamodules.errors import UserError
+from datamodules.image_reader import ImageReadError, read_image
+from datamodules.pixel_cache import cache_folder, open_cache, remove_unused
+
+
+@pytest.fixture(autouse=True)
+def _places(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "memory").mkdir()
+    monkeypatch.setattr(pixel_cache, "MEMORY", tmp_path / "memory")
+
+
+@pytest.fixture
+def paths(tmp_path):
+    """A large photo, a small one, a file that is no image, and a portrait."""
+    random = np.random.default_rng(0)
+    paths = []
+    for number, (width, height) in enumerate(((300, 200), (20, 30), (0, 0), (90, 400))):
+        paths.append(str(tmp_path / f"{number}.jpg"))
+        if width:
+            Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(paths[-1])
+        else:
+            (tmp_path / f"{number}.jpg").write_text("not an image")
+    return paths
+
+
+def opened(paths, place="disk", **options):
+    options = {"max_pixels": 10**6, "shorter_side": 64, "num_processes": 2, "what": "x"} | options
+    return open_cache(place, paths, **options)
+
+
+@pytest.mark.parametrize("place", ["disk", "ram"])
+def test_holds_what_the_reader_reads(paths, place):
+    cache = opened(paths, place)
+    for copy in (cache, pickle.loads(pickle.dumps(cache))):  # as a loader process may get it
+        for position in (3, 0, 1):
+            image, expected = copy.read(position, paths[position]), read_image(paths[position], 10**6, 64)
+            assert (image.mode, image.size, image.tobytes()) == ("RGB", expected.size, expected.tobytes())
+        with pytest.raises(ImageReadError, match="cannot identify image file") as caught:
+            copy.read(2, paths[2])
+        assert caught.value.path == paths[2]
+
+
+def test_is_made_once_and_anew_when_a_file_or_a_setting_changes(paths, capsys, monkeypatch):
+    opened(paths)
+    made = capsys.readouterr().out
+    assert "4 images, about 0 MB to be made in" in made
+    opened(paths)
+    assert "to be made" not in capsys.readouterr().out
+    opened(paths, shorter_side=32)
+    assert "to be made" in capsys.readouterr().out
+    Image.new("RGB", (9, 9), "red").save(paths[2], "PNG")
+    assert opened(paths).read(2, paths[2]).getpixel((4, 4)) == (255, 0, 0)
+    assert "to be made" in capsys.readouterr().out
+
+
+def test_a_damaged_cache_is_made_anew(paths, capsys):
+    cache = opened(paths)
+    expected = cache.read(0, paths[0]).tobytes()
+    (file,) = cache_folder("disk").glob("*.pixels")
+    os.truncate(file, file.stat().st_size - 1)
+    assert opened(paths).read(0, paths[0]).tobytes() == expected
+
+
+def test_too_large_a_cache_is_refused_before_it_is_made(paths, monkeypatch, tmp_path):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(100, 90, 10))
+    with pytest.raises(UserError, match=r"expected 0 MB for the cache in .*, 0 MB are free: make room"):
+        opened(paths)
+    assert not list(cache_folder("disk").glob("*.pixels"))
+
+
+def test_memory_is_given_back_when_nobody_has_it_open(paths):
+    cache = opened(paths, "ram")
+    folder = cache_folder("ram")
+    remove_unused(folder)
+    assert len(list(folder.iterdir())) == 2
+    atexit.unregister(cache.remove)  # which would do it at the end of the process
+    del cache
+    remove_unused(folder)
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("place", ["disk", "ram"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_the_same_with_and_without(data_root, place, workers):
+    def batches(**options):
+        data = ImageFolderDataModule(data_root, image_size=32, batch_size=8, **options)
+        data.setup("fit")
+        return [*data.train_dataloader(), *data.val_dataloader()]
+
+    for plain, cached in zip(batches(num_workers=0), batches(num_workers=workers, cache=place), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(plain[:3], cached[:3], strict=True))
+
+
+def test_the_users_folder_is_no_place_for_it(data_root):
+    before = sorted(data_root.rglob("*"))
+    ImageFolderDataModule(data_root, image_size=32, cache="disk").setup("fit")
+    assert sorted(data_root.rglob("*")) == before

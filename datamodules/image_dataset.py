@@ -100,10 +100,8 @@ class ImageDataset(Dataset[Any]):
         return Image.new("RGB", (8, 8)), BLANK, unreadable
 
     def _image(self, sample: int) -> Image.Image:
-        path = self.paths[sample]
-        if self.cache is not None:
-            return self.cache.read(sample, path)
-        return read_image(path, self.max_pixels, self.shorter_side)
+        image = self.cache.read(sample) if self.cache is not None else None
+        return image or read_image(self.paths[sample], self.max_pixels, self.shorter_side)
 
 
 def collate(samples: Sequence[Batch]) -> Batch:

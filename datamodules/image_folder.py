@@ -14,7 +14,7 @@ from datamodules.class_index import ClassIndex, natural_key
 from datamodules.errors import UserError
 from datamodules.image_dataset import Batch, ImageDataset
 from datamodules.image_files import ImageFiles, find_images
-from datamodules.image_loader import available_cpus, build_loader, default_num_workers
+from datamodules.image_loader import build_loader, default_num_workers
 from datamodules.image_reader import MAX_PIXELS, ImageReadError
 from datamodules.pixel_cache import Place, open_cache
 from datamodules.sampler import BLANK, EvalSampler, TrainSampler
@@ -88,6 +88,11 @@ class ImageFolderDataModule(LightningDataModule):
                 raise UserError(f"expected --data.{name} to be at least {floor}, got {value}: give a larger number")
         if not 0 < val_fraction < 1:
             raise UserError(f"expected --data.val_fraction between 0 and 1, got {val_fraction}: 0.1 is the default")
+        if cache != "none" and augmentation == "reference":
+            raise UserError(
+                "expected --data.cache none with --data.augmentation reference, which crops whole photos, got "
+                f"{cache}: leave one of them out"
+            )
         self.root = Path(root)
         if not self.root.is_dir():
             raise UserError(f"expected --data.root to be a folder, there is none at {root}: check the path")
@@ -132,7 +137,7 @@ class ImageFolderDataModule(LightningDataModule):
             else:
                 train, val = hold_out(self._list_split("train")[0], self.val_fraction, self.seed, self.root)
             if stage == "fit":
-                train_way = train_transform if self.augmentation == "fused" else reference_transform
+                train_way = reference_transform if self._as_torchvision("train") else train_transform
                 self._add("train", train, train_way(self.image_size))
             self._add("val", val, eval_transform(self.image_size))
             if stage == "fit" and self.cache != "none":
@@ -166,9 +171,12 @@ class ImageFolderDataModule(LightningDataModule):
             transform,
             seed=self.seed,
             max_pixels=self.max_pixels,
-            shorter_side=side_to_load(self.image_size),
+            shorter_side=None if self._as_torchvision(split) else side_to_load(self.image_size),
             replace_unreadable=split == "train",
         )
+
+    def _as_torchvision(self, split: str) -> bool:
+        return split == "train" and self.augmentation == "reference"
 
     def _fill_caches(self, place: Place) -> None:
         """Opens the splits' caches, which the first process of each machine makes while the others wait."""
@@ -180,7 +188,7 @@ class ImageFolderDataModule(LightningDataModule):
                         dataset.paths,
                         max_pixels=self.max_pixels,
                         shorter_side=side_to_load(self.image_size),
-                        num_processes=available_cpus(),
+                        num_processes=default_num_workers(1) if self.num_workers is None else self.num_workers,
                         what=split,
                     )
             if self.trainer:

@@ -1,11 +1,11 @@
 """Decoded images in one file that all processes map into their memory, so that each is decoded once."""
 
-import atexit
 import fcntl
 import functools
 import hashlib
 import json
 import math
+import mmap
 import os
 import shutil
 import weakref
@@ -25,6 +25,7 @@ from datamodules.worker_pool import map_in_processes
 
 Place = Literal["ram", "disk"]
 MEMORY = Path("/dev/shm")
+SPARE = 256_000_000  # bytes
 FORMAT = 1  # of the files; another number makes old ones unknown
 
 
@@ -45,7 +46,6 @@ class PixelCache:
         self._file = folder / f"{key}.pixels"
         self._sizes: np.ndarray = np.array(index["sizes"], np.int64).reshape(-1, 2)  # width, height
         self._ends = np.cumsum(3 * self._sizes.prod(1))
-        self._reasons: dict[str, str] = index["unreadable"]
         if self._file.stat().st_size != self.size:
             raise ValueError(f"{self._file} has another size than its index says")
         self._map()
@@ -58,8 +58,12 @@ class PixelCache:
     def _map(self) -> None:
         descriptor = os.open(self._file, os.O_RDONLY)
         weakref.finalize(self, os.close, descriptor)
-        fcntl.flock(descriptor, fcntl.LOCK_SH)  # in use: see remove_unused
-        self._pixels = np.memmap(self._file, np.uint8, "r") if self.size else np.zeros(0, np.uint8)
+        with suppress(OSError):  # not every file system has locks
+            fcntl.flock(descriptor, fcntl.LOCK_SH)  # in use: see remove_unused
+        if not os.fstat(descriptor).st_nlink:
+            raise FileNotFoundError(f"{self._file} was removed while it was opened")
+        mapped = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) if self.size else bytearray()
+        self._pixels = np.frombuffer(mapped, np.uint8)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_pixels"}
@@ -68,22 +72,12 @@ class PixelCache:
         self.__dict__.update(state)
         self._map()
 
-    def read(self, position: int, path: str) -> Image.Image:
-        """The image that was stored ``position``-th, from ``path``.
-
-        Raises:
-            ImageReadError: It could not be read when the cache was made.
-        """
-        if path in self._reasons:
-            raise ImageReadError(path, self._reasons[path])
+    def read(self, position: int) -> Image.Image | None:
+        """The image that was stored ``position``-th; None where its file could not be read."""
         end = int(self._ends[position])
         width, height = (int(length) for length in self._sizes[position])
-        return Image.frombuffer("RGB", (width, height), self._pixels[end - 3 * width * height : end])
-
-    def remove(self) -> None:
-        """Removes the files; who has them open keeps them."""
-        for suffix in (".json", ".pixels"):
-            self._file.with_suffix(suffix).unlink(missing_ok=True)
+        pixels = self._pixels[end - 3 * width * height : end]
+        return Image.frombuffer("RGB", (width, height), pixels) if len(pixels) else None
 
 
 def open_cache(
@@ -108,7 +102,7 @@ def open_cache(
     with suppress(OSError, ValueError, KeyError):
         cache = PixelCache(folder, key)
         print(f"cache: {what}, {len(paths):,} images, {cache.size / 1e6:,.0f} MB from {folder}")
-        return _kept(cache, place)
+        return _kept(cache, folder, key, place)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -120,13 +114,20 @@ def open_cache(
         remove_unused(folder)
     _require_space(folder, paths, read, num_processes, what)
     build_cache(folder, key, paths, read, num_processes)
-    return _kept(PixelCache(folder, key), place)
+    return _kept(PixelCache(folder, key), folder, key, place)
 
 
-def _kept(cache: PixelCache, place: Place) -> PixelCache:
+def _kept(cache: PixelCache, folder: Path, key: str, place: Place) -> PixelCache:
     if place == "ram":
-        atexit.register(cache.remove)
+        weakref.finalize(cache, _remove, folder, key, os.getpid())
     return cache
+
+
+def _remove(folder: Path, key: str, owner: int) -> None:
+    """Removes the files; other processes that have them open keep them."""
+    if os.getpid() == owner:  # and no loader process, which has a copy of the cache
+        for suffix in (".json", ".pixels"):
+            (folder / f"{key}{suffix}").unlink(missing_ok=True)
 
 
 def cache_folder(place: Place) -> Path:
@@ -170,28 +171,23 @@ def _require_space(
     needed = sum(map_in_processes(functools.partial(_bytes_needed, **read.keywords), paths, num_processes))
     free = shutil.disk_usage(folder).free
     print(f"cache: {what}, {len(paths):,} images, about {needed / 1e6:,.0f} MB to be made in {folder}", flush=True)
-    if needed > free:
+    if needed * 1.1 + SPARE > free:  # loader processes hand over their batches in memory too
         raise UserError(
-            f"expected {needed / 1e6:,.0f} MB for the cache in {folder}, {free / 1e6:,.0f} MB are free: make room, or "
-            "choose another --data.cache"
+            f"expected {needed / 1e6:,.0f} MB, and some to spare, for the cache in {folder}, {free / 1e6:,.0f} MB are "
+            "free: make room, or choose another --data.cache"
         )
 
 
 def build_cache(
     folder: Path, key: str, paths: Sequence[str], read: "functools.partial[Image.Image]", num_processes: int = 0
 ) -> None:
-    """Decodes and writes all images, and what cannot be read; the files get their names when they are whole."""
+    """Decodes and writes all images; the files get their names when they are whole."""
     sizes: list[tuple[int, int]] = []
-    unreadable: dict[str, str] = {}
     with atomic_file(folder / f"{key}.pixels") as temporary, open(temporary, "wb") as file:
-        images = map_in_processes(functools.partial(_decode, read=read), paths, num_processes)
-        for path, (size, content) in zip(paths, images, strict=True):
+        for size, pixels in map_in_processes(functools.partial(_decode, read=read), paths, num_processes):
             sizes.append(size)
-            if isinstance(content, str):
-                unreadable[path] = content
-            else:
-                file.write(content)
-    write_bytes(folder / f"{key}.json", json.dumps({"sizes": sizes, "unreadable": unreadable}).encode())
+            file.write(pixels)
+    write_bytes(folder / f"{key}.json", json.dumps({"sizes": sizes}).encode())
 
 
 def _bytes_needed(path: str, max_pixels: int, shorter_side: int) -> int:
@@ -200,12 +196,12 @@ def _bytes_needed(path: str, max_pixels: int, shorter_side: int) -> int:
     return 0
 
 
-def _decode(path: str, read: "functools.partial[Image.Image]") -> tuple[tuple[int, int], bytes | str]:
-    """Size and pixels, or (0, 0) and why there are none."""
+def _decode(path: str, read: "functools.partial[Image.Image]") -> tuple[tuple[int, int], bytes]:
+    """Size and pixels; none where the file cannot be read, which its reader will say again when it is asked for it."""
     try:
         image = read(path)
     except ImageReadError as error:
         if error.machine:
             raise
-        return (0, 0), error.reason
+        return (0, 0), b""
     return image.size, image.tobytes()

@@ -8,6 +8,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,8 +32,13 @@ def side_to_load(image_size: int) -> int:
 
 def normalize(images: Tensor) -> Tensor:
     """Maps uint8 ``(batch, 3, height, width)`` to float32 with ImageNet's mean 0 and standard deviation 1."""
-    mean, std = (255 * torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (MEAN, STD))
+    mean, std = _statistics(images.device)
     return (images - mean).div_(std)
+
+
+@functools.cache  # a copy to a GPU waits for it
+def _statistics(device: torch.device) -> tuple[Tensor, ...]:
+    return tuple(255 * torch.tensor(values).view(1, 3, 1, 1).to(device) for values in (MEAN, STD))
 
 
 def reference_steps(image_size: int) -> list[v2.Transform]:
@@ -47,13 +53,7 @@ def reference_steps(image_size: int) -> list[v2.Transform]:
 
 def reference_transform(image_size: int) -> Transform:
     """The reference's steps as torchvision carries them out, one after the other."""
-    steps = v2.Compose(reference_steps(image_size))
-
-    def transform(image: Image.Image, seed: int) -> Tensor:
-        with _seeded(seed):
-            return _pixels(steps(image))
-
-    return transform
+    return functools.partial(_step_by_step, steps=reference_steps(image_size))
 
 
 def train_transform(image_size: int) -> Transform:
@@ -62,23 +62,7 @@ def train_transform(image_size: int) -> Transform:
     Colours change before the crop is enlarged, which resampling does not mind, by one matrix (``jitter_colours``). The
     mirror image costs nothing: it is part of the affine map, which takes the nearest pixel, as torchvision's does.
     """
-    crop, flip, jitter, affine = reference_steps(image_size)
-    square = (image_size, image_size)
-    canvas = Image.new("1", square)  # of which torchvision asks the size
-
-    def transform(image: Image.Image, seed: int) -> Tensor:
-        with _seeded(seed):  # in the order of the steps, so that one seed means the same image in both ways
-            box = crop.make_params([image])
-            mirrored = bool(torch.rand(1) < flip.p)
-            colours = jitter.make_params([image])
-            move = affine.make_params([canvas])
-        left, top = box["left"], box["top"]
-        region = image.crop((left, top, left + box["width"], top + box["height"]))
-        region = jitter_colours(region, **colours).resize(square, Image.Resampling.BILINEAR)
-        matrix = _source_of(image_size, mirrored, **move)
-        return _pixels(region.transform(square, Image.Transform.AFFINE, matrix, Image.Resampling.NEAREST))
-
-    return transform
+    return functools.partial(_fused, steps=reference_steps(image_size), size=image_size)
 
 
 def eval_transform(image_size: int) -> Transform:
@@ -86,19 +70,39 @@ def eval_transform(image_size: int) -> Transform:
 
     In one resampling of what the crop will show: a strip of 1 × 5000 pixels would take 1 GB if it were resized first.
     """
-    side = side_to_load(image_size)
+    return functools.partial(_centre, size=image_size)
 
-    def transform(image: Image.Image, seed: int) -> Tensor:
-        shorter = min(image.size)
-        resized = [length * side // shorter for length in image.size]  # rounded as torchvision's Resize does
-        starts = [round((length - image_size) / 2) for length in resized]  # and its CenterCrop
-        scales = [length / after for length, after in zip(image.size, resized, strict=True)]
-        left, top = (start * scale for start, scale in zip(starts, scales, strict=True))
-        right, bottom = ((start + image_size) * scale for start, scale in zip(starts, scales, strict=True))
-        box = (left, top, right, bottom)
-        return _pixels(image.resize((image_size, image_size), Image.Resampling.BILINEAR, box))
 
-    return transform
+def _step_by_step(image: Image.Image, seed: int, steps: list[v2.Transform]) -> Tensor:
+    with _seeded(seed):
+        for step in steps:
+            image = step(image)
+    return _pixels(image)
+
+
+def _fused(image: Image.Image, seed: int, steps: list[Any], size: int) -> Tensor:
+    crop, flip, jitter, affine = steps
+    square = (size, size)
+    with _seeded(seed):  # in the order of the steps, so that one seed means the same image in both ways
+        box = crop.make_params([image])
+        mirrored = bool(torch.rand(1) < flip.p)
+        colours = jitter.make_params([image])
+        move = affine.make_params([Image.new("1", square)])  # of which it asks the size
+    left, top = box["left"], box["top"]
+    region = image.crop((left, top, left + box["width"], top + box["height"]))
+    region = jitter_colours(region, **colours).resize(square, Image.Resampling.BILINEAR)
+    matrix = _source_of(size, mirrored, **move)
+    return _pixels(region.transform(square, Image.Transform.AFFINE, matrix, Image.Resampling.NEAREST))
+
+
+def _centre(image: Image.Image, seed: int, size: int) -> Tensor:
+    side, shorter = side_to_load(size), min(image.size)
+    resized = [length * side // shorter for length in image.size]  # rounded as torchvision's Resize does
+    starts = [round((length - size) / 2) for length in resized]  # and its CenterCrop
+    scales = [length / after for length, after in zip(image.size, resized, strict=True)]
+    left, top = (start * scale for start, scale in zip(starts, scales, strict=True))
+    right, bottom = ((start + size) * scale for start, scale in zip(starts, scales, strict=True))
+    return _pixels(image.resize((size, size), Image.Resampling.BILINEAR, (left, top, right, bottom)))
 
 
 def jitter_colours(
@@ -120,8 +124,8 @@ def jitter_colours(
             case 0:
                 matrix *= brightness_factor
             case 1:  # towards the grey of the image's mean
-                mean = np.array([*image.reduce(image.size).getpixel((0, 0)), 1])  # type: ignore[misc]
-                grey = LUMA @ matrix @ mean
+                levels = np.array(image.histogram()).reshape(3, 256) @ np.arange(256)
+                grey = LUMA @ matrix @ [*levels / math.prod(image.size), 1]
                 matrix *= contrast_factor
                 matrix[:, 3] += (1 - contrast_factor) * grey
             case 2:  # towards each pixel's grey

@@ -77,7 +77,9 @@ class ChannelGate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(batch, channels, height, width)`` to factors ``(batch, channels, 1, 1)``."""
         positions = x.shape[2] * x.shape[3]
-        mean = (x.new_ones(len(x), 1, positions) @ _rows(x))[:, 0] / positions
+        # A power of two near 1 / positions is exact in every precision, and keeps float16 from overflowing.
+        share = 0.5 ** positions.bit_length()
+        mean = (x.new_full((len(x), 1, positions), share) @ _rows(x))[:, 0] / (positions * share)
         logits = self.expand(torch.relu(self.reduce(mean)))
         return _gate_factors(logits, self.gate)[:, :, None, None]
 

@@ -28,12 +28,14 @@ class TrainedModel:
         data: The ``DATA_SETTINGS``.
         network: State dict of the network.
         epochs: How many a checkpoint's run has finished.
+        precision: Of the fit, as Lightning's ``Trainer`` spells it; None where the file does not say.
     """
 
     model: dict[str, Any]
     data: dict[str, Any]
     network: dict[str, Tensor]
     epochs: int = 0
+    precision: str | None = None
 
 
 def export_metadata(model: ImageClassifier, data: LightningDataModule, metrics: dict[str, float]) -> dict[str, str]:
@@ -48,6 +50,7 @@ def export_metadata(model: ImageClassifier, data: LightningDataModule, metrics: 
         "image_size": data.hparams["image_size"],
         "normalization": {"mean": MEAN, "std": STD},
         "metrics": metrics,
+        "precision": str(data.trainer.precision) if data.trainer else None,
     }
     # safetensors takes strings of UTF-8 only, which a folder's name need not be; "format" is what its readers look for.
     return {"format": "pt"} | {name: json.dumps(value) for name, value in values.items()}
@@ -83,11 +86,12 @@ def _read_checkpoint(path: Path) -> tuple[TrainedModel, str]:
         if name.startswith(NETWORK_PREFIX)
     }
     epochs = int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
-    return TrainedModel(dict(content["hyper_parameters"]), data, network, epochs), content["class_digest"]
+    precision = content.get("exact_resume", {}).get("recipe", {}).get("precision")
+    return TrainedModel(dict(content["hyper_parameters"]), data, network, epochs, precision), content["class_digest"]
 
 
 def _read_export(path: Path) -> tuple[TrainedModel, str]:
     network, header = load_safetensors(path)
     values = {name: json.loads(text) for name, text in header.items() if name != "format"}
     model = {"class_names": values["classes"], **values["architecture"], **values["training"]}
-    return TrainedModel(model, values["data"], network), values["class_digest"]
+    return TrainedModel(model, values["data"], network, precision=values.get("precision")), values["class_digest"]

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import shutil
 from typing import Any, Literal
 
 import torch
@@ -87,6 +88,11 @@ class ImageClassifier(LightningModule):
             value = self.hparams[name]
             if not (value >= floor and math.isfinite(value)):
                 raise UserError(f"expected a finite --model.{name} of at least {floor}, got {value}: correct it")
+        if compile == "full" and activation_checkpointing:
+            raise UserError(
+                "expected --model.compile full or --model.activation_checkpointing true, got both, which torch cannot "
+                "combine: leave one out"
+            )
         self.classes = ClassIndex(class_names)
         try:
             self.network = ResNetCBAM(len(self.classes), **self.architecture)
@@ -120,7 +126,10 @@ class ImageClassifier(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW and the warm-restart schedule, stepped once per epoch."""
         optimizer = build_optimizer(
-            self.parameters(), learning_rate=self.hparams["learning_rate"], weight_decay=self.hparams["weight_decay"]
+            self.parameters(),
+            learning_rate=self.hparams["learning_rate"],
+            weight_decay=self.hparams["weight_decay"],
+            fused=not self.trainer.gradient_clip_val,  # Lightning 2.6 refuses to clip for a fused optimiser
         )
         schedule = build_schedule(
             optimizer,
@@ -131,10 +140,19 @@ class ImageClassifier(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
 
     def setup(self, stage: str) -> None:
-        """Compiles, in place, so that parameters keep their names. Shapes are fixed: batches are full."""
+        """Compiles for a fit, in place, so that parameters keep their names. Shapes are fixed: batches are full.
+
+        Raises:
+            UserError: There is no compiler.
+        """
         if self.trainer.strategy.root_device.type == "cuda":  # on the CPU the layout of weights makes no difference
             self.network.to(memory_format=torch.channels_last)
-        match self.hparams["compile"] if stage != "predict" else "none":
+        what = self.hparams["compile"] if stage == "fit" else "none"
+        if what != "none" and self.trainer.strategy.root_device.type == "cpu" and not shutil.which("c++"):
+            raise UserError(
+                f"expected a C++ compiler for --model.compile {what}, there is none: install one or leave it out"
+            )
+        match what:
             case "gates":
                 for module in self.network.modules():
                     if isinstance(module, CBAM):

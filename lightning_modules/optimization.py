@@ -7,14 +7,16 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
 
-def build_optimizer(parameters: Iterable[nn.Parameter], *, learning_rate: float, weight_decay: float) -> AdamW:
+def build_optimizer(
+    parameters: Iterable[nn.Parameter], *, learning_rate: float, weight_decay: float, fused: bool = True
+) -> AdamW:
     """AdamW over all parameters in one group, as in the reference recipe: weight decay spares nothing.
 
-    One kernel passes over parameter, gradient and both moments at once, on the CPU and on CUDA.
+    ``fused`` passes over parameter, gradient and both moments in one kernel, on the CPU and on CUDA.
 
     Source: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", arXiv 1711.05101.
     """
-    return AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
+    return AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=fused)
 
 
 def build_schedule(

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm  # SyncBatchNorm too
 from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import Bottleneck
 
@@ -134,7 +135,7 @@ def _first_and_second_pass(stage: nn.Module) -> tuple[AbstractContextManager[Non
 @contextmanager
 def _statistics_kept(stage: nn.Module) -> Iterator[None]:
     """Keeps batch norm's running statistics from counting a batch a second time."""
-    kept = [(m, m.momentum, m.num_batches_tracked) for m in stage.modules() if isinstance(m, nn.BatchNorm2d)]
+    kept = [(m, m.momentum, m.num_batches_tracked) for m in stage.modules() if isinstance(m, _BatchNorm)]
     for norm, _, _ in kept:
         norm.momentum, norm.num_batches_tracked = 0.0, None
     try:

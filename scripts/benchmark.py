@@ -38,9 +38,12 @@ def benchmark(words: list[str]) -> None:
     Raises:
         UserError: An option is wrong, or a command that is measured fails.
     """
-    options = _parser().parse_args(words)
+    options = benchmark_parser().parse_args(words)
     if options.what in ("input", "predict", "fit") and not (options.root and options.root.is_dir()):
         raise UserError(f"expected --data.root to be a folder, there is none at {options.root}: check the path")
+    for name in ("batch_size", "rounds", "steps", "images", "max_epochs", "image_size"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise UserError(f"expected --{name} of at least 1, got {value}: give a larger number")
     if options.json:
         require_writable(options.json.parent, "--json")
     options.image_size = options.image_size or (64 if options.what == "fit" else 224)
@@ -52,7 +55,8 @@ def benchmark(words: list[str]) -> None:
     _print(rows, values)
 
 
-def _parser() -> Arguments:
+def benchmark_parser() -> Arguments:
+    """The options of the command."""
     parser = Arguments(prog="cbam100 benchmark", description=__doc__)
     parser.add_argument("what", choices=BENCHMARKS)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")

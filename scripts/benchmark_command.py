@@ -54,8 +54,9 @@ def benchmark_fit(options: argparse.Namespace) -> tuple[list[dict[str, Any]], di
     with tempfile.TemporaryDirectory() as folder:
         shared = ["-m", "scripts.main", "fit", f"--data.root={root}", "--model.weights=none"]
         shared += [f"--data.image_size={options.image_size}", f"--data.batch_size={options.batch_size}"]
-        shared += [f"--trainer.max_epochs={options.max_epochs}", f"--model.compile={options.compile}"]
-        fast = [*shared, f"--data.cache={options.cache}", f"--trainer.precision={options.precision}", "--run_name=fast"]
+        shared += [f"--trainer.max_epochs={options.max_epochs}"]
+        fast = [*shared, f"--data.cache={options.cache}", f"--model.compile={options.compile}", "--run_name=fast"]
+        fast.append(f"--trainer.precision={options.precision}")
         run = _command(folder, fast)
         exact = _command(folder, [*shared, f"--config={EXACT}", "--run_name=exact"])
 

@@ -40,7 +40,7 @@ def benchmark_input(options: argparse.Namespace) -> tuple[list[dict[str, Any]], 
 
     def from_cache(cache: PixelCache, transform: Transform) -> None:
         for position, path in enumerate(paths):
-            transform(cache.read(position, path), position)
+            transform(cache.read(position) or read_image(path), position)
 
     def plainly(transform: v2.Transform) -> None:
         for path in paths:

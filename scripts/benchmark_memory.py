@@ -14,6 +14,7 @@ from PIL import Image
 
 from callbacks.peak_memory import resident_peak
 from datamodules import ImageFolderDataModule
+from datamodules.errors import UserError
 from lightning_modules import ResNetCBAM
 from scripts.benchmark_command import export_random_weights
 from scripts.benchmark_step import train_step
@@ -40,6 +41,9 @@ def benchmark_memory(options: argparse.Namespace) -> tuple[list[dict[str, Any]],
 
 def _in_a_process(*words: str) -> dict[str, Any]:
     done = subprocess.run([sys.executable, "-m", "scripts.benchmark_memory", *words], capture_output=True, text=True)
+    if done.returncode:
+        reason = " ".join(done.stderr.split())[-300:] or f"signal {-done.returncode}"
+        raise UserError(f"expected to measure {words[0]}, its process ended with {reason}: choose smaller sizes")
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -162,7 +162,7 @@ def flops_per_image(network: ResNetCBAM, images: Tensor, training: bool) -> floa
         logits = network(images[:2])
         if training:
             logits.sum().backward()
-    return counter.get_total_flops() / 2
+    return counter.get_total_flops() / len(images[:2])
 
 
 def multiplications_per_second(device: torch.device, precision: str) -> float:

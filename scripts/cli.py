@@ -110,15 +110,18 @@ class ClassifierCLI(LightningCLI):
         except KeyError as error:
             raise UserError(f"expected settings of this version in {ckpt_path}, {error}: update cbam100") from error
         super().parse_arguments(parser, args)
-        self._prepare_trainer(self.config[subcommand].trainer)
+        trainer = self.config[subcommand].trainer
+        if subcommand != "predict" and trainer.precision is None:
+            trainer.precision = self.trained.precision  # so that it measures what the fit has measured
+        self._prepare_trainer(trainer)
 
     def _prepare_trainer(self, trainer: Namespace) -> None:
         """Fills in what depends on the machine, so that ``config.yaml`` says what was used."""
         if trainer.precision is None:
             trainer.precision = default_precision(trainer.accelerator)
             rank_zero_only(print)(f"precision: {trainer.precision}, by this machine (--trainer.precision sets another)")
-            if trainer.precision == "bf16-mixed":
-                torch.set_float32_matmul_precision("high")  # TF32 on a GPU for what stays in float32
+        # On a GPU, TF32 for what stays in float32.
+        torch.set_float32_matmul_precision("high" if trainer.precision == "bf16-mixed" else "highest")
         if trainer.benchmark is None:
             trainer.benchmark = not trainer.deterministic  # cuDNN tries its kernels once: shapes are fixed
 
@@ -204,7 +207,11 @@ class ClassifierCLI(LightningCLI):
             return
         assert isinstance(self.model, ImageClassifier)
         # A resumed fit keeps its whole recipe: the optimiser's state holds the old one, and would win in silence.
-        fixed = self.trained.model.keys() - {"tta"} if self.subcommand == "fit" else self.model.architecture
+        fixed = (
+            self.trained.model.keys() - {"tta", "activation_checkpointing"}
+            if self.subcommand == "fit"
+            else self.model.architecture
+        )
         for name in ("class_names", *sorted(fixed)):
             came, expected = self.model.hparams.get(name), self.trained.model.get(name)
             if came != expected:

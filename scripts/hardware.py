@@ -20,11 +20,10 @@ def default_precision(accelerator: str) -> str:
     if accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available()):
         native = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     elif accelerator == "cpu" or not torch.backends.mps.is_available():
+        # Older releases of torch do not tell.
+        capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
         names = ("avx512_bf16", "amx_bf16", "bf16")
-        capabilities: dict[str, bool] = getattr(
-            torch.cpu, "get_capabilities", dict
-        )()  # which older releases do not tell
-        native = any(capabilities.get(name, False) for name in names)
+        native = torch.backends.mkldnn.is_available() and any(capabilities.get(name, False) for name in names)
     else:
         native = False
     return "bf16-mixed" if native else "32-true"

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from scripts.benchmark import benchmark_parser
 from scripts.main import main
 
 REPOSITORY = Path(__file__).parents[1]
 CONFIGS = sorted((REPOSITORY / "configs").rglob("*.yaml"))
-DOCUMENTS = [REPOSITORY / "README.md", *CONFIGS]
+DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")), *CONFIGS]
 COMMANDS = sorted(
     {
         match
@@ -29,7 +30,7 @@ def parse(command, capsys):
 
 
 def test_commands_are_found():
-    assert {command.split()[1] for command in COMMANDS} == {"audit", "fit", "validate", "test", "predict"}
+    assert {command.split()[1] for command in COMMANDS} == {"audit", "fit", "validate", "test", "predict", "benchmark"}
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if "--help" not in command])
@@ -39,6 +40,8 @@ def test_commands_are_understood(command, monkeypatch, capsys):
         with pytest.raises(SystemExit):
             main(shlex.split(command)[1:])
         assert re.search("expected --data.root to be a folder, there is none at (ROOT|DIR)", capsys.readouterr().err)
+    elif command.startswith("cbam100 benchmark "):
+        benchmark_parser().parse_args(shlex.split(command)[2:])
     else:
         parse(command, capsys)
 

@@ -1,4 +1,3 @@
-import atexit
 import os
 import pickle
 import shutil
@@ -10,8 +9,10 @@ from PIL import Image
 
 from datamodules import ImageFolderDataModule, pixel_cache
 from datamodules.errors import UserError
-from datamodules.image_reader import ImageReadError, read_image
+from datamodules.image_dataset import ImageDataset
+from datamodules.image_reader import read_image
 from datamodules.pixel_cache import cache_folder, open_cache, remove_unused
+from datamodules.transforms import eval_transform
 
 
 @pytest.fixture(autouse=True)
@@ -45,11 +46,9 @@ def test_holds_what_the_reader_reads(paths, place):
     cache = opened(paths, place)
     for copy in (cache, pickle.loads(pickle.dumps(cache))):  # as a loader process may get it
         for position in (3, 0, 1):
-            image, expected = copy.read(position, paths[position]), read_image(paths[position], 10**6, 64)
+            image, expected = copy.read(position), read_image(paths[position], 10**6, 64)
             assert (image.mode, image.size, image.tobytes()) == ("RGB", expected.size, expected.tobytes())
-        with pytest.raises(ImageReadError, match="cannot identify image file") as caught:
-            copy.read(2, paths[2])
-        assert caught.value.path == paths[2]
+        assert copy.read(2) is None
 
 
 def test_is_made_once_and_anew_when_a_file_or_a_setting_changes(paths, capsys, monkeypatch):
@@ -61,21 +60,21 @@ def test_is_made_once_and_anew_when_a_file_or_a_setting_changes(paths, capsys, m
     opened(paths, shorter_side=32)
     assert "to be made" in capsys.readouterr().out
     Image.new("RGB", (9, 9), "red").save(paths[2], "PNG")
-    assert opened(paths).read(2, paths[2]).getpixel((4, 4)) == (255, 0, 0)
+    assert opened(paths).read(2).getpixel((4, 4)) == (255, 0, 0)
     assert "to be made" in capsys.readouterr().out
 
 
 def test_a_damaged_cache_is_made_anew(paths, capsys):
     cache = opened(paths)
-    expected = cache.read(0, paths[0]).tobytes()
+    expected = cache.read(0).tobytes()
     (file,) = cache_folder("disk").glob("*.pixels")
     os.truncate(file, file.stat().st_size - 1)
-    assert opened(paths).read(0, paths[0]).tobytes() == expected
+    assert opened(paths).read(0).tobytes() == expected
 
 
 def test_too_large_a_cache_is_refused_before_it_is_made(paths, monkeypatch, tmp_path):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(100, 90, 10))
-    with pytest.raises(UserError, match=r"expected 0 MB for the cache in .*, 0 MB are free: make room"):
+    with pytest.raises(UserError, match=r"expected 0 MB, and some to spare, .* 0 MB are free"):
         opened(paths)
     assert not list(cache_folder("disk").glob("*.pixels"))
 
@@ -85,10 +84,26 @@ def test_memory_is_given_back_when_nobody_has_it_open(paths):
     folder = cache_folder("ram")
     remove_unused(folder)
     assert len(list(folder.iterdir())) == 2
-    atexit.unregister(cache.remove)  # which would do it at the end of the process
     del cache
-    remove_unused(folder)
     assert not list(folder.iterdir())
+
+
+def test_memory_of_a_killed_run_is_given_back_at_the_next_start(paths):
+    folder = cache_folder("ram")
+    folder.mkdir()
+    for suffix in ("json", "pixels"):
+        (folder / f"killed.{suffix}").write_text("left over")
+    cache = opened(paths, "ram")
+    assert [path.stem for path in folder.iterdir()].count("killed") == 0
+    assert len(list(folder.iterdir())) == 2
+    del cache
+
+
+@pytest.mark.parametrize("place", ["disk", "ram"])
+def test_an_unreadable_file_is_named_by_its_reader_again(paths, place):
+    data = ImageDataset(paths, [0, 1, 2, 3], eval_transform(32), shorter_side=64, cache=opened(paths, place))
+    (error,) = data[0, 2].unreadable
+    assert (error.path, data[0, 1].unreadable) == (paths[2], ())
 
 
 @pytest.mark.parametrize("place", ["disk", "ram"])

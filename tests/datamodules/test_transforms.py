@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -77,6 +79,20 @@ def test_the_steps_are_the_reference_recipe():
     assert type(affine).__name__ == "RandomAffine"
     assert [tuple(x) for x in (affine.degrees, affine.translate, affine.scale)] == [(-15, 15), (0.1, 0.1), (0.9, 1.1)]
     assert affine.shear is None
+
+
+@pytest.mark.parametrize("way", [train_transform, reference_transform, eval_transform])
+def test_a_loader_process_may_be_sent_it(way):
+    image = photo(90, 60)
+    assert torch.equal(pickle.loads(pickle.dumps(way(32)))(image, 5), way(32)(image, 5))
+
+
+@pytest.mark.parametrize("size", [300, 1100])
+def test_contrast_turns_to_the_mean_of_large_images_too(size):
+    """A factor of 0 leaves the grey of the mean: 0.299 · 200 + 0.587 · 100 + 0.114 · 50 = 124.2."""
+    image = Image.new("RGB", (size, size + 7), (200, 100, 50))
+    grey = jitter_colours(image, torch.tensor([1, 0, 2, 3]), 1.0, 0.0, 1.0, 0.0)
+    assert grey.getpixel((3, 5)) == (124, 124, 124)
 
 
 @pytest.mark.parametrize("way", [train_transform, reference_transform])

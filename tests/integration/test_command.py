@@ -234,3 +234,19 @@ def test_a_class_with_no_readable_image_is_named(workers, data_root, run_folder,
     assert caught.value.code == 2
     error = capsys.readouterr().err
     assert re.search(r"cbam100: error: expected readable images in train, found .*train/5/.*jpg \(Unidentified", error)
+
+
+def test_gradients_are_clipped_in_mixed_precision(data_root, run_folder):
+    run("fit", *SMALL, "--data.root", data_root, "--trainer.max_epochs=1", "--trainer.max_steps=1",
+        "--model.restart_epochs=1", "--trainer.gradient_clip_val=1.0",
+        "--trainer.precision=bf16-mixed")  # fmt: skip
+
+
+def test_an_evaluation_computes_as_the_fit_did(data_root, run_folder, capsys):
+    run("fit", *SMALL, "--data.root", data_root, "--trainer.max_epochs=1", "--trainer.precision=32-true",
+        "--model.restart_epochs=1")  # fmt: skip
+    best = json.loads(Path("runs/default/version_0/manifest.json").read_text())["best"]["val/loss"]
+    for file in ("checkpoints/best.ckpt", "model.safetensors"):
+        capsys.readouterr()
+        run("validate", "--ckpt_path", f"runs/default/version_0/{file}", "--data.root", data_root)
+        assert f"{best:.8f}"[:9] in capsys.readouterr().out

@@ -56,6 +56,16 @@ def test_compiled_in_place_it_computes_the_same():
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_mean_of_large_values_does_not_overflow(dtype):
+    x = torch.full((1, 8, 64, 64), 60.0, dtype=dtype)  # whose sum over positions is 245,760
+    gate = CBAM(8, reduction_ratio=1).to(dtype).channel_gate
+    torch.nn.init.ones_(gate.reduce.weight)
+    torch.nn.init.constant_(gate.expand.weight, 1 / 8 / 480)
+    # 8 channels of mean 60 are 480 in each of 8 hidden units, and their mean over 480 is 1.
+    torch.testing.assert_close(gate(x).float(), torch.full((1, 8, 1, 1), 1.0).sigmoid(), atol=0.01, rtol=0)
+
+
 def test_identity_gate_starts_as_no_change_to_the_last_bit():
     x = torch.randn(2, 256, 7, 7)
     assert torch.equal(CBAM(256, gate="identity")(x), x)

@@ -43,12 +43,8 @@ def build_loader(
 
 def default_num_workers(processes: int) -> int:
     """The CPUs that this process may use, shared out over the training processes of the machine."""
-    return min(MAX_WORKERS, max(1, available_cpus() // processes))
-
-
-def available_cpus() -> int:
-    """How many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MAX_WORKERS, max(1, available // processes))
 
 
 def _prepare_worker(worker: int) -> None:

@@ -18,7 +18,8 @@ from datamodules.class_index import ClassIndex
 from datamodules.errors import UserError
 from datamodules.image_dataset import Batch
 from datamodules.sampler import BLANK
-from lightning_modules.attention import CBAM, Gate
+from lightning_modules.attention import Gate
+from lightning_modules.compilation import Compile, compile_in_place
 from lightning_modules.exact_mean import ExactMean
 from lightning_modules.focal_loss import focal_loss
 from lightning_modules.inference import for_inference
@@ -77,7 +78,7 @@ class ImageClassifier(LightningModule):
         min_learning_rate: float = 1e-5,
         restart_epochs: int = 10,
         restart_multiplier: int = 2,
-        compile: Literal["none", "gates", "full"] = "none",
+        compile: Compile = "none",
         activation_checkpointing: bool = False,
         tta: Literal["none", "hflip"] = "none",
     ) -> None:
@@ -147,18 +148,12 @@ class ImageClassifier(LightningModule):
         """
         if self.trainer.strategy.root_device.type == "cuda":  # on the CPU the layout of weights makes no difference
             self.network.to(memory_format=torch.channels_last)
-        what = self.hparams["compile"] if stage == "fit" else "none"
+        what: Compile = self.hparams["compile"] if stage == "fit" else "none"
         if what != "none" and self.trainer.strategy.root_device.type == "cpu" and not shutil.which("c++"):
             raise UserError(
                 f"expected a C++ compiler for --model.compile {what}, there is none: install one or leave it out"
             )
-        match what:
-            case "gates":
-                for module in self.network.modules():
-                    if isinstance(module, CBAM):
-                        module.compile(dynamic=False)
-            case "full":
-                self.network.compile(dynamic=False)
+        compile_in_place(self.network, what)
 
     def on_fit_start(self) -> None:
         """Loads the pretrained weights, unless a checkpoint is resumed, and looks at where the schedule ends."""

@@ -12,6 +12,7 @@ from rich.table import Table
 from callbacks.run_manifest import versions, write_json
 from datamodules.atomic_file import require_writable
 from datamodules.errors import UserError
+from lightning_modules.compilation import Compile
 from lightning_modules.resnet_cbam import AttentionPlacement
 from scripts.arguments import Arguments
 from scripts.benchmark_command import benchmark_fit, benchmark_predict
@@ -70,7 +71,7 @@ def benchmark_parser() -> Arguments:
     parser.add_argument("--data.cache", dest="cache", choices=("none", "ram", "disk"), default="none", help="for fit")
     parser.add_argument("--model.attention_placement", dest="attention_placement", default="stage",
                         choices=get_args(AttentionPlacement))  # fmt: skip
-    parser.add_argument("--model.compile", dest="compile", choices=("none", "gates", "full"), default="none")
+    parser.add_argument("--model.compile", dest="compile", choices=get_args(Compile), default="none")
     parser.add_argument("--trainer.precision", dest="precision", choices=("32-true", "bf16-mixed"),
                         default=default_precision("auto"), help="by default this machine's")  # fmt: skip
     parser.add_argument("--trainer.max_epochs", dest="max_epochs", type=int, default=6, help="for fit")

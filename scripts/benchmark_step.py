@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from lightning_modules import CBAM, ResNetCBAM, focal_loss
+from lightning_modules import ResNetCBAM, focal_loss
+from lightning_modules.compilation import Compile, compile_in_place
 from lightning_modules.inference import for_inference
 from lightning_modules.optimization import build_optimizer
 from scripts.timing import alternate, row, run_script
@@ -91,15 +92,13 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16-mixed" else nullcontext()
 
 
-def train_step(network: ResNetCBAM, images: Tensor, targets: Tensor, precision: str, compile: str) -> Work:
+def train_step(network: ResNetCBAM, images: Tensor, targets: Tensor, precision: str, compile: Compile) -> Work:
     """A step as ``ImageClassifier`` takes it."""
     if images.device.type == "cuda":
         network.to(memory_format=torch.channels_last)
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
-    for module in [network] if compile == "full" else network.modules() if compile == "gates" else []:
-        if compile == "full" or isinstance(module, CBAM):
-            module.compile(dynamic=False)
+    compile_in_place(network, compile)
     optimizer = build_optimizer(network.parameters(), learning_rate=1e-3, weight_decay=1e-4)
     images = images.contiguous(memory_format=torch.channels_last)
     return _step(network, images, targets, optimizer, lambda: autocast(images.device, precision))

@@ -53,7 +53,7 @@ class ImageClassifier(LightningModule):
         restart_epochs: Length in epochs of the first cycle, T_0.
         restart_multiplier: Each cycle is this many times as long as the one before, T_mult.
         compile: What torch.compile makes kernels of: none, the gates, or the full network.
-        activation_checkpointing: Whether to compute activations twice rather than keep them, which halves the memory.
+        activation_checkpointing: Whether to compute activations twice rather than keep them, to save memory.
         tta: Test-time augmentation of predictions: none, or hflip for the mean over an image and its mirror image.
 
     Raises:

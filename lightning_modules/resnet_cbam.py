@@ -53,7 +53,7 @@ class ResNetCBAM(nn.Module):
 
     Attributes:
         activation_checkpointing: Whether training keeps the outputs of the four stages only and computes what is inside
-            them a second time for the gradients: a third more work for about half the memory.
+            them a second time for the gradients: one more forward pass, for less memory.
 
     Raises:
         ValueError: A choice is unknown or a number is out of its range.

@@ -6,6 +6,7 @@ from callbacks.checkpoint_file import CheckpointFile
 from callbacks.epoch_log import EpochLog
 from callbacks.exact_resume import ExactResume
 from callbacks.finite_loss import FiniteLoss
+from callbacks.insight import Insight
 from callbacks.interruption import Interruption
 from callbacks.peak_memory import PeakMemory
 from callbacks.prediction_writer import PredictionWriter
@@ -19,6 +20,7 @@ __all__ = [
     "EpochLog",
     "ExactResume",
     "FiniteLoss",
+    "Insight",
     "Interruption",
     "PeakMemory",
     "PredictionWriter",

@@ -56,7 +56,7 @@ class BadImages(Callback):
     def _decide(self, trainer: Trainer) -> None:
         data: ImageFolderDataModule = trainer.datamodule  # type: ignore[attr-defined]
         for split, unreadable in self.unreadable.items():
-            number, size = len(unreadable), len(data.paths(split))
+            number, size = len(unreadable), len(data.dataset(split).paths)
             if number > MAX_SHARE * size:
                 fail(
                     trainer,
@@ -83,7 +83,7 @@ class BadImages(Callback):
             return Counter(path[start:].split(os.sep, 2)[1] for path in paths)  # ROOT/<split>/<class>/…
 
         if split not in self._class_sizes:
-            self._class_sizes[split] = count(data.paths(split))
+            self._class_sizes[split] = count(data.dataset(split).paths)
         return [name for name, bad in count(self.unreadable[split]).items() if bad == self._class_sizes[split][name]]
 
     def _agree(self, trainer: Trainer, batch_idx: int | None = None) -> None:

@@ -12,10 +12,11 @@ BEST = f"best/{MONITOR}"
 
 
 class EpochLog(Callback):
-    """Logs the metrics, the best accuracy so far, the learning rate, an epoch's seconds and training images per second.
+    """Logs the metrics, the best accuracy so far, the learning rate, an epoch's seconds, images per second and waiting.
 
     Lightning's own logging counts steps; a reader compares epochs. ``epoch_seconds`` includes validation,
-    ``images_per_second`` does not, and counts the images of all processes.
+    ``images_per_second`` does not, and counts the images of all processes. ``data_wait_share`` is the part of the
+    training time in which the first process waited for its loader.
     """
 
     def __init__(self) -> None:
@@ -25,6 +26,8 @@ class EpochLog(Callback):
         self._validation_start = 0.0
         self._validation_seconds = 0.0
         self._images = 0
+        self._waited = 0.0
+        self._waits_since = 0.0
         self._validated = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -40,10 +43,18 @@ class EpochLog(Callback):
         self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
         self._start = time.monotonic()
         self._validation_seconds, self._images, self._validated = 0.0, 0, False
+        self._waited, self._waits_since = 0.0, self._start
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
-        """Counts images."""
+        """Counts images and the time since the batch before, which went into loading."""
+        self._waited += time.monotonic() - self._waits_since
         self._images += len(batch.images) * trainer.world_size  # type: ignore[attr-defined]
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Begins to wait."""
+        self._waits_since = time.monotonic()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stops the training clock."""
@@ -66,6 +77,7 @@ class EpochLog(Callback):
             "lr": self._learning_rate,
             "epoch_seconds": seconds,
             "images_per_second": self._images / (seconds - self._validation_seconds),
+            "data_wait_share": self._waited / (seconds - self._validation_seconds),
         }
         if MONITOR in numbers:
             self._best = max(self._best, numbers[MONITOR])
@@ -78,9 +90,17 @@ class EpochLog(Callback):
     def state_dict(self) -> dict[str, Any]:
         """The epoch so far."""
         seconds = time.monotonic() - self._start
-        return {"best": self._best, "learning_rate": self._learning_rate, "seconds": seconds, "images": self._images}
+        return {
+            "best": self._best,
+            "learning_rate": self._learning_rate,
+            "seconds": seconds,
+            "images": self._images,
+            "waited": self._waited,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on inside the epoch; at the end of one, the next start makes all but the best anew."""
         self._best, self._learning_rate = state_dict["best"], state_dict["learning_rate"]
-        self._start, self._images = time.monotonic() - state_dict["seconds"], state_dict["images"]
+        self._start = self._waits_since = time.monotonic()
+        self._start -= state_dict["seconds"]
+        self._images, self._waited = state_dict["images"], state_dict["waited"]

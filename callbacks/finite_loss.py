@@ -56,7 +56,7 @@ class FiniteLoss(Callback):
         bad = ~torch.stack([loss for _, loss, _ in steps]).isfinite() if steps else torch.tensor([False])
         if not agree(trainer, int(bad.any())):
             return
-        paths = trainer.datamodule.paths("train")  # type: ignore[attr-defined]
+        paths = trainer.datamodule.dataset("train").paths  # type: ignore[attr-defined]
         found = [
             (batch_idx, loss.item(), [paths[sample] for sample in samples.tolist() if sample != BLANK])
             for (batch_idx, loss, samples), is_bad in zip(steps, bad.tolist(), strict=True)

@@ -131,7 +131,7 @@ class PredictionWriter(Callback):
             for name, table in self._tables.items()
         }
         data, model = _data(trainer), _model(pl_module)
-        names, paths = data.prediction_names, data.paths("predict")
+        names, paths = data.prediction_names, data.dataset("predict").paths
         reasons = {path: reason for part in gather(trainer, self._reasons) for path, reason in part.items()}
         unreadable = [
             {"image_name": name, "path": path, "reason": reasons[path]}

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -218,9 +218,9 @@ class ImageFolderDataModule(LightningDataModule):
         """For each split that is set up, how many images it has, and a hash; taken once, as it looks at every file."""
         return {split: fingerprint(dataset.paths, self.root) for split, dataset in self._datasets.items()}
 
-    def paths(self, split: str) -> Sequence[str]:
-        """The files of ``train``, ``val``, ``test`` or ``predict``, which must be set up, over all processes."""
-        return self._datasets[split].paths
+    def dataset(self, split: str) -> ImageDataset:
+        """``train``, ``val``, ``test`` or ``predict``, which must be set up, over all processes."""
+        return self._datasets[split]
 
     def resume_point(self) -> tuple[int, int]:
         """The epoch a fit is in or begins with, and how many of its batches are done; 0 at an epoch's end.

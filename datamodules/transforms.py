@@ -36,6 +36,12 @@ def normalize(images: Tensor) -> Tensor:
     return (images - mean).div_(std)
 
 
+def denormalize(images: Tensor) -> Tensor:
+    """Undoes ``normalize``, for people to look at."""
+    mean, std = _statistics(images.device)
+    return (images * std + mean).round().clamp(0, 255).to(torch.uint8)
+
+
 @functools.cache  # a copy to a GPU waits for it
 def _statistics(device: torch.device) -> tuple[Tensor, ...]:
     return tuple(255 * torch.tensor(values).view(1, 3, 1, 1).to(device) for values in (MEAN, STD))

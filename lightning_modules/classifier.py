@@ -19,6 +19,7 @@ from datamodules.errors import UserError
 from datamodules.image_dataset import Batch
 from datamodules.sampler import BLANK
 from lightning_modules.attention import Gate
+from lightning_modules.calibration import CalibrationError, NegativeLogLikelihood
 from lightning_modules.compilation import Compile, compile_in_place
 from lightning_modules.exact_mean import ExactMean
 from lightning_modules.focal_loss import focal_loss
@@ -104,9 +105,9 @@ class ImageClassifier(LightningModule):
         # Cross-entropy is the focal loss at gamma 0: one implementation, in float32 inside autocast for both.
         self.gamma = focal_gamma if loss == "focal" else 0.0
         self.train_metrics = self._build_metrics("loss", "accuracy").clone(prefix="train/")
-        self.val_metrics = self._build_metrics("loss", "accuracy", "accuracy_macro", "accuracy_top5").clone(
-            prefix="val/"
-        )
+        self.val_metrics = self._build_metrics(
+            "loss", "accuracy", "accuracy_macro", "accuracy_top5", "nll", "ece"
+        ).clone(prefix="val/")
         self.test_metrics = self.val_metrics.clone(prefix="test/")
 
     @property
@@ -121,6 +122,8 @@ class ImageClassifier(LightningModule):
             "accuracy": MulticlassAccuracy(len(self.classes), average="micro"),
             "accuracy_macro": MulticlassAccuracy(len(self.classes), average="macro"),
             "accuracy_top5": MulticlassAccuracy(len(self.classes), average="micro", top_k=min(5, len(self.classes))),
+            "nll": NegativeLogLikelihood(),
+            "ece": CalibrationError(),
         }
         return MetricCollection({name: available[name] for name in names}, compute_groups=False)
 
@@ -179,8 +182,9 @@ class ImageClassifier(LightningModule):
         """Maps normalised images ``(batch, 3, height, width)`` to logits ``(batch, classes)``."""
         return self.network(images)
 
-    def _shared_step(self, batch: Batch, metrics: MetricCollection) -> Tensor:
-        logits, targets = self(batch.images), batch.targets
+    def _shared_step(self, batch: Batch, metrics: MetricCollection) -> tuple[Tensor, Tensor]:
+        """Returns the mean loss and the logits of the whole batch."""
+        logits, targets = output, _ = self(batch.images), batch.targets
         if metrics is not self.train_metrics:
             real = batch.samples != BLANK
             logits, targets = logits[real], targets[real]
@@ -190,15 +194,19 @@ class ImageClassifier(LightningModule):
         # Metric objects, not numbers, so that processes agree. In a fit, EpochLog writes them, against epochs.
         alone = self.trainer.state.fn != TrainerFn.FITTING
         self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, logger=alone)
-        return losses.mean()
+        return losses.mean(), output
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the mean loss of the batch."""
-        return self._shared_step(batch, self.train_metrics)
+        return self._shared_step(batch, self.train_metrics)[0]
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Updates ``val/loss``, ``val/accuracy`` (micro), ``val/accuracy_macro`` and ``val/accuracy_top5``."""
-        self._shared_step(batch, self.val_metrics)
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Updates the metrics below ``val/``: loss, accuracy (micro), accuracy_macro, accuracy_top5, nll, ece.
+
+        Returns:
+            The logits ``(batch, classes)``, for callbacks.
+        """
+        return self._shared_step(batch, self.val_metrics)[1]
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Updates the same metrics below ``test/``."""

@@ -19,6 +19,7 @@ from callbacks import (
     EpochLog,
     ExactResume,
     FiniteLoss,
+    Insight,
     Interruption,
     PeakMemory,
     PredictionWriter,
@@ -43,7 +44,7 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raises ``UserError``."""
-        groups = "data|model|trainer|size_budget|best|prediction"
+        groups = "data|model|trainer|size_budget|best|prediction|insight"
         sentence = re.sub(rf"\b(fit|validate|test|predict)\.(?=({groups})\.)", "--", " ".join(message.split()))
         raise UserError(f"{sentence}: cbam100 COMMAND --help lists the options") from ex
 
@@ -79,6 +80,7 @@ class ClassifierCLI(LightningCLI):
         parser.add_lightning_class_args(SizeBudget, "size_budget")
         parser.add_lightning_class_args(BestWeights, "best")
         parser.add_lightning_class_args(PredictionWriter, "prediction")
+        parser.add_lightning_class_args(Insight, "insight")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.link_arguments("data", "model.class_names", lambda data: list(data.classes.names), "instantiate")
 

@@ -12,6 +12,9 @@ COMMANDS = {
     "validate": "measure a checkpoint on ROOT/val",
     "test": "measure a checkpoint on ROOT/test/<class>/",
     "predict": "write prediction.csv and prediction.zip for the images of ROOT/test",
+    "explain": "draw where a checkpoint looks in your images",
+    "report": "write report.html of a run folder",
+    "ablate": "fit combinations of settings with several seeds, and compare",
     "benchmark": "measure speed and memory on this machine",
 }
 HELP = """usage: cbam100 COMMAND [options]

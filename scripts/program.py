@@ -12,11 +12,14 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from datamodules.errors import UserError
 from datamodules.parent_watch import end_with_parent
+from scripts.ablate import ablate
 from scripts.audit import audit
 from scripts.benchmark import benchmark
 from scripts.cli import ClassifierCLI
 from scripts.console import escape_what_the_console_cannot_show, hush_libraries
+from scripts.explain import explain
 from scripts.hardware import keep_freed_memory
+from scripts.report import report
 
 LAUNCHER = "CBAM100_LAUNCHER"
 USER_ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
@@ -44,6 +47,12 @@ def run(args: ArgsType = None) -> None:
                 raise SystemExit(audit(options))
             case ["benchmark", *options]:
                 benchmark(options)
+            case ["explain", *options]:
+                explain(options)
+            case ["report", *options]:
+                report(options)
+            case ["ablate", *options]:
+                ablate(options)
             case _:
                 ClassifierCLI(args)
     except UserError as error:

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from scripts.ablate import ablation_parser, combinations, flags
 from scripts.benchmark import benchmark_parser
+from scripts.main import COMMANDS as HELPED
 from scripts.main import main
 
 REPOSITORY = Path(__file__).parents[1]
@@ -30,7 +32,7 @@ def parse(command, capsys):
 
 
 def test_commands_are_found():
-    assert {command.split()[1] for command in COMMANDS} == {"audit", "fit", "validate", "test", "predict", "benchmark"}
+    assert {command.split()[1] for command in COMMANDS} == set(HELPED)
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if "--help" not in command])
@@ -42,6 +44,14 @@ def test_commands_are_understood(command, monkeypatch, capsys):
         assert re.search("expected --data.root to be a folder, there is none at (ROOT|DIR)", capsys.readouterr().err)
     elif command.startswith("cbam100 benchmark "):
         benchmark_parser().parse_args(shlex.split(command)[2:])
+    elif command.startswith("cbam100 ablate "):
+        options, fit = ablation_parser().parse_known_args(shlex.split(command)[2:])
+        for levels in combinations(options.vary):
+            parse(shlex.join(["cbam100", "fit", *fit, *flags(levels)]), capsys)
+    elif command.split()[1] in ("explain", "report"):
+        with pytest.raises(SystemExit):
+            main(shlex.split(command)[1:])
+        assert re.search("expected (a file|a run folder of a fit.*) at (FILE|runs)", capsys.readouterr().err)
     else:
         parse(command, capsys)
 

@@ -1,0 +1,61 @@
+"""What a run folder says of its epochs."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
+
+from callbacks.run_manifest import NAME
+from datamodules.errors import UserError
+
+
+def read_scalars(run: Path) -> dict[str, dict[int, float]]:
+    """The last value of each scalar at each step (of this project's, at each epoch), from TensorBoard's event files."""
+    events = EventAccumulator(str(run), size_guidance={SCALARS: 0})  # all of them, where it would keep a sample
+    events.Reload()
+    return {tag: {event.step: event.value for event in events.Scalars(tag)} for tag in events.Tags()[SCALARS]}
+
+
+def read_manifest(run: Path) -> dict[str, Any]:
+    """The run's ``manifest.json``.
+
+    Raises:
+        UserError: There is none, or it cannot be read.
+    """
+    try:
+        return json.loads((run / NAME).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"expected a run folder of a fit, with its {NAME}, at {run}, it cannot be read ({error}): pass "
+            "runs/<name>/version_<k>"
+        ) from error
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """The run's ``config.yaml``.
+
+    Raises:
+        UserError: There is none, or it cannot be read.
+    """
+    path = run / "config.yaml"
+    try:
+        return yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"expected {path}, it cannot be read ({error}): pass the folder of a fit") from error
+
+
+def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """A configuration as pairs of an option's name and its value."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def is_finished(run: Path) -> bool:
+    """Whether the fit in this folder has come to its end."""
+    return (run / NAME).exists() and read_manifest(run)["events"][-1]["event"] == "finished"

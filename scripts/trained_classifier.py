@@ -1,0 +1,18 @@
+"""A model from its file, for commands that are not LightningCLI's."""
+
+from pathlib import Path
+
+from lightning_modules import ImageClassifier
+from lightning_modules.checkpoint import TrainedModel, read_trained_model
+
+
+def load_classifier(path: Path) -> tuple[ImageClassifier, TrainedModel]:
+    """The model in evaluation mode, and what its file says.
+
+    Raises:
+        UserError: As ``read_trained_model``.
+    """
+    trained = read_trained_model(path)
+    model = ImageClassifier(**trained.model)
+    model.network.load_state_dict(trained.network)
+    return model.eval(), trained

@@ -1,0 +1,106 @@
+import csv
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from scripts.main import main
+from tests.conftest import SMALL
+
+VARY = ["--vary", "model.loss=focal,cross_entropy", "--seeds", "1"]
+
+
+@pytest.fixture
+def command(data_root):
+    fit = [*SMALL, f"--data.root={data_root}", "--trainer.max_epochs=2", "--model.restart_epochs=2"]
+    return [sys.executable, "-m", "scripts.main", "ablate", *VARY, *fit]
+
+
+def run_folders(folder):
+    return sorted(path.parent for path in (folder / "runs" / "ablation_default").glob("*/*/version_*/manifest.json"))
+
+
+def events(run):
+    return [event["event"] for event in json.loads((run / "manifest.json").read_text())["events"]]
+
+
+def table(folder):
+    """What does not depend on the clock."""
+    with open(folder / "runs" / "ablation_default" / "ablation_runs.csv", newline="") as file:
+        rows = [{name: value for name, value in row.items() if name != "s/epoch"} for row in csv.DictReader(file)]
+    text = (folder / "runs" / "ablation_default" / "ablation.md").read_text()
+    differences = text[text.index("Differences") :]
+    return rows, differences
+
+
+def test_an_interrupted_ablation_goes_on_to_the_same_table(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        folder.mkdir()
+    done = subprocess.run(command, cwd=whole, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+    process = subprocess.Popen(command, cwd=broken, stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:  # one is done; the other is stopped when it has begun to train
+        if line.startswith("1/2"):
+            break
+    log = broken / "runs" / "ablation_default" / "model.loss=cross_entropy" / "seed_42" / "log.txt"
+    while not (log.exists() and "weights: none" in log.read_text()):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 143
+    stopped, finished = run_folders(broken)
+    assert events(finished) == ["started", "finished"]
+    assert events(stopped) == ["started", "interrupted"]
+    stamp = (finished / "manifest.json").stat().st_mtime_ns
+
+    again = subprocess.run(command, cwd=broken, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("finished before, skipped") == 1
+    assert (finished / "manifest.json").stat().st_mtime_ns == stamp
+    assert run_folders(broken) == [stopped, finished]
+    assert events(stopped) == ["started", "interrupted", "resumed", "finished"]
+    assert table(broken) == table(whole)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--vary", "model.loss=focal"], "expected --vary OPTION=VALUE,VALUE with two different values"),
+        (["--vary", "model.loss=focal,focal"], "with two different values"),
+        (["--vary", "model.loss=focal,nonsense"], "model.loss"),
+        (["--vary", "model.no_such=1,2"], "no_such"),
+        (["--vary", "seed_everything=1,2"], "no seed or name"),
+        (["--vary", "model.loss=focal,cross_entropy", "--seeds", "0"], "expected --seeds of at least 1, got 0"),
+        ([], "--vary"),
+    ],
+)
+def test_mistakes_are_told_before_anything_runs(words, sentence, data_root, run_folder, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["ablate", *words, *SMALL, f"--data.root={data_root}"])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
+    assert not Path("runs").exists()
+
+
+def test_a_fit_that_fails_says_why_and_another_recipe_is_refused(data_root, run_folder, capsys):
+    vary = ["ablate", "--vary", "model.loss=focal,cross_entropy", "--seeds", "1", *SMALL, f"--data.root={data_root}"]
+    with pytest.raises(SystemExit) as caught:
+        main([*vary, "--size_budget.limit_mb=1"])
+    assert caught.value.code == 2
+    assert re.search(r"its fit ended with 2 \(expected a model of at most 1.00 MB", capsys.readouterr().err)
+
+    main([*vary, "--trainer.max_epochs=1", "--model.restart_epochs=1"])
+    with pytest.raises(SystemExit) as caught:
+        main([*vary, "--trainer.max_epochs=1", "--model.restart_epochs=1", "--model.dropout=0.5"])
+    assert caught.value.code == 2
+    assert "model.dropout 0.3, got 0.5: use the same options, or choose another --name" in capsys.readouterr().err

@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from scripts.main import main
+
+
+def explain(trained, *words):
+    main(["explain", "--ckpt_path", str(trained / "model.safetensors"), *map(str, words)])
+
+
+def test_a_picture_for_each_image(trained, data_root, run_folder, capsys):
+    images = sorted((data_root / "test").glob("*.jpg"))[:2]
+    explain(trained, *images, "--output", "maps/new")
+    for path in images:
+        with Image.open(run_folder / "maps" / "new" / f"{path.name}.png") as picture:
+            pixels = np.array(picture.convert("RGB"))
+        # the image, four gates and Grad-CAM beside each other: six columns of pictures between white
+        columns = (pixels[pixels.shape[0] // 2] < 250).any(1).astype(int)
+        assert (np.diff(columns) == 1).sum() >= 6
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f"{images[1].name}.png")
+
+
+def test_mistakes(trained, data_root, run_folder, capsys):
+    (run_folder / "text.jpg").write_text("no image")
+    (run_folder / "a").mkdir()
+    image = next((data_root / "test").glob("*.jpg"))
+    (run_folder / "a" / image.name).write_bytes(image.read_bytes())
+    (run_folder / "file").touch()
+    for words, sentence in (
+        (["text.jpg", "--output", "maps"], "expected text.jpg to be a readable image"),
+        (["gone.jpg", "--output", "maps"], "expected gone.jpg to be a readable image"),
+        ([image, f"a/{image.name}", "--output", "maps"], f"got {image.name}.png more than once"),
+        ([image, "--output", "file"], "expected --output to be a folder"),
+        ([image], "--output"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            explain(trained, *words)
+        assert caught.value.code == 2
+        error = capsys.readouterr().err
+        assert sentence in error
+        assert error.count("\n") == 1

@@ -1,0 +1,104 @@
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from scripts.main import main
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture
+def page(trained, data_root, tmp_path):
+    run = tmp_path / "runs" / "default" / "version_0"
+    shutil.copytree(trained, run)
+    main(["report", "--run", str(run)])
+    return run / "report.html"
+
+
+class References(html.parser.HTMLParser):
+    """What a page refers to, and its tables' cells."""
+
+    def __init__(self):
+        super().__init__()
+        self.found, self.ids, self.cells = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        self.found += [value for name, value in attrs if name in ("src", "href", "srcset", "data")]
+        self.ids.append(attributes.get("id"))
+        if tag == "td":
+            self.cells.append("")
+
+    def handle_data(self, data):
+        if self.cells:
+            self.cells[-1] += data
+
+
+def test_the_page_holds_everything_and_says_what_the_fit_measured(page, trained):
+    text = page.read_text()
+    references = References()
+    references.feed(text)
+    pictures = [reference for reference in references.found if reference.startswith("data:image/png")]
+    assert len(pictures) >= 14  # 6 of the page's own, 8 attention maps
+    for reference in references.found:
+        assert reference.startswith("data:") or reference.removeprefix("#") in references.ids
+    assert "@import" not in text
+    assert "url(" not in text
+    best = json.loads((trained / "manifest.json").read_text())["best"]
+    assert f"<b>{100 * best['val/accuracy']:.2f} %</b>" in text
+    assert f"<b>{best['val/nll']:.3f}</b>" in text
+    assert f"<b>{best['val/ece']:.3f}</b>" in text
+    assert {"model.focal_gamma", "2.0", "class_100"} & set(references.cells)
+    assert "@media print" in text
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine: the page is not looked at in a browser")
+def test_a_browser_shows_and_prints_the_page(page, tmp_path):
+    browser = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND",
+               f"--user-data-dir={tmp_path / 'profile'}"]  # fmt: skip
+    probe = tmp_path / "probe.html"  # the page, and what the browser made of it in its title
+    script = """<script>addEventListener("load", () => { document.title = JSON.stringify({
+        broken: [...document.images].filter(i => !(i.complete && i.naturalWidth > 0)).length,
+        images: document.images.length,
+        wide: document.documentElement.scrollWidth > document.documentElement.clientWidth }); });</script>"""
+    probe.write_text(page.read_text() + script)
+    dom = subprocess.run([*browser, "--window-size=900,1200", "--dump-dom", probe.as_uri()], capture_output=True,
+                         text=True, timeout=120, check=True).stdout  # fmt: skip
+    seen = json.loads(re.search("<title>(.*?)</title>", dom)[1].replace("&quot;", '"'))
+    assert seen["broken"] == 0
+    assert seen["images"] >= 14
+    assert not seen["wide"]
+    pdf = tmp_path / "report.pdf"
+    subprocess.run([*browser, f"--print-to-pdf={pdf}", page.as_uri()], capture_output=True, timeout=120, check=True)
+    assert pdf.read_bytes().startswith(b"%PDF")
+    assert pdf.stat().st_size > 100_000  # with its pictures
+
+
+def test_mistakes(trained, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("/root", "/gone"))
+    (tmp_path / "empty").mkdir()
+    for words, sentence in (
+        (["--run", str(tmp_path / "empty")], "expected a run folder of a fit, with its manifest.json"),
+        (["--run", str(run)], "expected --data.root to be a folder, there is none at"),
+        ([], "--run"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main(["report", *words])
+        assert caught.value.code == 2
+        error = capsys.readouterr().err
+        assert sentence in error
+        assert error.count("\n") == 1
+
+
+def test_data_that_have_moved(trained, data_root, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("/root", "/gone"))
+    main(["report", "--run", str(run), "--data.root", str(data_root)])
+    assert (run / "report.html").exists()

@@ -1,0 +1,83 @@
+import csv
+
+import pytest
+
+from datamodules.errors import UserError
+from scripts.ablation_table import Outcome, differences, write_tables
+
+DATA = {"train": {"images": 10, "sha256": "a"}, "val": {"images": 5, "sha256": "b"}}
+
+
+def outcome(loss, attention, seed, accuracy, data=DATA):
+    scalars = {
+        "train/accuracy": {0: 0.1, 1: 0.5},
+        "val/accuracy": {0: 0.9, 1: accuracy},
+        "val/accuracy_macro": {0: 0.1, 1: accuracy / 2},
+        "val/nll": {0: 3.0, 1: 2.0},
+        "val/ece": {0: 0.3, 1: 0.2},
+        "epoch_seconds": {0: 9.0, 1: 11.0},
+    }
+    return Outcome({"model.loss": loss, "model.attention": attention}, seed, scalars, 95_412_952, data)
+
+
+@pytest.fixture
+def outcomes():
+    accuracies = {
+        ("focal", "cbam"): (0.50, 0.60, 0.70),
+        ("focal", "none"): (0.51, 0.59, 0.70),
+        ("cross_entropy", "cbam"): (0.53, 0.632, 0.728),
+        ("cross_entropy", "none"): (0.70, 0.50, 0.60),
+    }
+    return [
+        outcome(loss, attention, seed, value)
+        for (loss, attention), values in accuracies.items()
+        for seed, value in enumerate(values)
+    ]
+
+
+def test_differences_are_taken_seed_by_seed(outcomes):
+    found = {difference.name: difference for difference in differences(outcomes)}
+    assert len(found) == 4
+    loss = found["model.loss: cross_entropy − focal (model.attention=cbam)"]
+    estimate = loss.estimates["val acc. %, last epoch"]
+    # 3.0, 3.2, 2.8 points; Student's t for 2 degrees of freedom 4.30265, standard error 0.2 / √3
+    assert estimate.mean == pytest.approx(3.0)
+    assert estimate.low == pytest.approx(3.0 - 4.30265 * 0.2 / 3**0.5, abs=1e-4)
+    assert "cross_entropy is better by 3.00 points" in loss.sentence
+    assert "+2.50 to +3.50" in loss.sentence
+    # 10 points apart on two of three seeds, either way: the mean of cells differs as much, and it is noise
+    assert found["model.loss: cross_entropy − focal (model.attention=none)"].sentence.endswith(
+        "no difference larger than the noise."
+    )
+    assert "model.attention: none − cbam (model.loss=focal)" in found
+
+
+def test_the_tables(outcomes, tmp_path):
+    write_tables(tmp_path, outcomes, "cbam100 ablate …")
+    text = (tmp_path / "ablation.md").read_text()
+    row = next(line for line in text.splitlines() if line.startswith("| model.loss=focal, model.attention=cbam |"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[1] == "50.00 ± 0.00 [50.00, 50.00]"
+    assert cells[2] == "60.00 ± 10.00 [35.16, 84.84]"  # 60 ± 4.30265 · 10 / √3
+    assert cells[3] == "90.00 ± 0.00 [90.00, 90.00]"
+    assert cells[4] == "30.00 ± 5.00 [17.58, 42.42]"
+    assert cells[5:] == ["2.000 ± 0.000 [2.000, 2.000]", "0.200 ± 0.000 [0.200, 0.200]", "10", "95.41 MB (90.99 MiB)"]
+    with open(tmp_path / "ablation.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [r["model.attention"] for r in rows] == ["cbam", "none", "cbam", "none"]
+    assert float(rows[0]["val acc. %, last epoch mean"]) == pytest.approx(60)
+    with open(tmp_path / "ablation_runs.csv", newline="") as file:
+        runs = list(csv.DictReader(file))
+    assert [float(run["val acc. %, last epoch"]) for run in runs[:3]] == pytest.approx([50, 60, 70])
+    assert (tmp_path / "ablation.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_one_seed_says_nothing(outcomes):
+    (first, *_) = differences([o for o in outcomes if o.seed == 0])
+    assert "one seed does not show the noise" in first.sentence
+
+
+def test_runs_of_one_seed_that_saw_other_images_are_not_compared(outcomes, tmp_path):
+    other = {**DATA, "train": {"images": 10, "sha256": "c"}}
+    with pytest.raises(UserError, match="runs of seed 0 to see the same images"):
+        write_tables(tmp_path, [outcomes[0], outcome("focal", "none", 0, 0.5, other)], "")

@@ -205,11 +205,13 @@ def _fit(cell: Cell, lock: int, show: Callable[[float, str], None]) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     words = [sys.executable, "-m", "scripts.main", *cell.words, f"--run_name={cell.run_name}", "--ckpt_path=last"]
     text = "finished"
-    with open(folder / LOG, "a") as log:
+    with (
+        open(folder / LOG, "a") as log,
         # In a process group of its own, so that Ctrl-C comes once, from here.
-        process = subprocess.Popen(
+        subprocess.Popen(
             words, stdout=subprocess.PIPE, stderr=log, text=True, errors="replace", process_group=0, pass_fds=[lock]
-        )
+        ) as process,
+    ):
         assert process.stdout is not None
         try:
             for line in process.stdout:
@@ -220,8 +222,7 @@ def _fit(cell: Cell, lock: int, show: Callable[[float, str], None]) -> str:
                     show(int(found[1]) / int(found[2]), text)
             code = process.wait()
         except BaseException:
-            process.send_signal(signal.SIGTERM)  # it saves what it has
-            process.wait()
+            process.send_signal(signal.SIGTERM)  # it saves what it has, while this waits
             raise
     if code:
         last = ((folder / LOG).read_text(errors="replace").strip().splitlines() or ["it printed nothing"])[-1]

@@ -222,7 +222,8 @@ def _fit(cell: Cell, lock: int, show: Callable[[float, str], None]) -> str:
                     show(int(found[1]) / int(found[2]), text)
             code = process.wait()
         except BaseException:
-            process.send_signal(signal.SIGTERM)  # it saves what it has, while this waits
+            process.send_signal(signal.SIGTERM)
+            process.wait()  # it saves what it has
             raise
     if code:
         last = ((folder / LOG).read_text(errors="replace").strip().splitlines() or ["it printed nothing"])[-1]

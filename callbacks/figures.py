@@ -37,11 +37,11 @@ def confusion_figure(counts: np.ndarray, names: Sequence[str]) -> Figure:
         names: Of the classes.
     """
     side = max(5.0, 0.13 * len(names) + 2)
-    figure = new_figure(side + 0.6, side)
+    figure = new_figure(side + 0.3, side - 0.6)
     axes = figure.subplots()
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="magma_r", vmin=0, vmax=1, interpolation="nearest")
-    figure.colorbar(image, ax=axes, label="share of the class's images", shrink=0.5)
+    figure.colorbar(image, ax=axes, label="share of the class's images", shrink=0.5, pad=0.01, aspect=40)
     labels = [short(name) for name in names]
     size = 6 if len(names) > 30 else 8
     axes.set_xticks(range(len(names)), labels, rotation=90, fontsize=size)

@@ -12,14 +12,9 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from datamodules.errors import UserError
 from datamodules.parent_watch import end_with_parent
-from scripts.ablate import ablate
-from scripts.audit import audit
-from scripts.benchmark import benchmark
 from scripts.cli import ClassifierCLI
 from scripts.console import escape_what_the_console_cannot_show, hush_libraries
-from scripts.explain import explain
 from scripts.hardware import keep_freed_memory
-from scripts.report import report
 
 LAUNCHER = "CBAM100_LAUNCHER"
 USER_ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
@@ -43,15 +38,26 @@ def run(args: ArgsType = None) -> None:
     on_sigterm = signal.signal(signal.SIGTERM, _terminate)  # until Interruption takes over, once work begins
     try:
         match words:
+            # Each imports what the others can do without.
             case ["audit", *options]:
+                from scripts.audit import audit
+
                 raise SystemExit(audit(options))
             case ["benchmark", *options]:
+                from scripts.benchmark import benchmark
+
                 benchmark(options)
             case ["explain", *options]:
+                from scripts.explain import explain
+
                 explain(options)
             case ["report", *options]:
+                from scripts.report import report
+
                 report(options)
             case ["ablate", *options]:
+                from scripts.ablate import ablate
+
                 ablate(options)
             case _:
                 ClassifierCLI(args)

@@ -1,5 +1,6 @@
 """What a classifier said of each image of a split, gathered while it is evaluated."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,8 +8,9 @@ import torch
 from pytorch_lightning import Trainer
 from torch import Tensor
 
+from callbacks.figures import short
 from callbacks.processes import gather
-from datamodules.image_dataset import Batch
+from datamodules.image_dataset import Batch, ImageDataset
 from datamodules.sampler import BLANK
 
 
@@ -39,7 +41,21 @@ class Answers:
         return np.argsort(self.probability, kind="stable")[:count]
 
 
-def most_confused(confusion: np.ndarray, count: int) -> list[tuple[int, int, int]]:
+def worst_images(
+    dataset: ImageDataset, answers: Answers, names: Sequence[str], count: int = 16
+) -> tuple[list[np.ndarray], list[str]]:
+    """The images whose class was found least probable, as the network saw them, and what it took them for."""
+    images, titles = [], []
+    for row in answers.worst(count):
+        images.append(dataset[int(answers.samples[row])].images.numpy())
+        true, predicted = (short(names[int(x[row])]) for x in (answers.targets, answers.predicted))
+        titles.append(
+            f"{true}: p = {answers.probability[row]:.2g}\ntaken for {predicted}: {answers.confidence[row]:.2f}"
+        )
+    return images, titles
+
+
+def most_confused(confusion: np.ndarray, count: int = 20) -> list[tuple[int, int, int]]:
     """The pairs (class, prediction, images) of most mistakes, most first."""
     mistakes = confusion - np.diag(np.diag(confusion))
     order = np.argsort(-mistakes, axis=None, kind="stable")[:count]

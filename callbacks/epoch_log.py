@@ -103,4 +103,4 @@ class EpochLog(Callback):
         self._best, self._learning_rate = state_dict["best"], state_dict["learning_rate"]
         self._start = self._waits_since = time.monotonic()
         self._start -= state_dict["seconds"]
-        self._images, self._waited = state_dict["images"], state_dict["waited"]
+        self._images, self._waited = state_dict["images"], state_dict.get("waited", 0.0)

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 DPI = 100
 CHARACTERS_OF_A_NAME = 18
+MAX_LABELS = 150  # on an axis: above it, only some classes are named, so that a picture stays below 25 MB in memory
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -24,9 +25,13 @@ def to_png(figure: Figure) -> bytes:
 
 
 def short(name: str) -> str:
-    """A class name that fits beside a picture; a byte that is no UTF-8 is escaped."""
-    name = name.encode(errors="backslashreplace").decode().replace("$", r"\$")  # which would begin a formula
-    return name if len(name) <= CHARACTERS_OF_A_NAME else f"{name[: CHARACTERS_OF_A_NAME - 1]}…"
+    """A name that fits beside a picture."""
+    return literal(name if len(name) <= CHARACTERS_OF_A_NAME else f"{name[: CHARACTERS_OF_A_NAME - 1]}…")
+
+
+def literal(text: str) -> str:
+    """Text that matplotlib shows as it is: a dollar would begin a formula, and a byte that is no UTF-8 has no glyph."""
+    return text.encode(errors="backslashreplace").decode().replace("$", r"\$")
 
 
 def confusion_figure(counts: np.ndarray, names: Sequence[str]) -> Figure:
@@ -36,7 +41,7 @@ def confusion_figure(counts: np.ndarray, names: Sequence[str]) -> Figure:
         counts: Images by class (rows) and prediction (columns), ``(classes, classes)``.
         names: Of the classes.
     """
-    side = max(5.0, 0.13 * len(names) + 2)
+    side = max(5.0, 0.13 * min(len(names), MAX_LABELS) + 2)
     figure = new_figure(side + 0.3, side - 0.6)
     axes = figure.subplots()
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -44,8 +49,9 @@ def confusion_figure(counts: np.ndarray, names: Sequence[str]) -> Figure:
     figure.colorbar(image, ax=axes, label="share of the class's images", shrink=0.5, pad=0.01, aspect=40)
     labels = [short(name) for name in names]
     size = 6 if len(names) > 30 else 8
-    axes.set_xticks(range(len(names)), labels, rotation=90, fontsize=size)
-    axes.set_yticks(range(len(names)), labels, fontsize=size)
+    every = _label_every(len(names))
+    axes.set_xticks(range(0, len(names), every), labels[::every], rotation=90, fontsize=size)
+    axes.set_yticks(range(0, len(names), every), labels[::every], fontsize=size)
     axes.tick_params(length=0)
     axes.set_xlabel("prediction")
     axes.set_ylabel("class")
@@ -62,11 +68,12 @@ def class_accuracy_figure(counts: np.ndarray, names: Sequence[str]) -> Figure:
     totals = counts.sum(1)
     accuracies = np.diag(counts) / np.maximum(totals, 1)
     order = np.argsort(-accuracies, kind="stable")
-    figure = new_figure(7, max(3.0, 0.13 * len(names) + 1))
+    figure = new_figure(7, max(3.0, 0.13 * min(len(names), MAX_LABELS) + 1))
     axes = figure.subplots()
     axes.barh(range(len(names)), accuracies[order], height=0.8)
     labels = [f"{short(names[i])} ({totals[i]})" for i in order]
-    axes.set_yticks(range(len(names)), labels, fontsize=6 if len(names) > 30 else 8)
+    every = _label_every(len(names))
+    axes.set_yticks(range(0, len(names), every), labels[::every], fontsize=6 if len(names) > 30 else 8)
     axes.axvline(accuracies.mean(), color="black", linewidth=1, label=f"mean {accuracies.mean():.3f}")
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(0, 1)
@@ -74,6 +81,10 @@ def class_accuracy_figure(counts: np.ndarray, names: Sequence[str]) -> Figure:
     axes.grid(axis="x", alpha=0.3)
     axes.legend(loc="lower right")
     return figure
+
+
+def _label_every(classes: int) -> int:
+    return -(-classes // MAX_LABELS)
 
 
 def images_figure(images: Sequence[np.ndarray], titles: Sequence[str], columns: int = 4) -> Figure:

@@ -5,14 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from matplotlib.figure import Figure
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
-from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from callbacks.answers import AnswerCollector, Answers, most_confused
+from callbacks.answers import AnswerCollector, Answers, most_confused, worst_images
 from callbacks.figures import (
     class_accuracy_figure,
     confusion_figure,
@@ -29,10 +26,11 @@ from datamodules.sampler import BLANK
 from datamodules.transforms import denormalize
 from lightning_modules.classifier import ImageClassifier
 from lightning_modules.gate_statistics import GateStatistics, Moments, summarize
-from lightning_modules.model_size import model_size_bytes
+from lightning_modules.model_size import part_sizes
 
 MAX_SHARE = 0.03
-WORST, PAIRS, SHOWN = 16, 20, 16
+FIRST_GUESS = 2.0  # seconds that drawing may take
+SHOWN = 16
 
 
 class Insight(Callback):
@@ -41,8 +39,8 @@ class Insight(Callback):
     And once, at the start, an augmented training batch and the sizes beside the budget.
 
     Args:
-        every_n_epochs: After how many epochs; 0 for never. By default as often as drawing stays below 3 % of the fit's
-            time, and after the last one.
+        every_n_epochs: After how many epochs; 0 for never. By default after the last one, and before it as often as
+            drawing stays below 3 % of the fit's time.
 
     Raises:
         UserError: A negative number.
@@ -57,7 +55,7 @@ class Insight(Callback):
         self._due = False
         self._start = 0.0
         self._drawing = 0.0  # seconds
-        self._longest = 0.0
+        self._longest = FIRST_GUESS
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the sizes."""
@@ -66,20 +64,24 @@ class Insight(Callback):
         if writer and isinstance(pl_module, ImageClassifier) and not trainer.ckpt_path:
             budget = next((x for x in trainer.callbacks if isinstance(x, SizeBudget)), None)  # type: ignore[attr-defined]
             if budget:
-                _add_figure(writer, "model/size", sizes_figure(part_sizes(pl_module), budget.limit), 0)
+                sizes = part_sizes(pl_module.network)
+                writer.add_figure("model/size", sizes_figure(sizes, budget.limit), 0, close=False)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
-        """Draws the first batch, as augmentation left it."""
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Draws the first batch, as augmentation left it; after it, where EpochLog counts it as work."""
         writer = self._writer(trainer)
-        if writer and trainer.global_step == 0 and batch_idx == 0 and isinstance(pl_module, ImageClassifier):
+        if writer and trainer.current_epoch == 0 and batch_idx == 0 and isinstance(pl_module, ImageClassifier):
             images = denormalize(batch.images[:SHOWN])
             names = [short(pl_module.classes.names[target]) for target in batch.targets[:SHOWN].tolist()]
-            _add_figure(writer, "data/augmented training batch", images_figure(_arrays(images), names), 0)
+            arrays = list(images.permute(0, 2, 3, 1).cpu().numpy())
+            writer.add_figure("data/augmented training batch", images_figure(arrays, names), 0, close=False)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begins to watch, where there is a drawing due."""
-        self._due = self._is_due(trainer) and isinstance(pl_module, ImageClassifier)
-        if self._due:
+        self._due = isinstance(pl_module, ImageClassifier) and self._is_due(trainer)
+        if self._due and pl_module.hparams["compile"] == "none":  # what is compiled takes no hooks
             self._gates = GateStatistics(pl_module.network)  # type: ignore[arg-type]
             self._gates.attach()
 
@@ -92,7 +94,8 @@ class Insight(Callback):
         allowed = MAX_SHARE * (time.monotonic() - self._start)
         # The first process draws, and so decides.
         affordable = agree(trainer, int(trainer.is_global_zero and self._drawing + self._longest <= allowed))
-        return epoch == trainer.max_epochs or bool(affordable)
+        is_last = trainer.max_epochs is not None and epoch + (trainer.check_val_every_n_epoch or 1) > trainer.max_epochs
+        return is_last or bool(affordable)
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
@@ -116,29 +119,37 @@ class Insight(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws."""
-        if not self._due or self._gates is None or not isinstance(pl_module, ImageClassifier):
+        if not self._due or not isinstance(pl_module, ImageClassifier):
             return
-        self._due = False
-        self._gates.detach()
+        start = time.monotonic()
         answers = self._answers.finish(trainer)
-        parts = gather(trainer, {key: moments.to_cpu() for key, moments in self._gates.moments.items()})
-        self._gates = None
-        writer = self._writer(trainer)
-        if writer:
-            start = time.monotonic()
+        moments = self._gate_moments(trainer)
+        self._due, self._gates = False, None
+        if writer := self._writer(trainer):
             self._write(writer, trainer, pl_module, answers)
-            for name, value in summarize(_merged(parts)).items():
+            for name, value in summarize(moments).items():
                 writer.add_scalar(f"gates/{name}", value, trainer.current_epoch)
-            seconds = time.monotonic() - start
-            self._drawing, self._longest = self._drawing + seconds, max(self._longest, seconds)
+        seconds = time.monotonic() - start
+        self._drawing, self._longest = self._drawing + seconds, max(self._longest, seconds)
+
+    def _gate_moments(self, trainer: Trainer) -> dict[tuple[str, str], Moments]:
+        """Those of all processes; a collective operation."""
+        if self._gates is None:
+            return {}
+        self._gates.detach()
+        first, *others = gather(trainer, {key: moments.to_cpu() for key, moments in self._gates.moments.items()})
+        for part in others:
+            for key, moments in part.items():
+                first[key].merge(moments)
+        return first
 
     def _write(self, writer: SummaryWriter, trainer: Trainer, model: ImageClassifier, answers: Answers) -> None:
         names, epoch = model.classes.names, trainer.current_epoch
         confusion = answers.confusion(len(names))
-        _add_figure(writer, "val/confusion", confusion_figure(confusion, names), epoch)
-        _add_figure(writer, "val/accuracy by class", class_accuracy_figure(confusion, names), epoch)
-        images, titles = worst_images(trainer.datamodule.dataset("val"), answers, names, WORST)  # type: ignore[attr-defined]
-        _add_figure(writer, "val/worst images", images_figure(images, titles), epoch)
+        writer.add_figure("val/confusion", confusion_figure(confusion, names), epoch, close=False)
+        writer.add_figure("val/accuracy by class", class_accuracy_figure(confusion, names), epoch, close=False)
+        images, titles = worst_images(trainer.datamodule.dataset("val"), answers, names)  # type: ignore[attr-defined]
+        writer.add_figure("val/worst images", images_figure(images, titles), epoch, close=False)
         writer.add_text("val/most confused", pairs_table(confusion, names), epoch)
 
     def _writer(self, trainer: Trainer) -> SummaryWriter | None:
@@ -148,52 +159,15 @@ class Insight(Callback):
         return next((x.experiment for x in trainer.loggers if isinstance(x, TensorBoardLogger)), None)
 
 
-def part_sizes(model: ImageClassifier) -> dict[str, int]:
-    """Bytes of each part of the network that has any."""
-    sizes = {name: model_size_bytes(part) for name, part in model.network.named_children()}
-    return {name: size for name, size in sizes.items() if size}
-
-
-def worst_images(
-    dataset: Any, answers: Answers, names: Sequence[str], count: int
-) -> tuple[list[np.ndarray], list[str]]:
-    """The images whose class was found least probable, as the network saw them, and what it took them for."""
-    images, titles = [], []
-    for row in answers.worst(count):
-        images.append(dataset[int(answers.samples[row])].images.numpy())
-        true, predicted = (short(names[int(x[row])]) for x in (answers.targets, answers.predicted))
-        titles.append(
-            f"{true}: p = {answers.probability[row]:.2g}\ntaken for {predicted}: {answers.confidence[row]:.2f}"
-        )
-    return images, titles
-
-
 def pairs_table(confusion: np.ndarray, names: Sequence[str]) -> str:
     """The most confused pairs in Markdown."""
     totals = confusion.sum(1)
     rows = [
         f"| {_escaped(names[i])} | {_escaped(names[j])} | {count} of {totals[i]} |"
-        for i, j, count in most_confused(confusion, PAIRS)
+        for i, j, count in most_confused(confusion)
     ]
     return "\n".join(["| class | taken for | images |", "| --- | --- | --- |", *rows])
 
 
 def _escaped(name: str) -> str:
     return to_cell(name).replace("|", "\\|").replace("<", "&lt;")
-
-
-def _arrays(images: Tensor) -> list[np.ndarray]:
-    return list(images.permute(0, 2, 3, 1).cpu().numpy())
-
-
-def _merged(parts: list[dict[tuple[str, str], Moments]]) -> dict[tuple[str, str], Moments]:
-    first, *others = parts
-    for part in others:
-        for key, moments in part.items():
-            first[key].merge(moments)
-    return first
-
-
-def _add_figure(writer: SummaryWriter, tag: str, figure: Figure, epoch: int) -> None:
-    with torch.inference_mode(False):  # in which TensorBoard's conversion of arrays may find itself
-        writer.add_figure(tag, figure, epoch, close=False)

@@ -5,7 +5,7 @@ from captum.attr import LayerGradCam
 from torch import Tensor
 
 from lightning_modules.attention import CBAM
-from lightning_modules.resnet_cbam import STAGES, ResNetCBAM
+from lightning_modules.resnet_cbam import ResNetCBAM
 
 
 def spatial_gates(network: ResNetCBAM, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -49,9 +49,6 @@ def grad_cam(network: ResNetCBAM, images: Tensor, targets: Tensor) -> Tensor:
     Returns:
         ``(batch, stage height, stage width)``.
     """
-    last = STAGES[-1]
-    attends = network.attention_placement == "stage"  # then the stage's output is that of its attention
-    layer = network.attention[last] if attends else getattr(network, last)
-    maps = LayerGradCam(network, layer).attribute(images, target=targets, relu_attributions=True)
+    maps = LayerGradCam(network, network.features).attribute(images, target=targets, relu_attributions=True)
     assert isinstance(maps, Tensor)
     return maps[:, 0].detach().float()

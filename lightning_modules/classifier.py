@@ -184,7 +184,8 @@ class ImageClassifier(LightningModule):
 
     def _shared_step(self, batch: Batch, metrics: MetricCollection) -> tuple[Tensor, Tensor]:
         """Returns the mean loss and the logits of the whole batch."""
-        logits, targets = output, _ = self(batch.images), batch.targets
+        output = self(batch.images)
+        logits, targets = output, batch.targets
         if metrics is not self.train_metrics:
             real = batch.samples != BLANK
             logits, targets = logits[real], targets[real]

@@ -21,6 +21,12 @@ def parameter_count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def part_sizes(network: nn.Module) -> dict[str, int]:
+    """Bytes of each child that has any, by name."""
+    sizes = {name: model_size_bytes(part) for name, part in network.named_children()}
+    return {name: size for name, size in sizes.items() if size}
+
+
 def format_size(size: int) -> str:
     """Writes ``size`` bytes in both units that "MB" can mean: ``95.41 MB (90.99 MiB)``."""
     return f"{size / BYTES_PER_MB:.2f} MB ({size / BYTES_PER_MIB:.2f} MiB)"

@@ -93,6 +93,7 @@ class ResNetCBAM(nn.Module):
                 self.attention[stage] = nn.ModuleList(
                     CBAM(width, reduction_ratio, spatial_kernel_size, attention_gate) for width in widths
                 )
+        self.features = nn.Identity()  # of the last stage: a place for hooks, wherever attention is
         self.activation_checkpointing = False
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(trunk.fc.in_features, num_classes)
@@ -107,7 +108,8 @@ class ResNetCBAM(nn.Module):
             else:
                 x = self._forward_stage(stage, x)
         with torch.autocast(x.device.type, enabled=False):  # bfloat16 logits would make ties of near classes
-            return self.fc(self.dropout(x.to(self.fc.weight.dtype).mean((2, 3))))
+            x = self.features(x.to(self.fc.weight.dtype))
+            return self.fc(self.dropout(x.mean((2, 3))))
 
     def _blocks(self, stage: str) -> nn.Sequential:
         return getattr(self, stage)

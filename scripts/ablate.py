@@ -4,10 +4,13 @@ import contextlib
 import fcntl
 import io
 import itertools
+import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +23,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from datamodules.atomic_file import require_writable
 from datamodules.errors import UserError
-from scripts.ablation_table import Outcome, write_tables
+from scripts.ablation_outcomes import Outcome
+from scripts.ablation_table import write_tables
 from scripts.arguments import Arguments
 from scripts.cli import ClassifierCLI
 from scripts.run_folder import RUNS
-from scripts.run_history import is_finished, leaves, read_config, read_manifest, read_scalars
+from scripts.run_history import CONFIG, is_finished, leaves, read_config, read_manifest, read_scalars
 
 LOG, LOCK = "log.txt", ".lock"
+OWN = ("seed_everything", "run_name", "ckpt_path")  # options that an ablation sets
+SECONDS_BETWEEN_LOOKS = 0.5
+MAX_BYTES_OF_A_NAME = 200
 EPOCH_LINE = re.compile(r"epoch (\d+)/(\d+)  .*?(val/accuracy \S+)")
 
 
@@ -38,12 +45,14 @@ class Cell:
         levels: Value of each varied option, as typed.
         seed: ``--seed_everything``.
         words: What ``cbam100`` is called with, but for the name of the run.
+        settings: The whole configuration that they lead to.
         run_name: Of the folder below ``runs/``.
     """
 
     levels: dict[str, str]
     seed: int
     words: list[str]
+    settings: dict[str, Any]
     run_name: str
 
     @property
@@ -54,6 +63,18 @@ class Cell:
     def finished_run(self) -> Path | None:
         """The run folder, if the run has come to its end."""
         return next(filter(is_finished, (RUNS / self.run_name).glob("version_*")), None)
+
+    def require_same_settings(self) -> None:
+        """Raises ``UserError`` where a run of this name, finished or not, was begun with others."""
+        for path in (RUNS / self.run_name).glob(f"version_*/{CONFIG}"):
+            begun = dict(leaves(read_config(path.parent)))
+            for name, value in leaves(self.settings):
+                # What is None is filled in by the machine.
+                if value is not None and name not in OWN and begun.get(name) != value:
+                    raise UserError(
+                        f"expected the settings with which {path.parent} was begun, {name} {begun.get(name)}, got "
+                        f"{value}: use the same options, or choose another --name"
+                    )
 
 
 def ablate(words: list[str]) -> None:
@@ -73,22 +94,16 @@ def ablate(words: list[str]) -> None:
     name = options.name or f"ablation_{Path(options.config[-1]).stem if options.config else 'default'}"
     folder = RUNS / name
     grid = combinations(options.vary)
-    settings = [_settings([*fit_words, *flags(levels)]) for levels in grid]  # before hours have passed
-    first_seed = int(settings[0]["seed_everything"])
-    cells = [
-        _cell(levels, first_seed + number, fit_words, name)
-        for levels, number in itertools.product(grid, range(options.seeds))
-    ]
+    cells = [cell for levels in grid for cell in _cells(levels, options.seeds, fit_words, name)]
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
     require_writable(folder, "working directory or --name")
     with _locked(folder) as lock:
-        for cell, wanted in zip(cells, [s for s in settings for _ in range(options.seeds)], strict=True):
-            if run := cell.finished_run():
-                _require_same(run, wanted)
+        for cell in cells:
+            cell.require_same_settings()
         _run_all(cells, lock)
         outcomes = [_outcome(cell) for cell in cells]
-    write_tables(folder, outcomes, command=f"cbam100 ablate {' '.join(words)}")
+    write_tables(folder, outcomes, command=shlex.join(["cbam100", "ablate", *words]))
     Console(soft_wrap=True, highlight=False).print((folder / "ablation.md").read_text(), markup=False)
 
 
@@ -126,11 +141,14 @@ def combinations(vary: list[str]) -> list[dict[str, str]]:
         if not (name.strip("-") and len(levels) > 1 and all(levels) and len(set(levels)) == len(levels)):
             raise UserError(
                 f"expected --vary OPTION=VALUE,VALUE with two different values or more, got {text}: write, for "
-                "example, --vary model.loss=focal,cross_entropy"
+                "example, --vary model.loss=focal,cross_entropy; a value has no comma"
             )
         name = name.lstrip("-")
-        if name in factors or name in ("seed_everything", "run_name", "ckpt_path"):
-            raise UserError(f"expected options to vary once each, and no seed or name, got {name}: leave it out")
+        if name in factors or name in (*OWN, "data.root", "data.val_fraction"):
+            raise UserError(
+                f"expected options to vary once each, and none that changes the images or names a run, got {name}: "
+                "leave it out"
+            )
         factors[name] = levels
     return [dict(zip(factors, values, strict=True)) for values in itertools.product(*factors.values())]
 
@@ -140,10 +158,24 @@ def flags(levels: dict[str, str]) -> list[str]:
     return [f"--{name}={value}" for name, value in levels.items()]
 
 
-def _cell(levels: dict[str, str], seed: int, fit_words: list[str], name: str) -> Cell:
+def _cells(levels: dict[str, str], seeds: int, fit_words: list[str], name: str) -> list[Cell]:
+    settings = _settings([*fit_words, *flags(levels)])
+    if typed := [option for option in ("run_name", "ckpt_path") if settings[option] is not None]:
+        raise UserError(f"expected --name for the folder, and no --{typed[0]}, which an ablation sets: leave it out")
     folder = ",".join(f"{option}={quote(value, safe='')}" for option, value in levels.items())
-    words = ["fit", *fit_words, *flags(levels), f"--seed_everything={seed}"]
-    return Cell(levels, seed, words, f"{name}/{folder}/seed_{seed}")
+    if len(folder) > MAX_BYTES_OF_A_NAME:
+        raise UserError(f"expected values that make a folder's name, got {folder}: vary fewer, or shorter ones")
+    first = int(settings["seed_everything"])
+    return [
+        Cell(
+            levels,
+            seed,
+            ["fit", *fit_words, *flags(levels), f"--seed_everything={seed}"],
+            settings,
+            f"{name}/{folder}/seed_{seed}",
+        )
+        for seed in range(first, first + seeds)
+    ]
 
 
 def _settings(fit_words: list[str]) -> dict[str, Any]:
@@ -166,18 +198,6 @@ def _locked(folder: Path) -> Iterator[int]:
                 "choose another --name"
             ) from error
         yield file.fileno()
-
-
-def _require_same(run: Path, wanted: dict[str, Any]) -> None:
-    """Raises ``UserError`` where a finished run was made with other settings."""
-    done = dict(leaves(read_config(run)))
-    for name, value in leaves(wanted):
-        # What is None is filled in by the machine.
-        if value is not None and name not in ("seed_everything", "run_name", "ckpt_path") and done.get(name) != value:
-            raise UserError(
-                f"expected the settings with which {run} was made, {name} {done.get(name)}, got {value}: use the same "
-                "options, or choose another --name"
-            )
 
 
 def _run_all(cells: list[Cell], lock: int) -> None:
@@ -204,32 +224,32 @@ def _fit(cell: Cell, lock: int, show: Callable[[float, str], None]) -> str:
     folder = RUNS / cell.run_name
     folder.mkdir(parents=True, exist_ok=True)
     words = [sys.executable, "-m", "scripts.main", *cell.words, f"--run_name={cell.run_name}", "--ckpt_path=last"]
-    text = "finished"
     with (
-        open(folder / LOG, "a") as log,
+        open(folder / LOG, "ab") as log,
+        open(folder / LOG, errors="replace") as written,  # a pipe would break the fit when this process is killed
         # In a process group of its own, so that Ctrl-C comes once, from here.
-        subprocess.Popen(
-            words, stdout=subprocess.PIPE, stderr=log, text=True, errors="replace", process_group=0, pass_fds=[lock]
-        ) as process,
+        subprocess.Popen(words, stdout=log, stderr=log, process_group=0, pass_fds=[lock]) as process,
     ):
-        assert process.stdout is not None
+        written.seek(0, os.SEEK_END)
         try:
-            for line in process.stdout:
-                log.write(line)
-                log.flush()
-                if found := EPOCH_LINE.match(line):
-                    text = f"epoch {found[1]}/{found[2]}, {found[3]}"
-                    show(int(found[1]) / int(found[2]), text)
-            code = process.wait()
+            text, code = "", None
+            while code is None:
+                code = process.poll()
+                for line in written:
+                    if found := EPOCH_LINE.match(line):
+                        text = f"epoch {found[1]}/{found[2]}, {found[3]}"
+                        show(int(found[1]) / int(found[2]), text)
+                time.sleep(SECONDS_BETWEEN_LOOKS if code is None else 0)
         except BaseException:
             process.send_signal(signal.SIGTERM)
             process.wait()  # it saves what it has
             raise
-    if code:
+    if code or not cell.finished_run():
         last = ((folder / LOG).read_text(errors="replace").strip().splitlines() or ["it printed nothing"])[-1]
         raise UserError(
-            f"expected {cell.label} to finish, its fit ended with {code} ({last.removeprefix('cbam100: error: ')}): "
-            f"see {folder / LOG}, and start the same command again to go on"
+            f"expected {cell.label} to leave a finished run folder with checkpoints and TensorBoard's events, its fit "
+            f"ended with {code} ({last.removeprefix('cbam100: error: ')}): see {folder / LOG}, and start the same "
+            "command again to go on"
         )
     return text
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from callbacks.figures import new_figure, to_png
+from callbacks.figures import literal, new_figure, to_png
 from scripts.estimate import Estimate
 
 
@@ -31,7 +31,7 @@ def ablation_png(
     below.axvline(0, color="tab:red", linewidth=1)
     below.set_xlabel(f"difference in {measure}, seed by seed; black: mean and its 95 % interval")
     for axes, names in ((above, cells), (below, differences)):
-        axes.set_yticks(range(len(names)), list(names))
+        axes.set_yticks(range(len(names)), [literal(name) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.grid(axis="x", alpha=0.3)
     return to_png(figure)

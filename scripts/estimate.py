@@ -28,8 +28,8 @@ class Estimate:
 
     @property
     def is_noise(self) -> bool:
-        """Whether zero is in the interval, or there is none."""
-        return not (self.low > 0 or self.high < 0)
+        """Whether zero is in the interval, or there is none to speak of: equal values do not show how they vary."""
+        return not (self.std > 0 and (self.low > 0 or self.high < 0))
 
 
 def estimate(values: Sequence[float]) -> Estimate:

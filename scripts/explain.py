@@ -46,7 +46,7 @@ def explain(words: list[str]) -> None:
     size = trained.data["image_size"]
     for path, name in zip(options.images, names, strict=True):
         image = eval_transform(size)(read_image(str(path), shorter_side=side_to_load(size)), 0).numpy()
-        picture = explain_image(model, image, path.name)
+        picture = explain_image(model, image, short(path.name))
         write_bytes(options.output / name, picture)
         print(options.output / name)
 

@@ -12,7 +12,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from callbacks import BadImages, SizeBudget
-from callbacks.answers import AnswerCollector, Answers, most_confused
+from callbacks.answers import AnswerCollector, Answers, most_confused, worst_images
 from callbacks.best_weights import WEIGHTS
 from callbacks.figures import (
     class_accuracy_figure,
@@ -24,17 +24,19 @@ from callbacks.figures import (
     sizes_figure,
     to_png,
 )
-from callbacks.insight import PAIRS, WORST, part_sizes, worst_images
 from datamodules import ImageFolderDataModule
 from datamodules.atomic_file import require_writable, write_bytes
+from datamodules.errors import UserError
 from lightning_modules import ImageClassifier
-from lightning_modules.model_size import format_size, parameter_count
+from lightning_modules.model_size import format_size, parameter_count, part_sizes
 from scripts.arguments import Arguments
 from scripts.explain import explain_image
 from scripts.run_history import leaves, read_config, read_manifest, read_scalars
 from scripts.trained_classifier import load_classifier
 
 REPORT = "report.html"
+# What of the run's data settings the weights' file does not say.
+DATA_SETTINGS = ("batch_size", "num_workers", "worker_timeout", "max_pixels", "on_bad_image")
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 PANELS = {
     "accuracy": ("train/accuracy", "val/accuracy", "val/accuracy_macro", "val/accuracy_top5"),
@@ -99,11 +101,17 @@ def report(words: list[str]) -> None:
     require_writable(options.run, "--run")
     config = read_config(options.run)
     model, trained = load_classifier(options.run / WEIGHTS)
-    data_settings = {name: value for name, value in config["data"].items() if name in ("max_pixels", "on_bad_image")}
+    data_settings = {name: config["data"][name] for name in DATA_SETTINGS}
     data = ImageFolderDataModule(
         options.root or config["data"]["root"], **trained.data, **data_settings,
-        batch_size=config["data"]["batch_size"], class_names=trained.model["class_names"],
+        class_names=trained.model["class_names"],
     )  # fmt: skip
+    data.setup("validate")
+    if data.fingerprint["val"] != manifest["data"]["val"]:
+        raise UserError(
+            f"expected the {manifest['data']['val']['images']} validation images of the run, {data.root} has others "
+            "(names or sizes in bytes): restore them, or pass --data.root"
+        )
     recorder = Recorder()
     trainer = Trainer(
         logger=False, callbacks=[BadImages(), recorder], precision=trained.precision,  # type: ignore[arg-type]
@@ -130,9 +138,9 @@ def _page(
     names, answers, scalars = model.classes.names, recorder.answers, read_scalars(run)
     confusion = answers.confusion(len(names))
     dataset = data.dataset("val")
-    worst, titles = worst_images(dataset, answers, names, WORST)
+    worst, titles = worst_images(dataset, answers, names)
     counts, confidence, accuracy = (column.numpy() for column in recorder.reliability)
-    sizes = part_sizes(model)
+    sizes = part_sizes(model.network)
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
@@ -147,7 +155,7 @@ def _page(
         recipe=[(name, value) for name, value in leaves(config) if value is not None and name != "data.class_names"],
         curves=_embedded(to_png(curves_figure(scalars, PANELS))),
         confusion=_embedded(to_png(confusion_figure(confusion, names))),
-        pairs=[(names[i], names[j], count, int(confusion[i].sum())) for i, j, count in most_confused(confusion, PAIRS)],
+        pairs=[(names[i], names[j], count, int(confusion[i].sum())) for i, j, count in most_confused(confusion)],
         classes=_class_rows(confusion, names),
         class_accuracy=_embedded(to_png(class_accuracy_figure(confusion, names))),
         worst=_embedded(to_png(images_figure(worst, titles))),

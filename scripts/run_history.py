@@ -11,6 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import SCALARS, Even
 from callbacks.run_manifest import NAME
 from datamodules.errors import UserError
 
+CONFIG = "config.yaml"
+
 
 def read_scalars(run: Path) -> dict[str, dict[int, float]]:
     """The last value of each scalar at each step (of this project's, at each epoch), from TensorBoard's event files."""
@@ -40,7 +42,7 @@ def read_config(run: Path) -> dict[str, Any]:
     Raises:
         UserError: There is none, or it cannot be read.
     """
-    path = run / "config.yaml"
+    path = run / CONFIG
     try:
         return yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:

@@ -43,12 +43,12 @@ def test_an_interrupted_ablation_goes_on_to_the_same_table(command, tmp_path, mo
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
         folder.mkdir()
-    done = subprocess.run(command, cwd=whole, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=whole, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
 
-    log = broken / "runs" / "ablation_default" / "model.loss=cross_entropy" / "seed_42" / "log.txt"
+    second = broken / "runs" / "ablation_default" / "model.loss=cross_entropy" / "seed_42" / "version_0"
     with subprocess.Popen(command, cwd=broken, stdout=subprocess.DEVNULL) as process:
-        while not (log.exists() and "weights: none" in log.read_text()):  # the second one begins to train
+        while not (second / "manifest.json").exists():  # it begins to train
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
@@ -58,7 +58,7 @@ def test_an_interrupted_ablation_goes_on_to_the_same_table(command, tmp_path, mo
     assert events(stopped) == ["started", "interrupted"]
     stamp = (finished / "manifest.json").stat().st_mtime_ns
 
-    again = subprocess.run(command, cwd=broken, capture_output=True, text=True)
+    again = subprocess.run(command, cwd=broken, capture_output=True, text=True, timeout=600)
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("finished before, skipped") == 1
     assert (finished / "manifest.json").stat().st_mtime_ns == stamp
@@ -74,7 +74,13 @@ def test_an_interrupted_ablation_goes_on_to_the_same_table(command, tmp_path, mo
         (["--vary", "model.loss=focal,focal"], "with two different values"),
         (["--vary", "model.loss=focal,nonsense"], "model.loss"),
         (["--vary", "model.no_such=1,2"], "no_such"),
-        (["--vary", "seed_everything=1,2"], "no seed or name"),
+        (["--vary", "seed_everything=1,2"], "none that changes the images or names a run, got seed_everything"),
+        (["--vary", "data.root=a,b"], "none that changes the images or names a run, got data.root"),
+        (
+            ["--vary", "model.loss=focal,cross_entropy", "--run_name=x"],
+            "expected --name for the folder, and no --run_name",
+        ),
+        (["--vary", "model.loss=focal,cross_entropy", "--vary", f"model.weights=none,{'x' * 200}"], "vary fewer"),
         (["--vary", "model.loss=focal,cross_entropy", "--seeds", "0"], "expected --seeds of at least 1, got 0"),
         ([], "--vary"),
     ],
@@ -95,6 +101,9 @@ def test_a_fit_that_fails_says_why_and_another_recipe_is_refused(data_root, run_
         main([*vary, "--size_budget.limit_mb=1"])
     assert caught.value.code == 2
     assert re.search(r"its fit ended with 2 \(expected a model of at most 1.00 MB", capsys.readouterr().err)
+    with pytest.raises(SystemExit):
+        main([*vary, "--trainer.fast_dev_run=true", "--name=fast"])
+    assert "to leave a finished run folder with checkpoints" in capsys.readouterr().err
 
     main([*vary, "--trainer.max_epochs=1", "--model.restart_epochs=1"])
     with pytest.raises(SystemExit) as caught:

@@ -119,7 +119,7 @@ def test_skipped_images_count_in_no_metric(model, root, run_folder, tmp_path, ca
         main(["validate", f"--ckpt_path={model}", f"--data.root={folder}", "--data.num_workers=0",
               f"--data.on_bad_image={option}"])  # fmt: skip
         tables.append(re.findall(r"val/\w+\s*│\s*[\d.e-]+", capsys.readouterr().out))
-    assert len(tables[0]) == 4
+    assert len(tables[0]) == 6
     assert tables[0] == tables[1]
     error = fails(["validate", f"--ckpt_path={model}", f"--data.root={root}", "--data.num_workers=0"], 2, capsys)
     assert any(path in error for path in bad(root, "val"))

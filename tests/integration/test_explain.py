@@ -10,7 +10,10 @@ def explain(trained, *words):
 
 
 def test_a_picture_for_each_image(trained, data_root, run_folder, capsys):
-    images = sorted((data_root / "test").glob("*.jpg"))[:2]
+    first, second = sorted((data_root / "test").glob("*.jpg"))[:2]
+    odd = run_folder / "a$\\frac$.jpg"
+    odd.write_bytes(first.read_bytes())
+    images = [odd, second]
     explain(trained, *images, "--output", "maps/new")
     for path in images:
         with Image.open(run_folder / "maps" / "new" / f"{path.name}.png") as picture:

@@ -1,3 +1,6 @@
+import shutil
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from safetensors.torch import load_file
@@ -56,10 +59,11 @@ def test_the_default_draws_the_last_epoch_and_stays_below_its_share(run_folder, 
         clock[0] += 1.0  # each look at the clock takes a second
         return clock[0]
 
-    monkeypatch.setattr("callbacks.insight.time.monotonic", tick)
+    monkeypatch.setattr("callbacks.insight.time", SimpleNamespace(monotonic=tick))
+    monkeypatch.setattr("callbacks.insight.FIRST_GUESS", 0.0)
     main(["fit", *SMALL, "--trainer.max_epochs=4", "--model.restart_epochs=4", f"--data.root={data_root}"])
     drawn = [event.step for event in read_events("runs/default/version_0").Images("val/confusion")]
-    assert drawn == [0, 3]  # the first, to learn what it takes: one of a few seconds; and the last
+    assert drawn == [0, 3]  # the first, which took a second of a few; and the last
 
 
 def test_a_negative_number_is_refused(run_folder, data_root, capsys):
@@ -67,3 +71,11 @@ def test_a_negative_number_is_refused(run_folder, data_root, capsys):
         main(["fit", *FIT, f"--data.root={data_root}", "--insight.every_n_epochs=-1"])
     assert caught.value.code == 2
     assert "expected --insight.every_n_epochs of 0 or more, got -1" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not shutil.which("c++"), reason="no C++ compiler for torch.compile")
+def test_compiled_gates_are_not_watched(run_folder, data_root):
+    main(["fit", *FIT, f"--data.root={data_root}", "--insight.every_n_epochs=1", "--model.compile=gates"])
+    tags = read_events("runs/default/version_0").Tags()
+    assert set(tags["images"]) >= PICTURES
+    assert not [name for name in tags["scalars"] if name.startswith("gates/")]

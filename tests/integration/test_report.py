@@ -38,7 +38,7 @@ class References(html.parser.HTMLParser):
             self.cells[-1] += data
 
 
-def test_the_page_holds_everything_and_says_what_the_fit_measured(page, trained):
+def test_the_page_holds_everything_and_says_what_the_fit_measured(page, trained, data_root):
     text = page.read_text()
     references = References()
     references.feed(text)
@@ -52,7 +52,9 @@ def test_the_page_holds_everything_and_says_what_the_fit_measured(page, trained)
     assert f"<b>{100 * best['val/accuracy']:.2f} %</b>" in text
     assert f"<b>{best['val/nll']:.3f}</b>" in text
     assert f"<b>{best['val/ece']:.3f}</b>" in text
-    assert {"model.focal_gamma", "2.0", "class_100"} & set(references.cells)
+    assert {"model.focal_gamma", "2.0", "torch", *(path.name for path in (data_root / "train").iterdir())} <= set(
+        references.cells
+    )
     assert "@media print" in text
 
 
@@ -94,6 +96,18 @@ def test_mistakes(trained, tmp_path, capsys):
         error = capsys.readouterr().err
         assert sentence in error
         assert error.count("\n") == 1
+
+
+def test_data_that_have_changed(trained, data_root, tmp_path, capsys):
+    run, root = tmp_path / "run", tmp_path / "root"
+    shutil.copytree(trained, run)
+    shutil.copytree(data_root, root)
+    image = next((root / "val").rglob("*.jpg"))
+    image.write_bytes(image.read_bytes() + b"\0")
+    with pytest.raises(SystemExit) as caught:
+        main(["report", "--run", str(run), "--data.root", str(root)])
+    assert caught.value.code == 2
+    assert "expected the 24 validation images of the run" in capsys.readouterr().err
 
 
 def test_data_that_have_moved(trained, data_root, tmp_path):

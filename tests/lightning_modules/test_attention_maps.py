@@ -40,11 +40,24 @@ def test_of_several_modules_in_a_stage_the_last_one_counts(placement):
     assert (gates["layer4"] < 1).all()
 
 
-@pytest.mark.parametrize("attention", ["cbam", "none"])
-def test_grad_cam_is_the_papers_formula(attention):
-    network, images = build(attention=attention)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"attention": "none"},
+        {"attention_placement": "stage"},
+        {"attention_placement": "block"},
+        {"attention_placement": "branch"},
+    ],
+    ids=str,
+)
+def test_grad_cam_is_the_papers_formula(options):
+    network, images = build(**options)
     targets = torch.tensor([0, 3, 3])
-    *_, (_, _, features) = stages(network, images)
+    kept = []
+    with network.features.register_forward_hook(lambda module, inputs, output: kept.append(output)):
+        logits = network(images)
+    (features,) = kept
+    torch.testing.assert_close(network.fc(features.mean((2, 3))), logits)  # they are what the head sees
     features = features.detach().requires_grad_()
     scores = network.fc(features.mean((2, 3)))
     (gradients,) = torch.autograd.grad(scores.gather(1, targets[:, None]).sum(), features)

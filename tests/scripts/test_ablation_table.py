@@ -3,7 +3,8 @@ import csv
 import pytest
 
 from datamodules.errors import UserError
-from scripts.ablation_table import Outcome, differences, write_tables
+from scripts.ablation_outcomes import Outcome, differences
+from scripts.ablation_table import write_tables
 
 DATA = {"train": {"images": 10, "sha256": "a"}, "val": {"images": 5, "sha256": "b"}}
 

@@ -19,6 +19,10 @@ def test_what_is_far_from_zero_is_no_noise():
     assert not estimate([-1.0, -1.1, -0.9]).is_noise
 
 
+def test_equal_values_do_not_show_how_they_vary():
+    assert estimate([2.0, 2.0]).is_noise
+
+
 def test_one_value_has_no_interval():
     value = estimate([5.0])
     assert value.mean == 5.0

@@ -1,0 +1,123 @@
+"""What the runs of an ablation came to, and how they differ seed by seed."""
+
+import itertools
+import math
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_modules.classifier import MONITOR
+from scripts.estimate import Estimate, estimate
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one finished run came to.
+
+    Attributes:
+        levels: Value of each varied option.
+        seed: Of the run.
+        scalars: By name and epoch, as ``read_scalars`` gives them.
+        size_bytes: Of parameters and buffers.
+        data: The manifest's fingerprint of the images.
+    """
+
+    levels: dict[str, str]
+    seed: int
+    scalars: dict[str, dict[int, float]]
+    size_bytes: int
+    data: dict[str, Any]
+
+    def last(self, name: str) -> float:
+        """The scalar in the last epoch."""
+        values = self.scalars[name]
+        return values[max(values)]
+
+    @property
+    def measures(self) -> dict[str, float]:
+        """By the table's heading; shares as percentages."""
+        return {
+            "train acc. %": 100 * self.last("train/accuracy"),
+            "val acc. %, last epoch": 100 * self.last(MONITOR),
+            "val acc. %, best epoch": 100 * max(self.scalars[MONITOR].values()),
+            "balanced acc. %": 100 * self.last("val/accuracy_macro"),
+            "NLL": self.last("val/nll"),
+            "ECE": self.last("val/ece"),
+            "s/epoch": statistics.median(self.scalars["epoch_seconds"].values()),
+        }
+
+
+# Which of the measures are compared: the last epoch's, since the best one is chosen by what it is measured with.
+COMPARED = ("val acc. %, last epoch", "balanced acc. %", "NLL", "ECE")
+SUBJECT = COMPARED[0]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two values of one option, everything else being equal, seed by seed.
+
+    Attributes:
+        name: What is compared: ``model.loss: cross_entropy − focal (model.attention=cbam)``.
+        option: Its name.
+        base: Its first value.
+        other: The other value.
+        estimates: Of ``other`` minus ``base``, by measure.
+    """
+
+    name: str
+    option: str
+    base: str
+    other: str
+    estimates: dict[str, Estimate]
+
+    @property
+    def sentence(self) -> str:
+        """What can be said of the accuracy."""
+        accuracy = self.estimates[SUBJECT]
+        if math.isnan(accuracy.std):
+            return f"{self.name}: one seed does not show the noise, so that nothing can be said."
+        if accuracy.is_noise:
+            return f"{self.name}: no difference larger than the noise."
+        better = self.other if accuracy.mean > 0 else self.base
+        return (
+            f"{self.name}: {better} is better by {abs(accuracy.mean):.2f} points of validation accuracy "
+            f"({_interval(accuracy, 2)})."
+        )
+
+
+def differences(outcomes: list[Outcome]) -> list[Difference]:
+    """Each value of each option against the option's first, at every combination of the other options."""
+    found = []
+    by_key = {(tuple(outcome.levels.items()), outcome.seed): outcome.measures for outcome in outcomes}
+    options = list(outcomes[0].levels)
+    values = {option: list(dict.fromkeys(outcome.levels[option] for outcome in outcomes)) for option in options}
+    seeds = sorted({outcome.seed for outcome in outcomes})
+    for option in options:
+        others = [name for name in options if name != option]
+        for rest in itertools.product(*(values[name] for name in others)):
+            fixed = dict(zip(others, rest, strict=True))
+            base, *more = values[option]
+            for other in more:
+                pairs = [
+                    tuple(
+                        by_key[tuple((name, {**fixed, option: level}[name]) for name in options), seed]
+                        for level in (base, other)
+                    )
+                    for seed in seeds
+                ]
+                estimates = {
+                    measure: estimate([after[measure] - before[measure] for before, after in pairs])
+                    for measure in COMPARED
+                }
+                at = f" ({spelled(fixed)})" if fixed else ""
+                found.append(Difference(f"{option}: {other} − {base}{at}", option, base, other, estimates))
+    return found
+
+
+def spelled(levels: dict[str, str]) -> str:
+    """A combination in words."""
+    return ", ".join(f"{name}={value}" for name, value in levels.items()) or "all"
+
+
+def _interval(value: Estimate, digits: int) -> str:
+    return f"95 % interval {value.low:+.{digits}f} to {value.high:+.{digits}f}"

@@ -75,7 +75,8 @@ def results(trained, data_root, tmp_path_factory):
 
 def test_validation_is_equal_to_the_last_digit(results):
     one, two, three = (json.loads((folder / "results.json").read_text())["validate"] for folder in results.values())
-    assert one.keys() == {"val/accuracy", "val/accuracy_macro", "val/accuracy_top5", "val/loss"}
+    names = {"accuracy", "accuracy_macro", "accuracy_top5", "loss", "nll", "ece"}
+    assert one.keys() == {f"val/{name}" for name in names}
     assert one == two == three
 
 

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -45,6 +47,8 @@ def test_validation_metrics_equal_their_definition(batch, monkeypatch):
             "val/accuracy_macro": (2 / 3 + 1 / 2 + 0 / 1) / 3,
             "val/accuracy_top5": 1.0,  # of 3 classes
             "val/loss": F.cross_entropy(logits, batch.targets).item(),
+            "val/nll": F.cross_entropy(logits, batch.targets).item(),
+            "val/ece": 1 / (1 + 2 * math.exp(-9)) - 3 / 6,  # all are as sure
         }
     )
 

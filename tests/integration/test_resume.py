@@ -15,7 +15,7 @@ from lightning_modules import focal_loss
 from scripts.main import main
 from tests.conftest import SMALL
 
-TIMES = {"seconds", "folder"}  # the only state that two runs need not share
+TIMES = {"seconds", "waited", "folder"}  # the only state that two runs need not share
 # 48 images in batches of 8: 6 steps an epoch. Two epochs are one cycle of the schedule.
 FIT = [*SMALL, "--data.batch_size=8", "--trainer.max_epochs=2", "--model.restart_epochs=2", "--best.every_n_steps=1"]
 

@@ -15,7 +15,8 @@ from lightning_modules import ImageClassifier
 def stage(monkeypatch):
     """A trainer of one process with four rows to predict, and a model."""
     data = SimpleNamespace(
-        prediction_names=["d", "c", "b", "a"], paths=lambda split: ["d.jpg", "c.jpg", "b.jpg", "a.jpg"]
+        prediction_names=["d", "c", "b", "a"],
+        dataset=lambda split: SimpleNamespace(paths=["d.jpg", "c.jpg", "b.jpg", "a.jpg"]),
     )
     trainer = SimpleNamespace(datamodule=data, is_global_zero=True, world_size=1)
     trainer.strategy = SimpleNamespace(reduce=lambda table, reduce_op: table)

@@ -57,7 +57,8 @@ def test_side_files_hold_the_probabilities(tta, trained, data_root, run_folder, 
           "--trainer.precision=32-true", "--prediction.top_k=3", "--prediction.probabilities=true",
           f"--model.tta={tta}"])  # fmt: skip
     expected = probabilities_by_hand[tta]
-    written = np.load("prediction_probabilities.npz")
+    with np.load("prediction_probabilities.npz") as file:
+        written = dict(file)
     assert list(written["class_name"]) == [str(label) for label in range(12)]
     for name, probabilities in zip(written["image_name"], written["probability"], strict=True):
         torch.testing.assert_close(torch.from_numpy(probabilities), expected[str(name)], rtol=1e-4, atol=1e-6)

@@ -2,9 +2,11 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 DPI = 100
@@ -41,17 +43,15 @@ def confusion_figure(counts: np.ndarray, names: Sequence[str]) -> Figure:
         counts: Images by class (rows) and prediction (columns), ``(classes, classes)``.
         names: Of the classes.
     """
-    side = max(5.0, 0.13 * min(len(names), MAX_LABELS) + 2)
+    side = max(5.0, _inches(names) + 2)
     figure = new_figure(side + 0.3, side - 0.6)
     axes = figure.subplots()
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="magma_r", vmin=0, vmax=1, interpolation="nearest")
     figure.colorbar(image, ax=axes, label="share of the class's images", shrink=0.5, pad=0.01, aspect=40)
     labels = [short(name) for name in names]
-    size = 6 if len(names) > 30 else 8
-    every = _label_every(len(names))
-    axes.set_xticks(range(0, len(names), every), labels[::every], rotation=90, fontsize=size)
-    axes.set_yticks(range(0, len(names), every), labels[::every], fontsize=size)
+    _label(axes.xaxis, labels, rotation=90)
+    _label(axes.yaxis, labels)
     axes.tick_params(length=0)
     axes.set_xlabel("prediction")
     axes.set_ylabel("class")
@@ -68,12 +68,10 @@ def class_accuracy_figure(counts: np.ndarray, names: Sequence[str]) -> Figure:
     totals = counts.sum(1)
     accuracies = np.diag(counts) / np.maximum(totals, 1)
     order = np.argsort(-accuracies, kind="stable")
-    figure = new_figure(7, max(3.0, 0.13 * min(len(names), MAX_LABELS) + 1))
+    figure = new_figure(7, max(3.0, _inches(names) + 1))
     axes = figure.subplots()
     axes.barh(range(len(names)), accuracies[order], height=0.8)
-    labels = [f"{short(names[i])} ({totals[i]})" for i in order]
-    every = _label_every(len(names))
-    axes.set_yticks(range(0, len(names), every), labels[::every], fontsize=6 if len(names) > 30 else 8)
+    _label(axes.yaxis, [f"{short(names[i])} ({totals[i]})" for i in order])
     axes.axvline(accuracies.mean(), color="black", linewidth=1, label=f"mean {accuracies.mean():.3f}")
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(0, 1)
@@ -83,8 +81,14 @@ def class_accuracy_figure(counts: np.ndarray, names: Sequence[str]) -> Figure:
     return figure
 
 
-def _label_every(classes: int) -> int:
-    return -(-classes // MAX_LABELS)
+def _inches(names: Sequence[str]) -> float:
+    """Length of an axis that names classes."""
+    return 0.13 * min(len(names), MAX_LABELS)
+
+
+def _label(axis: Axis, labels: Sequence[str], **options: Any) -> None:
+    every = -(-len(labels) // MAX_LABELS)
+    axis.set_ticks(range(0, len(labels), every), labels[::every], fontsize=6 if len(labels) > 30 else 8, **options)
 
 
 def images_figure(images: Sequence[np.ndarray], titles: Sequence[str], columns: int = 4) -> Figure:

@@ -2,12 +2,11 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
-from torch.utils.tensorboard import SummaryWriter
 
 from callbacks.answers import AnswerCollector, Answers, most_confused, worst_images
 from callbacks.figures import (
@@ -27,6 +26,9 @@ from datamodules.transforms import denormalize
 from lightning_modules.classifier import ImageClassifier
 from lightning_modules.gate_statistics import GateStatistics, Moments, summarize
 from lightning_modules.model_size import part_sizes
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter  # half a second, which a prediction does not need
 
 MAX_SHARE = 0.03
 FIRST_GUESS = 2.0  # seconds that drawing may take
@@ -71,8 +73,9 @@ class Insight(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Draws the first batch, as augmentation left it; after it, where EpochLog counts it as work."""
-        writer = self._writer(trainer)
-        if writer and trainer.current_epoch == 0 and batch_idx == 0 and isinstance(pl_module, ImageClassifier):
+        if trainer.current_epoch or batch_idx or not isinstance(pl_module, ImageClassifier):
+            return
+        if writer := self._writer(trainer):
             images = denormalize(batch.images[:SHOWN])
             names = [short(pl_module.classes.names[target]) for target in batch.targets[:SHOWN].tolist()]
             arrays = list(images.permute(0, 2, 3, 1).cpu().numpy())
@@ -143,7 +146,7 @@ class Insight(Callback):
                 first[key].merge(moments)
         return first
 
-    def _write(self, writer: SummaryWriter, trainer: Trainer, model: ImageClassifier, answers: Answers) -> None:
+    def _write(self, writer: "SummaryWriter", trainer: Trainer, model: ImageClassifier, answers: Answers) -> None:
         names, epoch = model.classes.names, trainer.current_epoch
         confusion = answers.confusion(len(names))
         writer.add_figure("val/confusion", confusion_figure(confusion, names), epoch, close=False)
@@ -152,7 +155,7 @@ class Insight(Callback):
         writer.add_figure("val/worst images", images_figure(images, titles), epoch, close=False)
         writer.add_text("val/most confused", pairs_table(confusion, names), epoch)
 
-    def _writer(self, trainer: Trainer) -> SummaryWriter | None:
+    def _writer(self, trainer: Trainer) -> "SummaryWriter | None":
         """The first process's event file, unless there is none, or nothing is to be drawn."""
         if self.every_n_epochs == 0 or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return None

@@ -9,7 +9,14 @@ from rich.table import Table
 
 from datamodules.errors import UserError, listed
 from lightning_modules.classifier import ImageClassifier
-from lightning_modules.model_size import BYTES_PER_MB, fitting_changes, format_size, model_size_bytes, parameter_count
+from lightning_modules.model_size import (
+    BYTES_PER_MB,
+    fitting_changes,
+    format_size,
+    model_size_bytes,
+    parameter_count,
+    part_sizes,
+)
 
 
 class SizeBudget(Callback):
@@ -63,9 +70,9 @@ def _print_sizes(model: ImageClassifier, size: int, limit: int) -> None:
     console = Console(soft_wrap=True)
     if console.is_terminal:
         table = Table("part", "parameters", "size", title=f"{model.hparams['backbone']}, {len(model.classes)} classes")
-        for name, part in model.network.named_children():
-            if count := parameter_count(part):
-                table.add_row(name, f"{count:,}", format_size(model_size_bytes(part)))
+        for name, part_size in part_sizes(model.network).items():
+            count = parameter_count(model.network.get_submodule(name))
+            table.add_row(name, f"{count:,}", format_size(part_size))
         console.print(table)
     console.print(
         f"model size: {format_size(size)} of {format_size(limit)}, {parameter_count(model.network):,} parameters",

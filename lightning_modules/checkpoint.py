@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import LightningDataModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from datamodules.class_index import ClassIndex
 from datamodules.errors import UserError
@@ -36,6 +36,19 @@ class TrainedModel:
     network: dict[str, Tensor]
     epochs: int = 0
     precision: str | None = None
+
+    def load_into(self, network: nn.Module) -> None:
+        """Gives ``network`` the weights.
+
+        Raises:
+            UserError: Tensors are missing, or of other shapes.
+        """
+        try:
+            network.load_state_dict(self.network)
+        except RuntimeError as error:
+            raise UserError(
+                f"expected a checkpoint with all of its network's tensors, {error}: it was altered"
+            ) from error
 
 
 def export_metadata(model: ImageClassifier, data: LightningDataModule, metrics: dict[str, float]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -82,7 +81,6 @@ class GateStatistics:
                 self._handles.append(part.register_forward_hook(self._hook(self.moments[name, kind])))
 
     def _hook(self, moments: Moments) -> Any:
-        @torch.compiler.disable
         def add(module: nn.Module, inputs: Any, output: Tensor) -> None:
             values = output.detach().flatten(1)
             moments.add(values if self.real is None else values[self.real])

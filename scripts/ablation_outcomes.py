@@ -1,5 +1,6 @@
 """What the runs of an ablation came to, and how they differ seed by seed."""
 
+import functools
 import itertools
 import math
 import statistics
@@ -33,7 +34,7 @@ class Outcome:
         values = self.scalars[name]
         return values[max(values)]
 
-    @property
+    @functools.cached_property
     def measures(self) -> dict[str, float]:
         """By the table's heading; shares as percentages."""
         return {
@@ -116,7 +117,7 @@ def differences(outcomes: list[Outcome]) -> list[Difference]:
 
 def spelled(levels: dict[str, str]) -> str:
     """A combination in words."""
-    return ", ".join(f"{name}={value}" for name, value in levels.items()) or "all"
+    return ", ".join(f"{name}={value}" for name, value in levels.items())
 
 
 def _interval(value: Estimate, digits: int) -> str:

@@ -13,7 +13,7 @@ from lightning_modules.classifier import MONITOR
 from lightning_modules.model_size import format_size
 from scripts.ablation_outcomes import COMPARED, SUBJECT, Difference, Outcome, differences, spelled
 from scripts.ablation_plot import ablation_png
-from scripts.estimate import Estimate, estimate
+from scripts.estimate import CONFIDENCE, Estimate, estimate
 
 
 def write_tables(folder: Path, outcomes: list[Outcome], command: str) -> None:
@@ -40,7 +40,8 @@ def write_tables(folder: Path, outcomes: list[Outcome], command: str) -> None:
     write_bytes(
         folder / "ablation.md", _markdown(outcomes, summary, sizes, compared, command).encode(errors="backslashreplace")
     )
-    write_bytes(folder / "ablation.csv", _csv(_summary_rows(outcomes, summary, sizes)))
+    levels = {name: runs[0].levels for name, runs in cells.items()}
+    write_bytes(folder / "ablation.csv", _csv([_summary_row(levels[n], summary[n], sizes[n]) for n in cells]))
     runs = [{**o.levels, "seed": o.seed, **o.measures, "size bytes": o.size_bytes} for o in outcomes]
     write_bytes(folder / "ablation_runs.csv", _csv(runs))
     accuracies = {name: [run.measures[SUBJECT] for run in runs] for name, runs in cells.items()}
@@ -91,13 +92,12 @@ def _markdown(
 ) -> str:
     seeds = sorted({outcome.seed for outcome in outcomes})
     epochs = max(max(outcome.scalars[MONITOR]) for outcome in outcomes) + 1
-    images = {split: facts.get("images") for split, facts in outcomes[0].data.items()}
     measures = list(outcomes[0].measures)
     lines = [
         f"`{command}`",
         "",
         f"{len(outcomes)} runs of up to {epochs} epochs, seeds {', '.join(map(str, seeds))}; images: "
-        + ", ".join(f"{count:,} {split}" for split, count in images.items() if count)
+        + ", ".join(f"{facts['images']:,} {split}" for split, facts in outcomes[0].data.items())
         + f"; torch {versions()['torch']}.",
         "",
         *_table(
@@ -121,8 +121,9 @@ def _markdown(
         "",
         *(f"- {difference.sentence}" for difference in compared),
         "",
-        f"If nothing made a difference, {0.05 * len(compared):.2g} of these {len(compared)} intervals of accuracy "
-        "would still leave out zero, by chance. They speak of the noise between seeds, on these validation images.",
+        f"If nothing made a difference, {(1 - CONFIDENCE) * len(compared):.2g} of these {len(compared)} intervals of "
+        "accuracy would still leave out zero, by chance. They speak of the noise between seeds, on these validation "
+        "images.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -131,22 +132,10 @@ def _table(head: list[str], rows: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
 
 
-def _summary_rows(
-    outcomes: list[Outcome], summary: dict[str, dict[str, Estimate]], sizes: dict[str, int]
-) -> list[dict[str, Any]]:
-    levels = {spelled(outcome.levels): outcome.levels for outcome in outcomes}
-    return [
-        {
-            **levels[name],
-            **{
-                f"{measure} {part}": getattr(value, part)
-                for measure, value in cell.items()
-                for part in ("mean", "std", "low", "high")
-            },
-            "size bytes": sizes[name],
-        }
-        for name, cell in summary.items()
-    ]
+def _summary_row(levels: dict[str, str], cell: dict[str, Estimate], size: int) -> dict[str, Any]:
+    parts = ("mean", "std", "low", "high")
+    numbers = {f"{measure} {part}": getattr(value, part) for measure, value in cell.items() for part in parts}
+    return {**levels, **numbers, "size bytes": size}
 
 
 def _csv(rows: list[dict[str, Any]]) -> bytes:

@@ -222,12 +222,7 @@ class ClassifierCLI(LightningCLI):
                     f"expected the checkpoint's {name}, {expected}, got {came}: leave the option out, or pass the "
                     "--config of that run"
                 )
-        network, self.trained = self.trained.network, None  # a second copy of the weights would last as long as the run
-        try:
-            self.model.network.load_state_dict(network)
-        except RuntimeError as error:
-            raise UserError(
-                f"expected a checkpoint with all of its network's tensors, {error}: it was altered"
-            ) from error
+        trained, self.trained = self.trained, None  # a second copy of the weights would last as long as the run
+        trained.load_into(self.model.network)
         if self.subcommand != "fit":
             self.config_init[self.subcommand]["ckpt_path"] = None

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from callbacks.figures import short, to_png
-from callbacks.map_figure import map_figure
 from datamodules.atomic_file import require_writable, write_bytes
 from datamodules.errors import UserError, listed
 from datamodules.image_reader import read_image
@@ -14,6 +13,7 @@ from datamodules.transforms import eval_transform, normalize, side_to_load
 from lightning_modules import ImageClassifier
 from lightning_modules.attention_maps import grad_cam, spatial_gates
 from scripts.arguments import Arguments
+from scripts.map_figure import map_figure
 from scripts.trained_classifier import load_classifier
 
 

@@ -164,6 +164,9 @@ def _page(
         sizes=[(part, format_size(size)) for part, size in sizes.items()],
         size_figure=_embedded(to_png(sizes_figure(sizes, limit))),
         speed=_speed(scalars),
+        splits=[(split, facts["images"], facts["sha256"]) for split, facts in manifest["data"].items()],
+        skipped=[(split, len(unreadable)) for split, unreadable in manifest["skipped"].items()],
+        events=[[event[name] for name in ("event", "time", "epoch", "step")] for event in manifest["events"]],
     )
 
 
@@ -171,18 +174,17 @@ def _embedded(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
-def _class_rows(confusion: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Images, accuracy and the most frequent mistake of each class, worst first."""
+def _class_rows(confusion: np.ndarray, names: Sequence[str]) -> list[tuple[str, int, str, str]]:
+    """Name, images, accuracy and the most frequent mistake of each class, worst first; last those without images."""
     rows = []
-    for index, name in enumerate(names):
-        images, right = int(confusion[index].sum()), int(confusion[index, index])
-        others = confusion[index].copy()
-        others[index] = 0
-        mistake = f"{names[int(others.argmax())]} ({others.max()})" if others.any() else ""
-        rows.append(
-            {"name": name, "images": images, "accuracy": right / images if images else None, "mistake": mistake}
-        )
-    return sorted(rows, key=lambda row: (row["accuracy"] is None, row["accuracy"] or 0.0))
+    totals, right = confusion.sum(1), np.diag(confusion)
+    mistakes = confusion - np.diag(right)
+    order = sorted(range(len(names)), key=lambda i: (not totals[i], right[i] / max(totals[i], 1)))
+    for i in order:
+        worst = int(mistakes[i].argmax())
+        mistake = f"{names[worst]} ({mistakes[i, worst]})" if mistakes[i].any() else ""
+        rows.append((names[i], int(totals[i]), f"{right[i] / totals[i]:.3f}" if totals[i] else "", mistake))
+    return rows
 
 
 def _maps(model: ImageClassifier, dataset: Any, answers: Answers) -> list[bytes]:

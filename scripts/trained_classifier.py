@@ -10,9 +10,9 @@ def load_classifier(path: Path) -> tuple[ImageClassifier, TrainedModel]:
     """The model in evaluation mode, and what its file says.
 
     Raises:
-        UserError: As ``read_trained_model``.
+        UserError: As ``read_trained_model`` and ``TrainedModel.load_into``.
     """
     trained = read_trained_model(path)
     model = ImageClassifier(**trained.model)
-    model.network.load_state_dict(trained.network)
+    trained.load_into(model.network)
     return model.eval(), trained

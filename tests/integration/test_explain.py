@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from scripts.main import main
 
@@ -22,6 +24,25 @@ def test_a_picture_for_each_image(trained, data_root, run_folder, capsys):
         columns = (pixels[pixels.shape[0] // 2] < 250).any(1).astype(int)
         assert (np.diff(columns) == 1).sum() >= 6
     assert capsys.readouterr().out.splitlines()[-1].endswith(f"{images[1].name}.png")
+
+
+def test_a_file_without_one_of_its_tensors(trained, data_root, run_folder, capsys):
+    with safe_open(trained / "model.safetensors", framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys() if name != "fc.bias"}  # noqa: SIM118
+        save_file(tensors, "altered.safetensors", file.metadata())
+    with pytest.raises(SystemExit) as caught:
+        main(
+            [
+                "explain",
+                "--ckpt_path=altered.safetensors",
+                str(next((data_root / "test").glob("*.jpg"))),
+                "--output=maps",
+            ]
+        )
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert "expected a checkpoint with all of its network's tensors" in error
+    assert "fc.bias" in error
 
 
 def test_mistakes(trained, data_root, run_folder, capsys):

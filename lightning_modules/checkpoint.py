@@ -1,5 +1,6 @@
 """What a trained file says of itself: enough to rebuild the model and to read images as it did."""
 
+import inspect
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor, nn
 
 from datamodules.class_index import ClassIndex
-from datamodules.errors import UserError
+from datamodules.errors import UserError, listed
 from datamodules.transforms import MEAN, STD
 from lightning_modules.classifier import ImageClassifier
 from lightning_modules.weights_file import SAFETENSORS_SUFFIX, load_safetensors, load_torch_file
@@ -73,7 +74,8 @@ def read_trained_model(path: Path) -> TrainedModel:
     """Reads a checkpoint of ``fit`` or an exported weights file.
 
     Raises:
-        UserError: There is no such file, or it is something else, or its classes do not match their hash.
+        UserError: There is no such file, or it is something else, its classes do not match their hash, or it has a
+            setting that this version does not know.
     """
     try:
         trained, digest = _read_export(path) if path.suffix == SAFETENSORS_SUFFIX else _read_checkpoint(path)
@@ -85,6 +87,8 @@ def read_trained_model(path: Path) -> TrainedModel:
             f"expected {path} to be a checkpoint or an exported model of cbam100, it is not ({type(error).__name__}: "
             f"{error}): pass best.ckpt, last.ckpt or model.safetensors of a run folder"
         ) from error
+    if unknown := sorted(trained.model.keys() - inspect.signature(ImageClassifier).parameters.keys()):
+        raise UserError(f"expected settings of this version in {path}, got {listed(unknown)}: update cbam100")
     if classes.digest != digest:
         raise UserError(f"expected the classes in {path} to match their hash, they do not: the file was altered")
     return trained

@@ -107,10 +107,7 @@ class ClassifierCLI(LightningCLI):
         }
         if subcommand == "predict":
             defaults["return_predictions"] = False  # PredictionWriter writes them, nobody keeps them
-        try:
-            self._parser(subcommand).set_defaults(defaults)
-        except KeyError as error:
-            raise UserError(f"expected settings of this version in {ckpt_path}, {error}: update cbam100") from error
+        self._parser(subcommand).set_defaults(defaults)
         super().parse_arguments(parser, args)
         trainer = self.config[subcommand].trainer
         if subcommand != "predict" and trainer.precision is None:

@@ -37,6 +37,14 @@ def test_altered_classes_are_refused(trained, tmp_path):
         read_trained_model(tmp_path / "altered.safetensors")
 
 
+def test_a_setting_of_a_later_version_is_refused(trained, tmp_path):
+    tensors, header = load_file(trained / "model.safetensors"), load_safetensors(trained / "model.safetensors")[1]
+    header["training"] = json.dumps({**json.loads(header["training"]), "label_smoothing": 0.1})
+    save_file(tensors, tmp_path / "later.safetensors", header)
+    with pytest.raises(UserError, match=r"expected settings of this version .*, got label_smoothing: update cbam100"):
+        read_trained_model(tmp_path / "later.safetensors")
+
+
 def foreign_state_dict(path):
     torch.save({"conv1.weight": torch.zeros(1)}, path)
 

@@ -21,15 +21,15 @@ def ablation_png(
     heights = [len(cells) + 1, len(differences) + 1]
     figure = new_figure(9, 0.45 * sum(heights) + 1)
     above, below = figure.subplots(2, 1, height_ratios=heights)
+    above.set_title("blue: the runs; black: mean and its 95 % interval", loc="right", fontsize="medium")
     for row, (values, mean) in enumerate(cells.values()):
-        above.plot(values, [row] * len(values), "o", color="tab:blue", alpha=0.5, label="a run" if not row else None)
+        above.plot(values, [row] * len(values), "o", color="tab:blue", alpha=0.5)
         _bar(above, row, mean)
     above.set_xlabel(measure)
-    above.legend(loc="best", fontsize="small")
     for row, difference in enumerate(differences.values()):
         _bar(below, row, difference)
     below.axvline(0, color="tab:red", linewidth=1)
-    below.set_xlabel(f"difference in {measure}, seed by seed; black: mean and its 95 % interval")
+    below.set_xlabel(f"difference, {measure}")
     for axes, names in ((above, cells), (below, differences)):
         axes.set_yticks(range(len(names)), [literal(name) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)

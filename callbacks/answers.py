@@ -64,7 +64,7 @@ def most_confused(confusion: np.ndarray, count: int = 20) -> list[tuple[int, int
 
 
 class AnswerCollector:
-    """Keeps 40 bytes an image, on the device until the end, so that no batch waits."""
+    """Keeps 32 bytes an image, on the device until the end, so that no batch waits."""
 
     def __init__(self) -> None:
         self._batches: list[tuple[Tensor, ...]] = []

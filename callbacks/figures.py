@@ -59,7 +59,7 @@ def confusion_figure(counts: np.ndarray, names: Sequence[str]) -> Figure:
 
 
 def class_accuracy_figure(counts: np.ndarray, names: Sequence[str]) -> Figure:
-    """Accuracy of each class, best first.
+    """Accuracy of each class, best first, and their mean over classes that have images.
 
     Args:
         counts: As for ``confusion_figure``.
@@ -72,7 +72,8 @@ def class_accuracy_figure(counts: np.ndarray, names: Sequence[str]) -> Figure:
     axes = figure.subplots()
     axes.barh(range(len(names)), accuracies[order], height=0.8)
     _label(axes.yaxis, [f"{short(names[i])} ({totals[i]})" for i in order])
-    axes.axvline(accuracies.mean(), color="black", linewidth=1, label=f"mean {accuracies.mean():.3f}")
+    mean = accuracies[totals > 0].mean()
+    axes.axvline(mean, color="black", linewidth=1, label=f"mean {mean:.3f}")
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(0, 1)
     axes.set_xlabel("accuracy of the class (images)")

@@ -97,8 +97,9 @@ class Insight(Callback):
         allowed = MAX_SHARE * (time.monotonic() - self._start)
         # The first process draws, and so decides.
         affordable = agree(trainer, int(trainer.is_global_zero and self._drawing + self._longest <= allowed))
-        is_last = trainer.max_epochs is not None and epoch + (trainer.check_val_every_n_epoch or 1) > trainer.max_epochs
-        return is_last or bool(affordable)
+        next_epoch = epoch + (trainer.check_val_every_n_epoch or 1)
+        is_last = trainer.max_epochs is not None and 0 <= trainer.max_epochs < next_epoch  # -1 is without end
+        return is_last or 0 <= trainer.max_steps <= trainer.global_step or bool(affordable)
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0

@@ -80,6 +80,8 @@ def read_trained_model(path: Path) -> TrainedModel:
     try:
         trained, digest = _read_export(path) if path.suffix == SAFETENSORS_SUFFIX else _read_checkpoint(path)
         classes = ClassIndex(trained.model["class_names"])
+        if unknown := sorted(trained.model.keys() - inspect.signature(ImageClassifier).parameters.keys()):
+            raise UserError(f"expected settings of this version in {path}, got {listed(unknown)}: update cbam100")
     except UserError:
         raise
     except Exception as error:  # whatever a stranger's file may lead to: KeyError, TypeError, RecursionError …
@@ -87,8 +89,6 @@ def read_trained_model(path: Path) -> TrainedModel:
             f"expected {path} to be a checkpoint or an exported model of cbam100, it is not ({type(error).__name__}: "
             f"{error}): pass best.ckpt, last.ckpt or model.safetensors of a run folder"
         ) from error
-    if unknown := sorted(trained.model.keys() - inspect.signature(ImageClassifier).parameters.keys()):
-        raise UserError(f"expected settings of this version in {path}, got {listed(unknown)}: update cbam100")
     if classes.digest != digest:
         raise UserError(f"expected the classes in {path} to match their hash, they do not: the file was altered")
     return trained

@@ -21,6 +21,7 @@ class Outcome:
         scalars: By name and epoch, as ``read_scalars`` gives them.
         size_bytes: Of parameters and buffers.
         data: The manifest's fingerprint of the images.
+        torch_version: Of the run's last start.
     """
 
     levels: dict[str, str]
@@ -28,6 +29,7 @@ class Outcome:
     scalars: dict[str, dict[int, float]]
     size_bytes: int
     data: dict[str, Any]
+    torch_version: str
 
     def last(self, name: str) -> float:
         """The scalar in the last epoch."""
@@ -59,14 +61,12 @@ class Difference:
 
     Attributes:
         name: What is compared: ``model.loss: cross_entropy − focal (model.attention=cbam)``.
-        option: Its name.
-        base: Its first value.
+        base: The option's first value.
         other: The other value.
         estimates: Of ``other`` minus ``base``, by measure.
     """
 
     name: str
-    option: str
     base: str
     other: str
     estimates: dict[str, Estimate]
@@ -82,7 +82,7 @@ class Difference:
         better = self.other if accuracy.mean > 0 else self.base
         return (
             f"{self.name}: {better} is better by {abs(accuracy.mean):.2f} points of validation accuracy "
-            f"({_interval(accuracy, 2)})."
+            f"(95 % interval {accuracy.low:+.2f} to {accuracy.high:+.2f})."
         )
 
 
@@ -111,14 +111,10 @@ def differences(outcomes: list[Outcome]) -> list[Difference]:
                     for measure in COMPARED
                 }
                 at = f" ({spelled(fixed)})" if fixed else ""
-                found.append(Difference(f"{option}: {other} − {base}{at}", option, base, other, estimates))
+                found.append(Difference(f"{option}: {other} − {base}{at}", base, other, estimates))
     return found
 
 
 def spelled(levels: dict[str, str]) -> str:
     """A combination in words."""
     return ", ".join(f"{name}={value}" for name, value in levels.items())
-
-
-def _interval(value: Estimate, digits: int) -> str:
-    return f"95 % interval {value.low:+.{digits}f} to {value.high:+.{digits}f}"

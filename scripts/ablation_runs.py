@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from datamodules.errors import UserError
 from scripts.ablation_outcomes import Outcome
+from scripts.module_process import module_process
 from scripts.run_folder import RUNS
 from scripts.run_history import CONFIG, is_finished, leaves, read_config, read_manifest, read_scalars
 
@@ -88,20 +88,24 @@ def run_all(cells: list[Cell], lock: int) -> None:
         UserError: A fit fails.
     """
     console = Console(soft_wrap=True, highlight=False)
+    pending = []
+    for cell in cells:
+        if cell.finished_run():
+            console.print(f"{cell.label}: finished before, skipped", markup=False)
+        else:
+            pending.append(cell)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=1e9) as progress:
-        task = progress.add_task("", total=len(cells))
-        for number, cell in enumerate(cells):
-            if cell.finished_run():
-                console.print(f"{number + 1}/{len(cells)} {cell.label}: finished before, skipped", markup=False)
-            else:
+        # Skipped ones stay out of it, since they would count as fast.
+        task = progress.add_task("", total=len(pending))
+        for number, cell in enumerate(pending):
 
-                def show(done: float, text: str, number: int = number, cell: Cell = cell) -> None:
-                    progress.update(task, completed=number + done, description=f"{cell.label}: {text}")
+            def show(done: float, text: str, number: int = number, cell: Cell = cell) -> None:
+                progress.update(task, completed=number + done, description=f"{cell.label}: {text}")
 
-                show(0, "starting")
-                text = _fit(cell, lock, show)
-                console.print(f"{number + 1}/{len(cells)} {cell.label}: {text}", markup=False)
+            show(0, "starting")
+            text = _fit(cell, lock, show)
+            console.print(f"{number + 1}/{len(pending)} {cell.label}: {text}", markup=False)
             progress.update(task, completed=number + 1)
 
 
@@ -109,12 +113,12 @@ def _fit(cell: Cell, lock: int, show: Callable[[float, str], None]) -> str:
     """Runs a fit, or goes on with it; returns what its last epoch came to."""
     folder = RUNS / cell.run_name
     folder.mkdir(parents=True, exist_ok=True)
-    words = [sys.executable, "-m", "scripts.main", *cell.words, f"--run_name={cell.run_name}", "--ckpt_path=last"]
+    started = module_process("scripts.main", *cell.words, f"--run_name={cell.run_name}", "--ckpt_path=last")
     with (
         open(folder / LOG, "ab") as log,
         open(folder / LOG, errors="replace") as written,  # a pipe would break the fit when this process is killed
         # In a process group of its own, so that Ctrl-C comes once, from here.
-        subprocess.Popen(words, stdout=log, stderr=log, process_group=0, pass_fds=[lock]) as process,
+        subprocess.Popen(**started, stdout=log, stderr=log, process_group=0, pass_fds=[lock]) as process,
     ):
         written.seek(0, os.SEEK_END)
         try:
@@ -145,4 +149,5 @@ def outcome_of(cell: Cell) -> Outcome:
     run = cell.finished_run()
     assert run is not None
     manifest = read_manifest(run)
-    return Outcome(cell.levels, cell.seed, read_scalars(run), manifest["size_bytes"], manifest["data"])
+    torch_version = manifest["versions"]["torch"]
+    return Outcome(cell.levels, cell.seed, read_scalars(run), manifest["size_bytes"], manifest["data"], torch_version)

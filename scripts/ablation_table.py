@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-from callbacks.run_manifest import versions
 from datamodules.atomic_file import write_bytes
 from datamodules.errors import UserError
 from lightning_modules.classifier import MONITOR
@@ -93,12 +92,14 @@ def _markdown(
     seeds = sorted({outcome.seed for outcome in outcomes})
     epochs = max(max(outcome.scalars[MONITOR]) for outcome in outcomes) + 1
     measures = list(outcomes[0].measures)
+    same = all(outcome.data == outcomes[0].data for outcome in outcomes)
+    images = "these validation images" if same else "the validation images that each seed has held out"
     lines = [
         f"`{command}`",
         "",
         f"{len(outcomes)} runs of up to {epochs} epochs, seeds {', '.join(map(str, seeds))}; images: "
         + ", ".join(f"{facts['images']:,} {split}" for split, facts in outcomes[0].data.items())
-        + f"; torch {versions()['torch']}.",
+        + f"; torch {', '.join(sorted({outcome.torch_version for outcome in outcomes}))}.",
         "",
         *_table(
             ["", *measures, "size"],
@@ -110,7 +111,7 @@ def _markdown(
         "",
         'Mean ± standard deviation over seeds [95 % interval of the mean, Student\'s t]. Everything but "best epoch" '
         "is of the last epoch; training accuracy is measured while training, on augmented images and with dropout. "
-        "Balanced accuracy is the mean over classes, s/epoch the median epoch with validation and saving.",
+        "Balanced accuracy is the mean over classes, s/epoch the median epoch with validation, without saving.",
         "",
         "Differences, seed by seed, with the 95 % interval of their mean:",
         "",
@@ -122,8 +123,7 @@ def _markdown(
         *(f"- {difference.sentence}" for difference in compared),
         "",
         f"If nothing made a difference, {(1 - CONFIDENCE) * len(compared):.2g} of these {len(compared)} intervals of "
-        "accuracy would still leave out zero, by chance. They speak of the noise between seeds, on these validation "
-        "images.",
+        f"accuracy would still leave out zero, by chance. They speak of the noise between seeds, on {images}.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -3,7 +3,6 @@
 import argparse
 import json
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from datamodules.errors import UserError
 from datamodules.image_files import find_images
 from lightning_modules import ImageClassifier
 from lightning_modules.checkpoint import export_metadata
+from scripts.module_process import module_process
 from scripts.timing import alternate, row, run_script
 
 EXACT = Path(__file__).parents[1] / "configs" / "experiment" / "reference_exact.yaml"
@@ -29,9 +29,9 @@ def benchmark_predict(options: argparse.Namespace) -> tuple[list[dict[str, Any]]
         weights = Path(folder) / "model.safetensors"
         placement = options.attention_placement
         export_random_weights(weights, root, image_size=options.image_size, attention_placement=placement)
-        fast = ["-m", "scripts.main", "predict", f"--ckpt_path={weights}", f"--data.root={root}"]
+        fast = ["scripts.main", "predict", f"--ckpt_path={weights}", f"--data.root={root}"]
         fast += [f"--data.batch_size={options.batch_size}", "--prediction.path=fast.csv"]
-        plain = ["-m", "scripts.plain_predict", str(weights), str(root / "test"), "plain.csv"]
+        plain = ["scripts.plain_predict", str(weights), str(root / "test"), "plain.csv"]
         contenders = {
             "predict": _command(folder, [*fast, f"--trainer.precision={options.precision}"]),
             "predict, plain": _command(folder, [*plain, f"--batch_size={options.batch_size}"]),
@@ -52,7 +52,7 @@ def benchmark_fit(options: argparse.Namespace) -> tuple[list[dict[str, Any]], di
     sizes = ["--size", str(options.image_size), "--batch", str(options.batch_size), "--epochs", str(options.max_epochs)]
     accuracies: dict[str, list[float]] = {"fit": [], "fit, plain": []}
     with tempfile.TemporaryDirectory() as folder:
-        shared = ["-m", "scripts.main", "fit", f"--data.root={root}", "--model.weights=none"]
+        shared = ["scripts.main", "fit", f"--data.root={root}", "--model.weights=none"]
         shared += [f"--data.image_size={options.image_size}", f"--data.batch_size={options.batch_size}"]
         shared += [f"--trainer.max_epochs={options.max_epochs}"]
         fast = [*shared, f"--data.cache={options.cache}", f"--model.compile={options.compile}", "--run_name=fast"]
@@ -89,9 +89,9 @@ def benchmark_fit(options: argparse.Namespace) -> tuple[list[dict[str, Any]], di
 
 def _command(folder: str, words: list[str]) -> Callable[[], None]:
     def run() -> None:
-        done = subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True)
+        done = subprocess.run(**module_process(*words), cwd=folder, capture_output=True, text=True)
         if done.returncode:
-            raise UserError(f"expected {words[1]} to succeed, it said: {' '.join(done.stderr.split())[-500:]}")
+            raise UserError(f"expected {words[0]} to succeed, it said: {' '.join(done.stderr.split())[-500:]}")
 
     return run
 

@@ -36,7 +36,7 @@ from scripts.trained_classifier import load_classifier
 
 REPORT = "report.html"
 # What of the run's data settings the weights' file does not say.
-DATA_SETTINGS = ("batch_size", "num_workers", "worker_timeout", "max_pixels", "on_bad_image")
+LOADING_SETTINGS = ("batch_size", "num_workers", "worker_timeout", "max_pixels", "on_bad_image")
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 PANELS = {
     "accuracy": ("train/accuracy", "val/accuracy", "val/accuracy_macro", "val/accuracy_top5"),
@@ -101,7 +101,7 @@ def report(words: list[str]) -> None:
     require_writable(options.run, "--run")
     config = read_config(options.run)
     model, trained = load_classifier(options.run / WEIGHTS)
-    data_settings = {name: config["data"][name] for name in DATA_SETTINGS}
+    data_settings = {name: config["data"][name] for name in LOADING_SETTINGS}
     data = ImageFolderDataModule(
         options.root or config["data"]["root"], **trained.data, **data_settings,
         class_names=trained.model["class_names"],
@@ -203,7 +203,7 @@ def _maps(model: ImageClassifier, dataset: Any, answers: Answers) -> list[bytes]
 
 def _speed(scalars: Mapping[str, Mapping[int, float]]) -> list[tuple[str, str]]:
     forms = {
-        "epoch_seconds": ("seconds per epoch, with validation and saving", ".1f"),
+        "epoch_seconds": ("seconds per epoch, with validation, without saving", ".1f"),
         "images_per_second": ("training images per second", ".1f"),
         "data_wait_share": ("share of training time spent waiting for data", ".1%"),
     }

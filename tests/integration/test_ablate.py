@@ -16,9 +16,9 @@ VARY = ["--vary", "model.loss=focal,cross_entropy", "--seeds", "1"]
 
 
 @pytest.fixture
-def command(data_root):
+def words(data_root):
     fit = [*SMALL, f"--data.root={data_root}", "--trainer.max_epochs=2", "--model.restart_epochs=2"]
-    return [sys.executable, "-m", "scripts.main", "ablate", *VARY, *fit]
+    return ["ablate", *VARY, *fit]
 
 
 def run_folders(folder):
@@ -38,15 +38,17 @@ def table(folder):
     return rows, differences
 
 
-def test_an_interrupted_ablation_goes_on_to_the_same_table(command, tmp_path, monkeypatch):
+def test_an_interrupted_ablation_goes_on_to_the_same_table(words, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
         folder.mkdir()
-    done = subprocess.run(command, cwd=whole, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(whole)
+    main(words)
+    capsys.readouterr()
 
     second = broken / "runs" / "ablation_default" / "model.loss=cross_entropy" / "seed_42" / "version_0"
+    command = [sys.executable, "-m", "scripts.main", *words]
     with subprocess.Popen(command, cwd=broken, stdout=subprocess.DEVNULL) as process:
         while not (second / "manifest.json").exists():  # it begins to train
             assert process.poll() is None
@@ -58,9 +60,9 @@ def test_an_interrupted_ablation_goes_on_to_the_same_table(command, tmp_path, mo
     assert events(stopped) == ["started", "interrupted"]
     stamp = (finished / "manifest.json").stat().st_mtime_ns
 
-    again = subprocess.run(command, cwd=broken, capture_output=True, text=True, timeout=600)
-    assert again.returncode == 0, again.stderr
-    assert again.stdout.count("finished before, skipped") == 1
+    monkeypatch.chdir(broken)
+    main(words)
+    assert capsys.readouterr().out.count("finished before, skipped") == 1
     assert (finished / "manifest.json").stat().st_mtime_ns == stamp
     assert run_folders(broken) == [stopped, finished]
     assert events(stopped) == ["started", "interrupted", "resumed", "finished"]
@@ -105,6 +107,9 @@ def test_a_fit_that_fails_says_why_and_another_recipe_is_refused(data_root, run_
         main([*vary, "--trainer.fast_dev_run=true", "--name=fast"])
     assert "to leave a finished run folder with checkpoints" in capsys.readouterr().err
 
+    for package in ("scripts", "callbacks"):  # what else lies in the working directory is not run
+        (run_folder / package).mkdir()
+        (run_folder / package / "__init__.py").touch()
     main([*vary, "--trainer.max_epochs=1", "--model.restart_epochs=1"])
     with pytest.raises(SystemExit) as caught:
         main([*vary, "--trainer.max_epochs=1", "--model.restart_epochs=1", "--model.dropout=0.5"])

@@ -52,7 +52,8 @@ def test_looking_changes_nothing(run_folder, data_root):
     assert not read_events("runs/unseen/version_0").Tags()["images"]
 
 
-def test_the_default_draws_the_last_epoch_and_stays_below_its_share(run_folder, data_root, monkeypatch):
+@pytest.mark.parametrize("length", [["--trainer.max_epochs=4"], ["--trainer.max_epochs=-1", "--trainer.max_steps=12"]])
+def test_the_default_draws_the_last_epoch_and_stays_below_its_share(length, run_folder, data_root, monkeypatch):
     clock = [0.0]
 
     def tick():
@@ -61,7 +62,7 @@ def test_the_default_draws_the_last_epoch_and_stays_below_its_share(run_folder, 
 
     monkeypatch.setattr("callbacks.insight.time", SimpleNamespace(monotonic=tick))
     monkeypatch.setattr("callbacks.insight.FIRST_GUESS", 0.0)
-    main(["fit", *SMALL, "--trainer.max_epochs=4", "--model.restart_epochs=4", f"--data.root={data_root}"])
+    main(["fit", *SMALL, *length, "--model.restart_epochs=4", f"--data.root={data_root}"])
     drawn = [event.step for event in read_events("runs/default/version_0").Images("val/confusion")]
     assert drawn == [0, 3]  # the first, which took a second of a few; and the last
 

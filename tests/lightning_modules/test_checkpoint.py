@@ -45,6 +45,14 @@ def test_a_setting_of_a_later_version_is_refused(trained, tmp_path):
         read_trained_model(tmp_path / "later.safetensors")
 
 
+def test_a_setting_that_is_no_name_is_refused(trained, tmp_path):
+    content = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
+    content["hyper_parameters"] |= {1: 2, "a": 3}
+    torch.save(content, tmp_path / "altered.ckpt")
+    with pytest.raises(UserError, match="to be a checkpoint or an exported model of cbam100"):
+        read_trained_model(tmp_path / "altered.ckpt")
+
+
 def foreign_state_dict(path):
     torch.save({"conv1.weight": torch.zeros(1)}, path)
 

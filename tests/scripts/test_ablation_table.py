@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 
 import pytest
 
@@ -18,7 +19,7 @@ def outcome(loss, attention, seed, accuracy, data=DATA):
         "val/ece": {0: 0.3, 1: 0.2},
         "epoch_seconds": {0: 9.0, 1: 11.0},
     }
-    return Outcome({"model.loss": loss, "model.attention": attention}, seed, scalars, 95_412_952, data)
+    return Outcome({"model.loss": loss, "model.attention": attention}, seed, scalars, 95_412_952, data, "2.10.0")
 
 
 @pytest.fixture
@@ -56,6 +57,8 @@ def test_differences_are_taken_seed_by_seed(outcomes):
 def test_the_tables(outcomes, tmp_path):
     write_tables(tmp_path, outcomes, "cbam100 ablate …")
     text = (tmp_path / "ablation.md").read_text()
+    assert "torch 2.10.0." in text
+    assert "on these validation images." in text
     row = next(line for line in text.splitlines() if line.startswith("| model.loss=focal, model.attention=cbam |"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[1] == "50.00 ± 0.00 [50.00, 50.00]"
@@ -71,6 +74,15 @@ def test_the_tables(outcomes, tmp_path):
         runs = list(csv.DictReader(file))
     assert [float(run["val acc. %, last epoch"]) for run in runs[:3]] == pytest.approx([50, 60, 70])
     assert (tmp_path / "ablation.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_table_says_what_the_runs_did_not_share(tmp_path):
+    others = {**DATA, "val": {"images": 5, "sha256": "c"}}
+    runs = [outcome(loss, "cbam", seed, 0.5, data) for loss in ("a", "b") for seed, data in enumerate((DATA, others))]
+    write_tables(tmp_path, [*runs[:3], dataclasses.replace(runs[3], torch_version="2.11.0")], "")
+    text = (tmp_path / "ablation.md").read_text()
+    assert "torch 2.10.0, 2.11.0." in text
+    assert "on the validation images that each seed has held out." in text
 
 
 def test_one_seed_says_nothing(outcomes):

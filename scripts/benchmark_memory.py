@@ -19,6 +19,7 @@ from lightning_modules import ResNetCBAM
 from scripts.benchmark_command import export_random_weights
 from scripts.benchmark_step import train_step
 from scripts.main import main
+from scripts.module_process import module_process
 
 CLASSES = 100
 SIZES = (1_000, 10_000, 100_000)  # of the data sets
@@ -40,7 +41,8 @@ def benchmark_memory(options: argparse.Namespace) -> tuple[list[dict[str, Any]],
 
 
 def _in_a_process(*words: str) -> dict[str, Any]:
-    done = subprocess.run([sys.executable, "-m", "scripts.benchmark_memory", *words], capture_output=True, text=True)
+    process = module_process("scripts.benchmark_memory", *words)
+    done = subprocess.run(**process, capture_output=True, text=True)
     if done.returncode:
         reason = " ".join(done.stderr.split())[-300:] or f"signal {-done.returncode}"
         raise UserError(f"expected to measure {words[0]}, its process ended with {reason}: choose smaller sizes")

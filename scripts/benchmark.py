@@ -15,6 +15,7 @@ from datamodules.errors import UserError
 from lightning_modules.compilation import Compile
 from lightning_modules.resnet_cbam import AttentionPlacement
 from scripts.arguments import Arguments
+from scripts.benchmark_busy import benchmark_busy
 from scripts.benchmark_command import benchmark_fit, benchmark_predict
 from scripts.benchmark_input import benchmark_input
 from scripts.benchmark_memory import benchmark_memory
@@ -27,6 +28,7 @@ BENCHMARKS = {
     "predict": benchmark_predict,
     "fit": benchmark_fit,
     "memory": benchmark_memory,
+    "busy": benchmark_busy,
 }
 
 
@@ -47,7 +49,7 @@ def benchmark(words: list[str]) -> None:
             raise UserError(f"expected --{name} of at least 1, got {value}: give a larger number")
     if options.json:
         require_writable(options.json.parent, "--json")
-    options.image_size = options.image_size or (64 if options.what == "fit" else 224)
+    options.image_size = options.image_size or (64 if options.what in ("fit", "busy") else 224)
     options.rounds = options.rounds or (1 if options.what == "fit" else 3)
     rows, values = BENCHMARKS[options.what](options)
     values |= {"benchmark": options.what, "machine": _machine(), "versions": versions()}
@@ -66,7 +68,7 @@ def benchmark_parser() -> Arguments:
         help="a script whose commands step, input and fit print a line of JSON, to compare with (see README)",
     )  # fmt: skip
     parser.add_argument("--data.root", dest="root", type=Path, help="for input, predict and fit")
-    parser.add_argument("--data.image_size", dest="image_size", type=int, help="pixels (224; 64 for fit)")
+    parser.add_argument("--data.image_size", dest="image_size", type=int, help="pixels (224; 64 for fit and busy)")
     parser.add_argument("--data.batch_size", dest="batch_size", type=int, default=16)
     parser.add_argument("--data.cache", dest="cache", choices=("none", "ram", "disk"), default="none", help="for fit")
     parser.add_argument("--model.attention_placement", dest="attention_placement", default="stage",

@@ -10,8 +10,10 @@ from callbacks.insight import Insight
 from callbacks.interruption import Interruption
 from callbacks.peak_memory import PeakMemory
 from callbacks.prediction_writer import PredictionWriter
+from callbacks.run_config import RunConfig
 from callbacks.run_manifest import RunManifest
 from callbacks.size_budget import SizeBudget
+from callbacks.stopping import Stopping
 
 __all__ = [
     "BadImages",
@@ -24,6 +26,8 @@ __all__ = [
     "Interruption",
     "PeakMemory",
     "PredictionWriter",
+    "RunConfig",
     "RunManifest",
     "SizeBudget",
+    "Stopping",
 ]

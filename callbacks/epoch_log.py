@@ -6,6 +6,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 
+from callbacks.exact_resume import resumed_from
 from lightning_modules.classifier import MONITOR
 
 BEST = f"best/{MONITOR}"
@@ -29,6 +30,7 @@ class EpochLog(Callback):
         self._waited = 0.0
         self._waits_since = 0.0
         self._validated = False
+        self._is_inside_epoch = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Opens the hparams tab."""
@@ -36,13 +38,14 @@ class EpochLog(Callback):
             if isinstance(logger, TensorBoardLogger):
                 settings = {name: value for name, value in pl_module.hparams.items() if name != "class_names"}
                 # With the metric it writes a first value, which a resumed run has behind it.
-                logger.log_hyperparams(settings, None if trainer.ckpt_path else {BEST: 0.0})
+                logger.log_hyperparams(settings, None if resumed_from(trainer) else {BEST: 0.0})
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock, and notes the learning rate: Lightning steps the schedule before the epoch's end."""
         self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
         self._start = time.monotonic()
         self._validation_seconds, self._images, self._validated = 0.0, 0, False
+        self._is_inside_epoch = True
         self._waited, self._waits_since = 0.0, self._start
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
@@ -64,21 +67,27 @@ class EpochLog(Callback):
         """Starts the training clock again."""
         self._validation_seconds += time.monotonic() - self._validation_start
         self._validated = True
+        if not self._is_inside_epoch and not trainer.sanity_checking:  # the one of a run that had none
+            self._write(trainer, self._metrics(trainer, "val/"))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the epoch's numbers."""
         seconds = time.monotonic() - self._start
-        numbers = {
-            name: value.item()
-            for name, value in sorted(trainer.callback_metrics.items())
-            if self._validated or not name.startswith("val/")  # of an earlier epoch
-        }
+        self._is_inside_epoch = False
+        numbers = self._metrics(trainer, "" if self._validated else "train/")  # those of val/ are of an earlier epoch
         numbers |= {
             "lr": self._learning_rate,
             "epoch_seconds": seconds,
             "images_per_second": self._images / (seconds - self._validation_seconds),
             "data_wait_share": self._waited / (seconds - self._validation_seconds),
         }
+        self._write(trainer, numbers)
+
+    def _metrics(self, trainer: Trainer, prefix: str) -> dict[str, float]:
+        metrics = sorted(trainer.callback_metrics.items())
+        return {name: value.item() for name, value in metrics if name.startswith(prefix)}
+
+    def _write(self, trainer: Trainer, numbers: dict[str, float]) -> None:
         if MONITOR in numbers:
             self._best = max(self._best, numbers[MONITOR])
         for logger in trainer.loggers:
@@ -104,3 +113,4 @@ class EpochLog(Callback):
         self._start = self._waits_since = time.monotonic()
         self._start -= state_dict["seconds"]
         self._images, self._waited = state_dict["images"], state_dict.get("waited", 0.0)
+        self._is_inside_epoch = True

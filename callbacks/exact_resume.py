@@ -4,14 +4,32 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import (
+    BaseFinetuning,
+    BatchSizeFinder,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    ModelPruning,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
 from torchmetrics import Metric
 
 from callbacks.processes import fail, gather
-from datamodules.errors import listed
+from datamodules.errors import UserError, listed
 from lightning_modules.classifier import ImageClassifier
 
 KEY = "exact_resume"
-DATA_RECIPE = ("seed", "batch_size", "image_size", "val_fraction", "on_bad_image", "augmentation")
+TUNERS = (BatchSizeFinder, LearningRateFinder)
+# Lightning's callbacks that change weights, gradients or rates; a user's own are listed in config.yaml only.
+TRAINING_CALLBACKS = (
+    BaseFinetuning, GradientAccumulationScheduler, ModelPruning, StochasticWeightAveraging, WeightAveraging,
+)  # fmt: skip
+# Of the data's options all are compared but these, which name files that have a fingerprint of their own, or say how
+# images are loaded and not which.
+FREE_DATA = {"root", "num_workers", "predict_dir", "template", "worker_timeout", "cache", "class_names"}
+# Of these options of the Trainer, 1 is a batch and 1.0 is all of them.
+LIMITS = ("limit_train_batches", "limit_val_batches", "overfit_batches")
 
 
 class ExactResume(Callback):
@@ -19,10 +37,31 @@ class ExactResume(Callback):
 
     The order of images and their augmentation need no state: they are functions of seed, epoch and image, and the data
     module's sampler skips what was seen. What would make them others is compared, and refused where it differs.
+
+    Args:
+        checkpoint: What the run goes on from, as the command said; None for a new run. Not Lightning's
+            ``trainer.ckpt_path``, which is None in ``setup``, and set by its tuners in a new run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, checkpoint: str | None = None) -> None:
+        self.checkpoint = checkpoint
+        self._options: dict[str, Any] = {}
         self._state: dict[str, Any] = {}
+        self._max_steps = -1
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Notes the Trainer's options before other callbacks change them, and refuses what no checkpoint holds.
+
+        Raises:
+            UserError: A run that prunes is to be resumed.
+        """
+        self._options = trainer_options(trainer)
+        pruning = any(isinstance(callback, ModelPruning) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+        if self.checkpoint and pruning:
+            raise UserError(
+                "expected a run without ModelPruning to resume, whose masks no checkpoint holds, got "
+                f"{self.checkpoint}: start anew from its weights with --model.weights model.safetensors"
+            )
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Collects every process's state."""
@@ -34,7 +73,8 @@ class ExactResume(Callback):
             # At the end of an epoch they are full, and Lightning is about to empty them.
             "metrics": {name: _metric_state(metric) for name, metric in _train_metrics(pl_module) if batches},
         }
-        checkpoint[KEY] = {"recipe": recipe(trainer), "processes": gather(trainer, state)}
+        tuned = any(isinstance(callback, TUNERS) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+        checkpoint[KEY] = {"recipe": self._recipe(trainer), "tuned": tuned, "processes": gather(trainer, state)}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Compares, and keeps this process's state.
@@ -42,13 +82,13 @@ class ExactResume(Callback):
         Raises:
             UserError: Data, seed, batch size, number of processes or another part of the recipe differ.
         """
-        if trainer.state.fn != "fit":
+        if trainer.state.fn != "fit" or not self.checkpoint:
             return
         if missing := [name for name in (KEY, "optimizer_states", "lr_schedulers") if name not in checkpoint]:
             fail(trainer, f"expected a checkpoint with {listed(missing)} to resume, it has none: pass a last.ckpt")
-        expected, came = checkpoint[KEY]["recipe"], recipe(trainer)
+        expected, came = checkpoint[KEY]["recipe"], self._recipe(trainer)
         differing = [
-            f"{name} {expected.get(name)}, got {came[name]}" for name in came if came[name] != expected.get(name)
+            f"{name} {value}, got {came.get(name)}" for name, value in expected.items() if came.get(name) != value
         ]
         if differing:
             fail(
@@ -57,11 +97,20 @@ class ExactResume(Callback):
                 "start anew from its weights with --model.weights model.safetensors",
             )
         self._state = checkpoint[KEY]["processes"][trainer.global_rank]
+        # With a limit of steps, Lightning 2.6 goes on from an epoch's end as if it were inside the epoch.
+        self._max_steps = trainer.max_steps
+        trainer.fit_loop.epoch_loop.max_steps = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restores, after all that could draw from the streams."""
-        if not self._state:
+        if not self.checkpoint:
+            for _, metric in _train_metrics(pl_module):
+                metric.reset()  # of a tuner's steps
             return
+        trainer.fit_loop.epoch_loop.max_steps = self._max_steps
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, GradientAccumulationScheduler):  # looks at the start of epochs only
+                trainer.accumulate_grad_batches = callback.get_accumulate_grad_batches(trainer.current_epoch)
         torch.set_rng_state(self._state["cpu_rng"])
         if self._state["cuda_rng"] is not None:
             torch.cuda.set_rng_state(self._state["cuda_rng"], pl_module.device)
@@ -70,19 +119,40 @@ class ExactResume(Callback):
                 setattr(metric, attribute, value.to(pl_module.device) if isinstance(value, torch.Tensor) else value)
         self._state = {}
 
+    def _recipe(self, trainer: Trainer) -> dict[str, Any]:
+        """What besides the model's hyper-parameters decides where a run ends, in plain types."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        return {
+            **{name: getattr(data, name) for name in data.hparams if name not in FREE_DATA},
+            **{f"images of {split}": data.fingerprint[split]["sha256"] for split in ("train", "val")},
+            **self._options,
+        }
 
-def recipe(trainer: Trainer) -> dict[str, Any]:
-    """What besides the model's hyper-parameters decides where a run ends, in plain types."""
-    data = trainer.datamodule  # type: ignore[attr-defined]
+
+def resumed_from(trainer: Trainer) -> str | None:
+    """The checkpoint that this fit goes on from, or None."""
+    own = (callback for callback in trainer.callbacks if isinstance(callback, ExactResume))  # type: ignore[attr-defined]
+    return next((callback.checkpoint for callback in own), None)
+
+
+def trainer_options(trainer: Trainer) -> dict[str, Any]:
+    """Those that decide where a run ends, by name, in plain types."""
+    device = trainer.strategy.root_device.type
+    trains = [type(c).__name__ for c in trainer.callbacks if isinstance(c, TRAINING_CALLBACKS)]  # type: ignore[attr-defined]
     return {
-        **{name: data.hparams[name] for name in DATA_RECIPE},
-        **{f"images of {split}": data.fingerprint[split]["sha256"] for split in ("train", "val")},
         "processes": trainer.world_size,
         "precision": str(trainer.precision),
         "accumulate_grad_batches": trainer.accumulate_grad_batches,
         "gradient_clip_val": trainer.gradient_clip_val,
-        "limit_train_batches": repr(trainer.limit_train_batches),  # 1 is a batch, 1.0 is all of them
-        "device": trainer.strategy.root_device.type,
+        "gradient_clip_algorithm": getattr(trainer.gradient_clip_algorithm, "value", "norm"),
+        "check_val_every_n_epoch": trainer.check_val_every_n_epoch,
+        "reload_dataloaders_every_n_epochs": trainer.reload_dataloaders_every_n_epochs,  # type: ignore[attr-defined]
+        **{name: repr(getattr(trainer, name)) for name in LIMITS},
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "sync_batchnorm": getattr(trainer.strategy, "_layer_sync", None) is not None,
+        "callbacks": trains,
+        "device": device,
+        **({"OMP_NUM_THREADS": torch.get_num_threads()} if device == "cpu" else {}),  # they split sums
     }
 
 

@@ -9,6 +9,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from callbacks.answers import AnswerCollector, Answers, most_confused, worst_images
+from callbacks.exact_resume import resumed_from
 from callbacks.figures import (
     class_accuracy_figure,
     confusion_figure,
@@ -16,6 +17,7 @@ from callbacks.figures import (
     short,
     sizes_figure,
 )
+from callbacks.loop_state import epochs_done
 from callbacks.processes import agree, gather
 from callbacks.size_budget import SizeBudget
 from datamodules.csv_cells import to_cell
@@ -54,7 +56,9 @@ class Insight(Callback):
         self.every_n_epochs = every_n_epochs
         self._answers = AnswerCollector()
         self._gates: GateStatistics | None = None
+        self._watches = False  # the validation that is running, or has been
         self._due = False
+        self._epoch = 0  # of that validation
         self._start = 0.0
         self._drawing = 0.0  # seconds
         self._longest = FIRST_GUESS
@@ -63,7 +67,7 @@ class Insight(Callback):
         """Draws the sizes."""
         self._start = time.monotonic()
         writer = self._writer(trainer)
-        if writer and isinstance(pl_module, ImageClassifier) and not trainer.ckpt_path:
+        if writer and isinstance(pl_module, ImageClassifier) and not resumed_from(trainer):
             budget = next((x for x in trainer.callbacks if isinstance(x, SizeBudget)), None)  # type: ignore[attr-defined]
             if budget:
                 sizes = part_sizes(pl_module.network)
@@ -82,18 +86,25 @@ class Insight(Callback):
             writer.add_figure("data/augmented training batch", images_figure(arrays, names), 0, close=False)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begins to watch, where there is a drawing due."""
-        self._due = isinstance(pl_module, ImageClassifier) and self._is_due(trainer)
+        """Begins to watch; gates only where a drawing is due."""
+        self._watches = (
+            isinstance(pl_module, ImageClassifier)
+            and self.every_n_epochs != 0
+            and not trainer.sanity_checking
+            and any(isinstance(x, TensorBoardLogger) for x in trainer.loggers)
+        )
+        self._due = self._watches and self._is_due(trainer)
+        self._answers, self._epoch = AnswerCollector(), trainer.current_epoch
         if self._due and pl_module.hparams["compile"] == "none":  # what is compiled takes no hooks
             self._gates = GateStatistics(pl_module.network)  # type: ignore[arg-type]
             self._gates.attach()
 
     def _is_due(self, trainer: Trainer) -> bool:
-        if trainer.sanity_checking or not any(isinstance(x, TensorBoardLogger) for x in trainer.loggers):
-            return False
         epoch = trainer.current_epoch + 1
         if self.every_n_epochs is not None:
-            return self.every_n_epochs > 0 and epoch % self.every_n_epochs == 0
+            return epoch % self.every_n_epochs == 0
+        if epochs_done(trainer) == epoch:  # the validation of a run that had none
+            return True
         allowed = MAX_SHARE * (time.monotonic() - self._start)
         # The first process draws, and so decides.
         affordable = agree(trainer, int(trainer.is_global_zero and self._drawing + self._longest <= allowed))
@@ -118,21 +129,28 @@ class Insight(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keeps the answers."""
-        if self._due:
+        if self._watches:
             self._answers.add(batch, outputs)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws."""
-        if not self._due or not isinstance(pl_module, ImageClassifier):
-            return
+        """Draws where that is due."""
+        if self._due:
+            self._draw(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws the last epoch, where nobody knew at its validation that it would be."""
+        if self._watches and self.every_n_epochs is None:
+            self._draw(trainer, pl_module)
+
+    def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
         start = time.monotonic()
         answers = self._answers.finish(trainer)
         moments = self._gate_moments(trainer)
-        self._due, self._gates = False, None
-        if writer := self._writer(trainer):
+        self._watches, self._due, self._gates = False, False, None
+        if isinstance(pl_module, ImageClassifier) and (writer := self._writer(trainer)):
             self._write(writer, trainer, pl_module, answers)
             for name, value in summarize(moments).items():
-                writer.add_scalar(f"gates/{name}", value, trainer.current_epoch)
+                writer.add_scalar(f"gates/{name}", value, self._epoch)
         seconds = time.monotonic() - start
         self._drawing, self._longest = self._drawing + seconds, max(self._longest, seconds)
 
@@ -148,7 +166,7 @@ class Insight(Callback):
         return first
 
     def _write(self, writer: "SummaryWriter", trainer: Trainer, model: ImageClassifier, answers: Answers) -> None:
-        names, epoch = model.classes.names, trainer.current_epoch
+        names, epoch = model.classes.names, self._epoch
         confusion = answers.confusion(len(names))
         writer.add_figure("val/confusion", confusion_figure(confusion, names), epoch, close=False)
         writer.add_figure("val/accuracy by class", class_accuracy_figure(confusion, names), epoch, close=False)

@@ -18,6 +18,8 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from callbacks.bad_images import BadImages
 from callbacks.best_weights import BestWeights
+from callbacks.exact_resume import resumed_from
+from callbacks.run_config import RunConfig
 from datamodules.atomic_file import write_bytes
 from lightning_modules.classifier import ImageClassifier
 from lightning_modules.model_size import model_size_bytes, parameter_count
@@ -41,13 +43,15 @@ class RunManifest(Checkpoint):
         """Notes the start."""
         # Asked here, where all processes are: it is a collective operation
         self._path = Path(trainer.log_dir or ".") / NAME
+        checkpoint = resumed_from(trainer)
         with suppress(OSError, ValueError, KeyError):  # a manifest that is not ours is written anew
-            self._events = json.loads(self._path.read_text())["events"] if trainer.ckpt_path else []
-        if trainer.ckpt_path:
-            self._note(trainer, pl_module, "resumed", checkpoint=str(trainer.ckpt_path))
+            self._events = json.loads(self._path.read_text())["events"] if checkpoint else []
+        if checkpoint:
+            changes = (c.changed for c in trainer.callbacks if isinstance(c, RunConfig))  # type: ignore[attr-defined]
+            self._note(trainer, pl_module, "resumed", checkpoint=checkpoint, changed=next(changes, {}))
             if trainer.is_global_zero:
                 done = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}"
-                print(f"resumed from {trainer.ckpt_path} in {done}")
+                print(f"resumed from {checkpoint} in {done}")
         else:
             self._note(trainer, pl_module, "started")
 
@@ -69,7 +73,7 @@ class RunManifest(Checkpoint):
         else:
             self._note(trainer, pl_module, "failed", error=str(exception))
 
-    def _note(self, trainer: Trainer, pl_module: LightningModule, event: str, **details: str) -> None:
+    def _note(self, trainer: Trainer, pl_module: LightningModule, event: str, **details: Any) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         where = {"epoch": trainer.current_epoch, "step": trainer.global_step}
         self._events.append({"event": event, "time": now, **where, **details})
@@ -83,6 +87,8 @@ class RunManifest(Checkpoint):
         content: dict[str, Any] = {
             "versions": versions(),
             "seed": data.seed,
+            "batch_size": data.batch_size,  # as Lightning's tuners have left them
+            "learning_rate": model.hparams["learning_rate"],
             "data": data.fingerprint,
             "processes": trainer.world_size,
             "classes": len(model.classes),

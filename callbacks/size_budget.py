@@ -40,10 +40,14 @@ class SizeBudget(Callback):
         """Prints the network's size by part, or refuses it.
 
         Raises:
-            UserError: The network is over the limit; names what would fit.
+            UserError: As ``check_network``.
         """
-        if stage != "fit" or not isinstance(pl_module, ImageClassifier):
-            return
+        if stage == "fit" and isinstance(pl_module, ImageClassifier):
+            self.check_network(pl_module)
+            _print_sizes(pl_module, model_size_bytes(pl_module.network), self.limit)
+
+    def check_network(self, pl_module: ImageClassifier) -> None:
+        """Raises ``UserError`` if the network is over the limit, and names what would fit."""
         size = model_size_bytes(pl_module.network)
         if size > self.limit:
             changes = fitting_changes(len(pl_module.classes), pl_module.architecture, self.limit)
@@ -53,7 +57,6 @@ class SizeBudget(Callback):
                 f"options is {format_size(size)}: raise --size_budget.limit_mb"
                 + (f" or choose one of {options}" if options else "")
             )
-        _print_sizes(pl_module, size, self.limit)
 
     def check_file(self, size: int) -> None:
         """Raises ``UserError`` if a file of ``size`` bytes is larger than the limit."""

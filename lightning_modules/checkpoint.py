@@ -13,6 +13,7 @@ from datamodules.class_index import ClassIndex
 from datamodules.errors import UserError, listed
 from datamodules.transforms import MEAN, STD
 from lightning_modules.classifier import ImageClassifier
+from lightning_modules.pruning import without_masks
 from lightning_modules.weights_file import SAFETENSORS_SUFFIX, load_safetensors, load_torch_file
 
 # What of the data's settings an evaluation has to share with the training.
@@ -30,6 +31,8 @@ class TrainedModel:
         network: State dict of the network.
         epochs: How many a checkpoint's run has finished.
         precision: Of the fit, as Lightning's ``Trainer`` spells it; None where the file does not say.
+        tuned_batch_size: Of a run whose learning rate or batch size a tuner has chosen, else None; its learning rate is
+            among ``model``.
     """
 
     model: dict[str, Any]
@@ -37,6 +40,7 @@ class TrainedModel:
     network: dict[str, Tensor]
     epochs: int = 0
     precision: str | None = None
+    tuned_batch_size: int | None = None
 
     def load_into(self, network: nn.Module) -> None:
         """Gives ``network`` the weights.
@@ -99,12 +103,15 @@ def _read_checkpoint(path: Path) -> tuple[TrainedModel, str]:
     data = {name: content["datamodule_hyper_parameters"][name] for name in DATA_SETTINGS}
     network = {
         name.removeprefix(NETWORK_PREFIX): tensor
-        for name, tensor in content["state_dict"].items()
+        for name, tensor in without_masks(content["state_dict"]).items()
         if name.startswith(NETWORK_PREFIX)
     }
     epochs = int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
-    precision = content.get("exact_resume", {}).get("recipe", {}).get("precision")
-    return TrainedModel(dict(content["hyper_parameters"]), data, network, epochs, precision), content["class_digest"]
+    state = content.get("exact_resume", {})
+    recipe = state.get("recipe", {})
+    tuned = recipe["batch_size"] if state.get("tuned") else None
+    model = dict(content["hyper_parameters"])
+    return TrainedModel(model, data, network, epochs, recipe.get("precision"), tuned), content["class_digest"]
 
 
 def _read_export(path: Path) -> tuple[TrainedModel, str]:

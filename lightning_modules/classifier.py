@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.trainer.states import TrainerFn
-from pytorch_lightning.utilities import rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics import MetricCollection
@@ -101,6 +101,7 @@ class ImageClassifier(LightningModule):
         except ValueError as error:
             raise UserError(str(error)) from error
         self.network.activation_checkpointing = activation_checkpointing
+        self.has_weights = False  # pretrained, or a checkpoint's
         self._predictor: tuple[ResNetCBAM, ...] = ()  # in a tuple, so that it is no part of the state
         # Cross-entropy is the focal loss at gamma 0: one implementation, in float32 inside autocast for both.
         self.gamma = focal_gamma if loss == "focal" else 0.0
@@ -146,9 +147,13 @@ class ImageClassifier(LightningModule):
     def setup(self, stage: str) -> None:
         """Compiles for a fit, in place, so that parameters keep their names. Shapes are fixed: batches are full.
 
+        Loads pretrained weights too, for a fit without the command line, which has loaded them by now.
+
         Raises:
             UserError: There is no compiler.
         """
+        if stage == "fit":
+            self.load_pretrained()
         if self.trainer.strategy.root_device.type == "cuda":  # on the CPU the layout of weights makes no difference
             self.network.to(memory_format=torch.channels_last)
         what: Compile = self.hparams["compile"] if stage == "fit" else "none"
@@ -158,12 +163,21 @@ class ImageClassifier(LightningModule):
             )
         compile_in_place(self.network, what)
 
-    def on_fit_start(self) -> None:
-        """Loads the pretrained weights, unless a checkpoint is resumed, and looks at where the schedule ends."""
-        if self.trainer.ckpt_path is None:
+    def load_pretrained(self) -> None:
+        """Takes the pretrained weights, once; before a fit, as callbacks copy or tune the network at its start.
+
+        Raises:
+            UserError: As ``pretrained.load_pretrained``.
+        """
+        if not self.has_weights:
             report = load_pretrained(self.network, self.hparams["weights"], self.hparams["backbone"])
-            if self.trainer.is_global_zero:
-                print(report)
+            rank_zero_only(print)(report)
+        self.has_weights = True
+
+    def on_fit_start(self) -> None:
+        """Has the schedule start from the rate that a tuner may have found, and looks at where it ends."""
+        for config in self.trainer.lr_scheduler_configs:
+            config.scheduler.base_lrs = [self.hparams["learning_rate"]] * len(config.scheduler.base_lrs)
         epochs = self.trainer.max_epochs
         if epochs is None or epochs < 1:
             return

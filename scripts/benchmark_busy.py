@@ -19,10 +19,10 @@ from scripts.module_process import module_process
 WAYS: dict[str, dict[str, str]] = {
     "the library's default": {},
     "OMP_WAIT_POLICY=PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
-    "GOMP_SPINCOUNT=100": {"GOMP_SPINCOUNT": "100"},
     "GOMP_SPINCOUNT=1000": {"GOMP_SPINCOUNT": "1000"},
+    "GOMP_SPINCOUNT=3000": {"GOMP_SPINCOUNT": "3000"},
+    "GOMP_SPINCOUNT=5000": {"GOMP_SPINCOUNT": "5000"},
     "GOMP_SPINCOUNT=10000": {"GOMP_SPINCOUNT": "10000"},
-    "one thread": {"OMP_NUM_THREADS": "1"},
 }
 BUSY = (0, 1, 2, 4)  # processes beside the one that is measured
 

@@ -1,5 +1,6 @@
 """fit, validate, test and predict: LightningCLI with this project's model, data, callbacks and defaults."""
 
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -23,17 +24,20 @@ from callbacks import (
     Interruption,
     PeakMemory,
     PredictionWriter,
+    RunConfig,
     RunManifest,
     SizeBudget,
+    Stopping,
 )
 from callbacks.best_weights import LAST
+from callbacks.exact_resume import TUNERS
 from datamodules import ImageFolderDataModule
 from datamodules.errors import UserError, listed
 from lightning_modules import ImageClassifier
 from lightning_modules.checkpoint import TrainedModel, read_trained_model
 from lightning_modules.weights_file import SAFETENSORS_SUFFIX
 from scripts.hardware import default_precision
-from scripts.run_folder import RUNS, find_last, goes_on_in, open_logger
+from scripts.run_folder import RUNS, find_last, open_logger
 
 DEFAULT_CONFIG = Path(__file__).parents[1] / "configs" / "default.yaml"
 EPILOG = "Beforehand: cbam100 audit --data.root DIR looks at every file of a data set."
@@ -59,6 +63,7 @@ class ClassifierCLI(LightningCLI):
             ImageClassifier,
             ImageFolderDataModule,
             args=args,
+            save_config_callback=None,  # RunConfig writes the file
             seed_everything_default=42,
             parser_class=Parser,
             parser_kwargs={"prog": "cbam100", "epilog": EPILOG, "fit": {"default_config_files": [str(DEFAULT_CONFIG)]}},
@@ -141,6 +146,20 @@ class ClassifierCLI(LightningCLI):
                     "anew from them with --model.weights"
                 )
             self._compare_epochs(config, self.trained.epochs)
+            if self.trained.tuned_batch_size:
+                self._take_tuned(config, self.trained)
+
+    def _take_tuned(self, config: Namespace, trained: TrainedModel) -> None:
+        """What a tuner has found is the run's: it is not looked for again."""
+        given = config.trainer.callbacks or []
+        kept = [callback for callback in (given if isinstance(given, list) else [given]) if not _is_tuner(callback)]
+        config.trainer.callbacks = kept or None
+        config.model.learning_rate = trained.model["learning_rate"]
+        config.data.batch_size = trained.tuned_batch_size
+        rank_zero_only(print)(
+            f"as found at the run's start: learning rate {config.model.learning_rate:.4g}, batch size "
+            f"{config.data.batch_size}"
+        )
 
     def _compare_epochs(self, config: Namespace, done: int) -> None:
         wanted = config.trainer.max_epochs
@@ -166,12 +185,9 @@ class ClassifierCLI(LightningCLI):
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
         if self.subcommand == "fit" and config.trainer.logger in (None, True):
             epochs = self.trained.epochs if self.trained else 0
-            kwargs["logger"] = logger = open_logger(config.run_name, config.ckpt_path, epochs)
-            if goes_on_in(logger):
-                self.save_config_callback = None  # the one of the run's first start stays
+            kwargs["logger"] = open_logger(config.run_name, config.ckpt_path, epochs)
         elif self.subcommand != "fit":
             kwargs["logger"] = False
-            self.save_config_callback = None  # it would write into the working directory
         elif not config.trainer.logger:
             raise UserError("expected a logger, whose folder is the run folder, got none: leave --trainer.logger out")
         try:
@@ -183,16 +199,15 @@ class ClassifierCLI(LightningCLI):
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         given = config["callbacks"] or []
         types = {type(callback) for callback in (given if isinstance(given, list) else [given])}
-        own = [
-            *callbacks,
-            BadImages(),
-            FiniteLoss(),
-            ExactResume(),
-            EpochLog(),
-            Interruption(),
-            PeakMemory(),
-            RunManifest(),
-        ]
+        own = [*callbacks, BadImages(), FiniteLoss(), EpochLog(), Interruption(), PeakMemory()]
+        if self.subcommand == "fit":
+            settings = self.config.fit
+            own += [
+                ExactResume(settings.ckpt_path),
+                Stopping(),
+                RunConfig(self._parser("fit"), settings),
+                RunManifest(),
+            ]
         own = [callback for callback in own if type(callback) not in types]
         if config["enable_checkpointing"] is False:
             own = [callback for callback in own if not isinstance(callback, BestWeights | RunManifest)]
@@ -201,10 +216,17 @@ class ClassifierCLI(LightningCLI):
         return super()._instantiate_trainer(config, own)
 
     def after_instantiate_classes(self) -> None:
-        """Compares the model with its checkpoint, and gives it the weights, from the file as it was read once."""
-        if self.trained is None:
-            return
+        """Compares the model with its checkpoint, and gives it the weights, from the file as it was read once.
+
+        A new run's are pretrained, here, before any callback copies or tunes the network.
+        """
         assert isinstance(self.model, ImageClassifier)
+        if self.trained is None:
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, SizeBudget):  # before a download
+                    callback.check_network(self.model)
+            self.model.load_pretrained()
+            return
         # A resumed fit keeps its whole recipe: the optimiser's state holds the old one, and would win in silence.
         fixed = (
             self.trained.model.keys() - {"tta", "activation_checkpointing"}
@@ -221,5 +243,11 @@ class ClassifierCLI(LightningCLI):
                 )
         trained, self.trained = self.trained, None  # a second copy of the weights would last as long as the run
         trained.load_into(self.model.network)
+        self.model.has_weights = True
         if self.subcommand != "fit":
             self.config_init[self.subcommand]["ckpt_path"] = None
+
+
+def _is_tuner(callback: Namespace) -> bool:
+    module, _, name = callback.class_path.rpartition(".")
+    return issubclass(getattr(importlib.import_module(module), name), TUNERS)

@@ -1,0 +1,49 @@
+"""Where Lightning's fit loop stands, and moves that it has no method for. Written for Lightning 2.6."""
+
+from typing import Any
+
+from pytorch_lightning import Trainer
+
+
+def epochs_done(trainer: Trainer) -> int:
+    """Whole and broken-off epochs of the fit, the one that is just ending included."""
+    current: Any = trainer.fit_loop.epoch_progress.current
+    return current.processed
+
+
+def step_is_complete(trainer: Trainer) -> bool:
+    """Whether all batches that were begun are done, and their gradients used up."""
+    loop = trainer.fit_loop
+    batches = loop.epoch_loop.batch_progress.current
+    return batches.ready == batches.processed > 0 and not loop._should_accumulate()
+
+
+def redo_validation_on_resume(trainer: Trainer) -> None:
+    """Where all batches of the epoch are done, moves the counters to before its validation, which a resume repeats.
+
+    Lightning takes a state between the last batch and the epoch's end for one whose validation is over, unless that
+    has begun: so this one has, with a batch that is not done.
+    """
+    loop = trainer.fit_loop
+    if not loop.epoch_loop.batch_progress.is_last_batch:
+        return
+    for counters in _counters(loop.epoch_loop.batch_progress):
+        counters.completed = counters.processed
+    for counters in _counters(loop.epoch_progress):
+        counters.processed = counters.completed = counters.started - 1
+    for counters in _counters(loop.epoch_loop.val_loop.batch_progress):
+        counters.ready, counters.started, counters.processed, counters.completed = 1, 1, 0, 0
+
+
+def validate_now(trainer: Trainer) -> None:
+    """Runs the fit's validation after its last epoch, as part of it; a collective operation."""
+    epoch: Any = trainer.fit_loop.epoch_progress.current
+    completed, epoch.completed = epoch.completed, epoch.processed - 1
+    trainer.validating = True
+    trainer.fit_loop.epoch_loop.val_loop.run()
+    trainer.training = True
+    epoch.completed = completed
+
+
+def _counters(progress: Any) -> tuple[Any, Any]:
+    return progress.current, progress.total

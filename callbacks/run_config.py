@@ -1,0 +1,56 @@
+"""``config.yaml`` of a run folder: the settings of its last start, ready for ``fit --config``."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import Namespace
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.cli import LightningArgumentParser
+
+from datamodules.atomic_file import write_bytes
+
+CONFIG = "config.yaml"
+NOT_KEPT = ("ckpt_path",)  # repeating a recipe is no resume
+
+
+class RunConfig(Callback):
+    """Writes the file. Own code, because Lightning's callback keeps the first start's, and can leave a torn file.
+
+    Args:
+        parser: Of ``fit``.
+        config: What it made of the command.
+
+    Attributes:
+        changed: Options that differ from those of the start before in this run folder: ``{option: [old, new]}``.
+    """
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace) -> None:
+        self._text = parser.dump(config.clone(), skip_none=False, skip_validation=True)
+        self.changed: dict[str, list[Any]] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Writes."""
+        path = Path(trainer.log_dir or ".") / CONFIG  # asked by all: that is a collective operation
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        settings = {name: None if name in NOT_KEPT else value for name, value in yaml.safe_load(self._text).items()}
+        with suppress(OSError, yaml.YAMLError):
+            before, now = (dict(leaves(x)) for x in (yaml.safe_load(path.read_text()), settings))
+            names = sorted(before.keys() | now.keys())
+            pairs = {name: [before.get(name), now.get(name)] for name in names}
+            self.changed = {name: pair for name, pair in pairs.items() if repr(pair[0]) != repr(pair[1])}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        header = self._text.split("\n", 1)[0] + "\n" if self._text.startswith("#") else ""
+        write_bytes(path, (header + yaml.safe_dump(settings, sort_keys=False)).encode())
+
+
+def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """A configuration as pairs of an option's name and its value."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

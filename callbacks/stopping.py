@@ -1,0 +1,74 @@
+"""That a run ends early only for a reason that exists, and, once it has, does not go on by itself."""
+
+from datetime import timedelta
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, Timer
+from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
+from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
+
+from callbacks.exact_resume import resumed_from
+from datamodules.errors import UserError
+from lightning_modules.classifier import ImageClassifier
+
+
+class Stopping(Callback):
+    """Looks at Lightning's callbacks that end a run: what they watch, and whether they ended this one before.
+
+    A command that is given again, as a queue may do, trains no epoch that its run would not have had.
+    """
+
+    def __init__(self) -> None:
+        self._patience: dict[EarlyStopping, int] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Looks at the metrics that callbacks watch, and at the options that a checkpoint would replace.
+
+        Raises:
+            UserError: Nobody logs such a metric.
+        """
+        if stage != "fit" or not isinstance(pl_module, ImageClassifier):
+            return
+        known = {str(name) for metrics in (pl_module.train_metrics, pl_module.val_metrics) for name in metrics}
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EarlyStopping):
+                self._patience[callback] = callback.patience
+            if not isinstance(callback, EarlyStopping | ModelCheckpoint) or callback.monitor in (None, *known):
+                continue
+            name = type(callback).__name__
+            choices = ", ".join(sorted(known))
+            if any(_may_log(other) for other in trainer.callbacks):  # type: ignore[attr-defined]
+                rank_zero_warn(f"{name} watches {callback.monitor}, which a callback of yours must log: not {choices}")
+            else:
+                raise UserError(
+                    f"expected {name} to watch one of {choices}, got {callback.monitor}: choose one of them"
+                )
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ends a run that has ended."""
+        for callback in trainer.callbacks if resumed_from(trainer) else ():  # type: ignore[attr-defined]
+            if isinstance(callback, EarlyStopping):
+                callback.patience = self._patience[callback]  # Lightning has taken the checkpoint's
+                if has_stopped(callback):
+                    trainer.should_stop = True
+                    rank_zero_only(print)(
+                        f"this run was stopped early ({callback.stopping_reason_message}): nothing is left to do but "
+                        "with a larger patience, or without EarlyStopping"
+                    )
+            elif isinstance(callback, Timer) and (left := callback.time_remaining()) is not None and left <= 0:
+                rank_zero_only(print)(
+                    f"this run has used up its time ({timedelta(seconds=round(callback.time_elapsed()))} in all "
+                    "starts together): nothing is left to do but with a larger --trainer.max_time"
+                )
+
+
+def has_stopped(callback: EarlyStopping) -> bool:
+    """Whether it has ended the run whose state it has taken over, and would again."""
+    if callback.stopping_reason is EarlyStoppingReason.PATIENCE_EXHAUSTED:
+        return callback.wait_count >= callback.patience
+    return callback.stopping_reason is not EarlyStoppingReason.NOT_STOPPED
+
+
+def _may_log(callback: Callback) -> bool:
+    package = type(callback).__module__.split(".")[0]
+    return package not in ("pytorch_lightning", "callbacks") or isinstance(callback, LearningRateMonitor)

@@ -1,0 +1,191 @@
+"""Callbacks that users bring: the exported file is what was measured, a tuner keeps the pretrained weights, a fault costs
+no epoch, and a run that was stopped stays stopped."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from pytorch_lightning import Callback
+from safetensors.torch import load_file, save_file
+
+from lightning_modules import ResNetCBAM
+from scripts.main import main
+from tests.conftest import SMALL
+
+# 48 images in batches of 8: 6 steps an epoch
+FIT = ["fit", *SMALL, "--data.batch_size=8", "--trainer.max_epochs=2", "--model.restart_epochs=2"]
+RUN = Path("runs/default/version_0")
+
+
+def overlay(*callbacks):
+    """A config file with these callbacks: pairs of a class's path and its arguments."""
+    listed = [{"class_path": path, "init_args": arguments} for path, arguments in callbacks]
+    Path("callbacks.yaml").write_text(json.dumps({"trainer": {"callbacks": listed}}))
+    return ["--config=callbacks.yaml", "--run_name=default"]
+
+
+def lightning(name, **arguments):
+    return f"pytorch_lightning.callbacks.{name}", arguments
+
+
+def metrics_of(path, root, capsys):
+    capsys.readouterr()
+    main(["validate", f"--ckpt_path={path}", f"--data.root={root}", "--data.num_workers=0"])
+    found = re.findall(r"(val/\w+)\s*│\s*([\d.e-]+)", capsys.readouterr().out)
+    return {name: float(value) for name, value in found}
+
+
+def events(run=RUN):
+    return [event["event"] for event in json.loads((run / "manifest.json").read_text())["events"]]
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        lightning("EMAWeightAveraging", decay=0.5),
+        lightning("StochasticWeightAveraging", swa_lrs=1e-2, swa_epoch_start=1),
+        lightning("ModelPruning", pruning_fn="l1_unstructured", amount=0.3),
+        lightning("ModelPruning", pruning_fn="l1_unstructured", amount=0.3, make_pruning_permanent=False),
+        lightning("ModelPruning", pruning_fn="l1_unstructured", amount=0.3, prune_on_train_epoch_end=False),
+    ],
+    ids=lambda pair: "-".join([pair[0].rpartition(".")[2], *map(str, pair[1].values())]),
+)
+@pytest.mark.filterwarnings("ignore:SWA|ignore:.*lr_scheduler.step|ignore:Swapping|ignore:Found .* module")
+def test_both_files_hold_what_was_measured(callback, data_root, run_folder, capsys):
+    main([*FIT, f"--data.root={data_root}", *overlay(callback)])
+    best = json.loads((RUN / "manifest.json").read_text())["best"]
+    measured = {name: value for name, value in best.items() if name.startswith("val/")}
+    assert metrics_of(RUN / "checkpoints/best.ckpt", data_root, capsys) == measured
+    assert metrics_of(RUN / "model.safetensors", data_root, capsys) == measured
+    assert load_file(RUN / "model.safetensors").keys() == ResNetCBAM(12, backbone="resnet18").state_dict().keys()
+
+
+@pytest.fixture
+def pretrained(run_folder):
+    """A file of weights with a head of another width, and its content."""
+    torch.manual_seed(7)
+    network = ResNetCBAM(1000, backbone="resnet18")
+    save_file(network.state_dict(), "pretrained.safetensors")
+    return network.state_dict()
+
+
+class FirstWeights(Callback):
+    """Keeps the trunk as it is when the first step is taken."""
+
+    seen = None
+
+    def on_train_start(self, trainer, pl_module):
+        FirstWeights.seen = {name: value.clone() for name, value in pl_module.network.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    ("callback", "limit"),
+    [
+        (lightning("LearningRateFinder", num_training_steps=12, min_lr=1e-5, early_stop_threshold=None), []),
+        (lightning("BatchSizeFinder", max_trials=2, steps_per_trial=1, init_val=4), ["--trainer.max_epochs=1"]),
+        (lightning("EMAWeightAveraging"), ["--trainer.max_epochs=1"]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*lr_scheduler.step|ignore:.*max_epochs")
+def test_pretrained_weights_are_there_before_a_callback_runs(callback, limit, pretrained, data_root, capsys):
+    first = ("tests.integration.test_lightnings_callbacks.FirstWeights", {})
+    main(
+        [*FIT, f"--data.root={data_root}", "--model.weights=pretrained.safetensors", *overlay(callback, first), *limit]
+    )
+    assert "weights: " in capsys.readouterr().out
+    trunk = [name for name in pretrained if not name.startswith("fc.") and "num_batches" not in name]
+    assert all(torch.equal(FirstWeights.seen[name], pretrained[name]) for name in trunk)
+    assert events()[0] == "started"
+
+
+@pytest.mark.filterwarnings("ignore:.*lr_scheduler.step")
+def test_what_a_tuner_finds_is_the_runs(data_root, run_folder, capsys):
+    tuners = overlay(
+        lightning("BatchSizeFinder", max_trials=2, steps_per_trial=1, init_val=4),
+        lightning("LearningRateFinder", num_training_steps=12, min_lr=1e-5, max_lr=0.1, early_stop_threshold=None),
+    )
+    command = [*FIT, f"--data.root={data_root}", *tuners, "--ckpt_path=last"]
+    main([*command, "--trainer.max_epochs=2", "--trainer.max_steps=4"])
+    manifest = json.loads((RUN / "manifest.json").read_text())
+    found = manifest["learning_rate"]
+    assert found != 1e-3
+    assert manifest["batch_size"] == 16  # twice 4, doubled by each of 2 trials
+    state = torch.load(RUN / "checkpoints/last.ckpt", weights_only=True)
+    assert state["lr_schedulers"][0]["base_lrs"] == [found]
+    # A cosine over 2 epochs from the found rate to 1e-5: half of the way after the first
+    assert state["lr_schedulers"][0]["_last_lr"] == pytest.approx([(found + 1e-5) / 2])
+    main(command)  # goes on with them, and looks for none
+    assert "as found at the run's start: learning rate" in capsys.readouterr().out
+    ended = json.loads((RUN / "manifest.json").read_text())
+    assert (ended["learning_rate"], ended["batch_size"]) == (found, 16)
+    assert [event["event"] for event in ended["events"]] == ["started", "finished", "resumed", "finished"]
+
+
+def test_an_early_stopped_run_stays_stopped(data_root, run_folder, capsys):
+    def command(patience):
+        stop = lightning("EarlyStopping", monitor="train/loss", mode="max", patience=patience)
+        return [*FIT, f"--data.root={data_root}", "--trainer.max_epochs=9", "--model.restart_epochs=9",
+                "--ckpt_path=last", *overlay(stop)]  # fmt: skip
+
+    main(command(1))
+    before = {path: path.read_bytes() for path in RUN.rglob("*") if path.is_file() and "tfevents" not in path.name}
+    epochs = json.loads((RUN / "manifest.json").read_text())["events"][-1]["epoch"]
+    assert epochs < 9
+    capsys.readouterr()
+    main(command(1))
+    assert "this run was stopped early" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in before} == before
+    main(command(9))  # what was typed counts, not the checkpoint's
+    assert json.loads((RUN / "manifest.json").read_text())["events"][-1]["epoch"] == 9
+
+
+def test_a_metric_that_nobody_logs_is_refused_before_training(data_root, run_folder, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([*FIT, f"--data.root={data_root}", *overlay(lightning("EarlyStopping", monitor="val_loss"))])
+    error = capsys.readouterr().err
+    assert "expected EarlyStopping to watch one of train/accuracy, train/loss, val/accuracy, " in error
+    assert "got val_loss: choose one" in error
+    assert not list(Path("runs").rglob("*.ckpt"))
+
+
+class Failing(Callback):
+    """Raises once, in the hook that it is told."""
+
+    hook = ""
+
+    def __getattribute__(self, name):
+        if name == Failing.hook and name:
+
+            def fail(trainer, *args):
+                if trainer.state.fn == "fit" and not trainer.sanity_checking and trainer.global_step >= 3:
+                    raise RuntimeError(f"a fault of the user's in {name}")
+
+            return fail
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize(
+    "hook",
+    ["on_train_batch_end", "on_train_epoch_end", "on_validation_start", "on_validation_batch_end", "on_validation_end"],
+)
+def test_a_fault_of_a_users_callback_costs_no_step(hook, data_root, run_folder, monkeypatch):
+    failing = overlay(("tests.integration.test_lightnings_callbacks.Failing", {}))
+    command = [*FIT, f"--data.root={data_root}", "--best.every_n_minutes=0"]
+    main([*command, "--run_name=whole"])
+    monkeypatch.setattr(Failing, "hook", hook)
+    with pytest.raises(RuntimeError, match="a fault of the user's"):
+        main([*command, *failing])
+    saved = torch.load(RUN / "checkpoints/last.ckpt", weights_only=True)
+    assert saved["global_step"] == (3 if hook == "on_train_batch_end" else 6)
+    assert events() == ["started", "failed"]
+    monkeypatch.setattr(Failing, "hook", "")
+    main([*command, *failing, "--ckpt_path=last"])
+    whole = Path("runs/whole/version_0")
+    ended, expected = (torch.load(run / "checkpoints/last.ckpt", weights_only=True) for run in (RUN, whole))
+    for part in ("state_dict", "lr_schedulers"):
+        assert str(ended[part]) == str(expected[part])
+    assert all(torch.equal(ended["state_dict"][name], value) for name, value in expected["state_dict"].items())
+    best, expected_best = (json.loads((run / "manifest.json").read_text())["best"] for run in (RUN, whole))
+    assert best == expected_best

@@ -48,6 +48,7 @@ class ExactResume(Callback):
         self._options: dict[str, Any] = {}
         self._state: dict[str, Any] = {}
         self._max_steps = -1
+        self._is_at_validation = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Notes the Trainer's options before other callbacks change them, and refuses what no checkpoint holds.
@@ -118,6 +119,17 @@ class ExactResume(Callback):
             for attribute, value in self._state["metrics"].get(name, {}).items():
                 setattr(metric, attribute, value.to(pl_module.device) if isinstance(value, torch.Tensor) else value)
         self._state = {}
+        self._is_at_validation = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Leaves the training metrics to the step, which logs them."""
+        self._is_at_validation = False
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Logs the training metrics of an epoch whose batches were all done before."""
+        if self._is_at_validation and isinstance(pl_module, ImageClassifier):
+            pl_module.log_dict(pl_module.train_metrics, on_step=False, on_epoch=True, prog_bar=True, logger=False)
+        self._is_at_validation = False
 
     def _recipe(self, trainer: Trainer) -> dict[str, Any]:
         """What besides the model's hyper-parameters decides where a run ends, in plain types."""

@@ -8,7 +8,7 @@ from pytorch_lightning import Trainer
 def epochs_done(trainer: Trainer) -> int:
     """Whole and broken-off epochs of the fit, the one that is just ending included."""
     current: Any = trainer.fit_loop.epoch_progress.current
-    return current.processed
+    return int(current.processed)
 
 
 def step_is_complete(trainer: Trainer) -> bool:

@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from jsonargparse import Namespace
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -28,7 +29,7 @@ class RunConfig(Callback):
     """
 
     def __init__(self, parser: LightningArgumentParser, config: Namespace) -> None:
-        self._text = parser.dump(config.clone(), skip_none=False, skip_validation=True)
+        self._text = parser.dump(_spelled(config), skip_none=False, skip_validation=True)
         self.changed: dict[str, list[Any]] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -54,3 +55,12 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def _spelled(value: Any) -> Any:
+    """A copy with devices as text: jsonargparse has no spelling for the one that is a default of SWA."""
+    if isinstance(value, Namespace):
+        return Namespace(**{name: _spelled(item) for name, item in vars(value).items()})
+    if isinstance(value, list):
+        return [_spelled(item) for item in value]
+    return str(value) if isinstance(value, torch.device) else value

@@ -199,15 +199,20 @@ class ClassifierCLI(LightningCLI):
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         given = config["callbacks"] or []
         types = {type(callback) for callback in (given if isinstance(given, list) else [given])}
-        own = [*callbacks, BadImages(), FiniteLoss(), EpochLog(), Interruption(), PeakMemory()]
+        settings = self.config[str(self.subcommand)]
+        own = [
+            *callbacks,
+            BadImages(),
+            FiniteLoss(),
+            ExactResume(settings.ckpt_path),
+            EpochLog(),
+            Stopping(),
+            Interruption(),
+            PeakMemory(),
+            RunManifest(),
+        ]
         if self.subcommand == "fit":
-            settings = self.config.fit
-            own += [
-                ExactResume(settings.ckpt_path),
-                Stopping(),
-                RunConfig(self._parser("fit"), settings),
-                RunManifest(),
-            ]
+            own.append(RunConfig(self._parser("fit"), settings))
         own = [callback for callback in own if type(callback) not in types]
         if config["enable_checkpointing"] is False:
             own = [callback for callback in own if not isinstance(callback, BestWeights | RunManifest)]

@@ -1,7 +1,8 @@
-"""Callbacks that users bring: the exported file is what was measured, a tuner keeps the pretrained weights, a fault costs
-no epoch, and a run that was stopped stays stopped."""
+"""Callbacks that users bring: files hold what was measured, tuners keep pretrained weights, a fault costs no step, and a
+run that was stopped stays stopped."""
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from pytorch_lightning import Callback
 from safetensors.torch import load_file, save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_modules import ResNetCBAM
 from scripts.main import main
@@ -52,7 +54,7 @@ def events(run=RUN):
     ],
     ids=lambda pair: "-".join([pair[0].rpartition(".")[2], *map(str, pair[1].values())]),
 )
-@pytest.mark.filterwarnings("ignore:SWA|ignore:.*lr_scheduler.step|ignore:Swapping|ignore:Found .* module")
+@pytest.mark.filterwarnings("ignore:max_epochs 3 ends inside")  # SWA adds an epoch
 def test_both_files_hold_what_was_measured(callback, data_root, run_folder, capsys):
     main([*FIT, f"--data.root={data_root}", *overlay(callback)])
     best = json.loads((RUN / "manifest.json").read_text())["best"]
@@ -88,7 +90,7 @@ class FirstWeights(Callback):
         (lightning("EMAWeightAveraging"), ["--trainer.max_epochs=1"]),
     ],
 )
-@pytest.mark.filterwarnings("ignore:.*lr_scheduler.step|ignore:.*max_epochs")
+@pytest.mark.filterwarnings("ignore:.*lr_scheduler.step", "ignore:max_epochs 1 ends inside")
 def test_pretrained_weights_are_there_before_a_callback_runs(callback, limit, pretrained, data_root, capsys):
     first = ("tests.integration.test_lightnings_callbacks.FirstWeights", {})
     main(
@@ -101,26 +103,33 @@ def test_pretrained_weights_are_there_before_a_callback_runs(callback, limit, pr
 
 
 @pytest.mark.filterwarnings("ignore:.*lr_scheduler.step")
-def test_what_a_tuner_finds_is_the_runs(data_root, run_folder, capsys):
+def test_what_a_tuner_finds_is_the_runs(data_root, run_folder, capsys, caplog):
     tuners = overlay(
-        lightning("BatchSizeFinder", max_trials=2, steps_per_trial=1, init_val=4),
-        lightning("LearningRateFinder", num_training_steps=12, min_lr=1e-5, max_lr=0.1, early_stop_threshold=None),
+        lightning("BatchSizeFinder", max_trials=2, steps_per_trial=1),
+        lightning("LearningRateFinder", num_training_steps=24, min_lr=1e-5, max_lr=0.1, early_stop_threshold=None),
     )
-    command = [*FIT, f"--data.root={data_root}", *tuners, "--ckpt_path=last"]
-    main([*command, "--trainer.max_epochs=2", "--trainer.max_steps=4"])
+    command = [*FIT, f"--data.root={data_root}", *tuners, "--ckpt_path=last", "--trainer.max_epochs=3",
+               "--model.restart_epochs=3"]  # fmt: skip
+    main([*command, "--trainer.max_steps=6"])
     manifest = json.loads((RUN / "manifest.json").read_text())
-    found = manifest["learning_rate"]
-    assert found != 1e-3
-    assert manifest["batch_size"] == 16  # twice 4, doubled by each of 2 trials
+    found = float(re.search("Learning rate set to (.*)", caplog.text)[1])
+    size = int(re.search("will continue with full run using batch size (.*)", caplog.text)[1])
+    assert (manifest["learning_rate"], manifest["batch_size"]) == (found, size)
     state = torch.load(RUN / "checkpoints/last.ckpt", weights_only=True)
     assert state["lr_schedulers"][0]["base_lrs"] == [found]
-    # A cosine over 2 epochs from the found rate to 1e-5: half of the way after the first
-    assert state["lr_schedulers"][0]["_last_lr"] == pytest.approx([(found + 1e-5) / 2])
+    # 48 images in the found size are more than 6 steps: no epoch is over, and the rate is the first
+    assert state["optimizer_states"][0]["param_groups"][0]["lr"] == found
+    caplog.clear()
     main(command)  # goes on with them, and looks for none
+    assert "full run using" not in caplog.text
     assert "as found at the run's start: learning rate" in capsys.readouterr().out
     ended = json.loads((RUN / "manifest.json").read_text())
-    assert (ended["learning_rate"], ended["batch_size"]) == (found, 16)
-    assert [event["event"] for event in ended["events"]] == ["started", "finished", "resumed", "finished"]
+    assert (ended["learning_rate"], ended["batch_size"]) == (found, size)
+    assert events() == ["started", "finished", "resumed", "finished"]
+    rate = 1e-5 + (found - 1e-5) * (1 + math.cos(math.pi * 2 / 3)) / 2  # of the third epoch of three
+    numbers = EventAccumulator(str(RUN)).Reload().Scalars("lr")
+    assert [number.step for number in numbers] == [0, 1, 2]
+    assert numbers[-1].value == pytest.approx(rate)
 
 
 def test_an_early_stopped_run_stays_stopped(data_root, run_folder, capsys):

@@ -101,6 +101,17 @@ def test_a_run_that_stops_inside_an_epoch_goes_on_there(uninterrupted, data_root
     assert numbers(ended) == numbers(expected)
 
 
+@pytest.mark.parametrize("limits", [(6, 10, 12), (8, 12)])
+def test_limits_of_steps_lead_to_the_same_end(limits, uninterrupted, data_root, run_folder):
+    for steps in limits:
+        fit(data_root, f"--trainer.max_steps={steps}", "--best.every_n_steps=0", "--ckpt_path=last")
+    expected, ended = uninterrupted / "runs/default/version_0", Path("runs/default/version_0")
+    assert differences(*(load(folder / "checkpoints/last.ckpt") for folder in (expected, ended))) == []
+    assert numbers(ended) == numbers(expected)
+    best = json.loads((expected / "manifest.json").read_text())["best"]
+    assert json.loads((ended / "manifest.json").read_text())["best"] == best
+
+
 def test_a_checkpoint_that_cannot_be_resumed_is_one_sentence(uninterrupted, data_root, run_folder, capsys):
     whole = load(uninterrupted / "saved" / "2.ckpt")
     states = whole["state_dict"]

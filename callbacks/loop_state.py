@@ -7,14 +7,14 @@ from pytorch_lightning import Trainer
 
 def epochs_done(trainer: Trainer) -> int:
     """Whole and broken-off epochs of the fit, the one that is just ending included."""
-    current: Any = trainer.fit_loop.epoch_progress.current
+    current, _ = _counters(trainer.fit_loop.epoch_progress)
     return int(current.processed)
 
 
 def step_is_complete(trainer: Trainer) -> bool:
     """Whether all batches that were begun are done, and their gradients used up."""
     loop = trainer.fit_loop
-    batches = loop.epoch_loop.batch_progress.current
+    batches, _ = _counters(loop.epoch_loop.batch_progress)
     return batches.ready == batches.processed > 0 and not loop._should_accumulate()
 
 
@@ -37,7 +37,7 @@ def redo_validation_on_resume(trainer: Trainer) -> None:
 
 def validate_now(trainer: Trainer) -> None:
     """Runs the fit's validation after its last epoch, as part of it; a collective operation."""
-    epoch: Any = trainer.fit_loop.epoch_progress.current
+    epoch, _ = _counters(trainer.fit_loop.epoch_progress)
     completed, epoch.completed = epoch.completed, epoch.processed - 1
     trainer.validating = True
     trainer.fit_loop.epoch_loop.val_loop.run()

@@ -32,8 +32,8 @@ class RunConfig(Callback):
         self._text = parser.dump(_spelled(config), skip_none=False, skip_validation=True)
         self.changed: dict[str, list[Any]] = {}
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Writes."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes: by now nothing has been refused."""
         path = Path(trainer.log_dir or ".") / CONFIG  # asked by all: that is a collective operation
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return

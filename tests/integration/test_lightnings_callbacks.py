@@ -1,5 +1,5 @@
-"""Callbacks that users bring: files hold what was measured, tuners keep pretrained weights, a fault costs no step, and a
-run that was stopped stays stopped."""
+"""Callbacks that users bring: files hold what was measured, tuners keep pretrained weights, a fault costs no step,
+and a run that was stopped stays stopped."""
 
 import json
 import math

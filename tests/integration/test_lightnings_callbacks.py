@@ -198,3 +198,16 @@ def test_a_fault_of_a_users_callback_costs_no_step(hook, data_root, run_folder, 
     assert all(torch.equal(ended["state_dict"][name], value) for name, value in expected["state_dict"].items())
     best, expected_best = (json.loads((run / "manifest.json").read_text())["best"] for run in (RUN, whole))
     assert best == expected_best
+
+
+def test_averaged_weights_are_resumed_to_the_bit(data_root, run_folder):
+    command = [*FIT, f"--data.root={data_root}", *overlay(lightning("EMAWeightAveraging", decay=0.5)), "--ckpt_path=last"]
+    main([*command, "--run_name=whole"])
+    main([*command, "--trainer.max_steps=4"])
+    main([*command, "--trainer.max_steps=12"])
+    whole = Path("runs/whole/version_0")
+    ended, expected = (torch.load(run / "checkpoints/last.ckpt", weights_only=True) for run in (RUN, whole))
+    for part in ("state_dict", "current_model_state", "averaging_state"):
+        assert ended[part].keys() == expected[part].keys()
+        assert all(torch.equal(ended[part][name], value) for name, value in expected[part].items()), part
+    assert not torch.equal(ended["state_dict"]["network.fc.weight"], ended["current_model_state"]["network.fc.weight"])

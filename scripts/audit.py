@@ -10,7 +10,7 @@ from rich.table import Table
 
 from callbacks.run_manifest import write_json
 from datamodules.atomic_file import require_writable
-from datamodules.class_index import natural_key
+from datamodules.class_index import look_alike, natural_key
 from datamodules.data_audit import ImageFacts, audit_data
 from datamodules.errors import UserError, listed
 from datamodules.image_loader import default_num_workers
@@ -74,7 +74,10 @@ def _warnings(report: dict[str, Any]) -> list[str]:
         warnings.append(f"pictures in more than one class: {len(torn)}")
     if within := len(report["duplicates"]) - len(across):
         warnings.append(f"pictures more than once in one split: {within}")
+    if report["held_out"]:
+        warnings.append(report["held_out"])
     for name, split in report["splits"].items():
+        warnings += [f"{name}: classes that look alike: {listed(group)}" for group in look_alike(split["classes"])]
         if split["imbalance"] and split["imbalance"] > NOTABLE_IMBALANCE:
             warnings.append(f"{name}: its largest class has {split['imbalance']:.1f} times the images of its smallest")
         if split["passed_over"]:

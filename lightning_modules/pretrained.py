@@ -45,7 +45,7 @@ def load_pretrained(network: ResNetCBAM, weights: str, backbone: Backbone, class
     foreign, remark = False, ""
     if head is not None and head.ndim == 2:
         equal_width = len(head) == len(class_names)
-        foreign = not (is_file and equal_width and classes in (None, class_names))
+        foreign = not (is_file and equal_width and classes in (None, list(class_names)))
         if foreign:
             why = ": they are others, or in another order" if is_file and equal_width else ""
             remark = f"; its head of {len(head)} classes is left out{why}"

@@ -13,11 +13,11 @@ from callbacks.prediction_files import Predictions, partial_path, write_partial,
 from callbacks.processes import fail, gather
 from callbacks.run_manifest import versions, write_json
 from datamodules.atomic_file import require_writable
-from datamodules.csv_cells import to_cell
 from datamodules.errors import UserError, listed, listed_reasons
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.image_reader import ImageReadError
 from datamodules.sampler import BLANK
+from lightning_modules.accuracies import ranked
 from lightning_modules.classifier import ImageClassifier
 
 
@@ -113,9 +113,11 @@ class PredictionWriter(Callback):
         samples, probabilities = outputs
         rows = torch.where(samples == BLANK, len(self._tables["count"]) - 1, samples)
         self._tables["count"].index_add_(0, rows, torch.ones_like(rows))
-        self._tables["label"][rows] = probabilities.argmax(1)
+        values, labels = ranked(probabilities)
+        self._tables["label"][rows] = labels[:, 0]
         if self.top_k:
-            self._tables["top_probability"][rows], self._tables["top_label"][rows] = probabilities.topk(self.top_k)
+            self._tables["top_probability"][rows] = values[:, : self.top_k]
+            self._tables["top_label"][rows] = labels[:, : self.top_k]
         if self.probabilities:
             self._tables["probability"][rows] = probabilities
 
@@ -150,7 +152,7 @@ class PredictionWriter(Callback):
         del tables["count"]
         if self.fallback_label is not None:
             tables["label"][~readable] = model.classes.position(self.fallback_label)
-        predictions = Predictions(names, [to_cell(name) for name in model.classes.names], readable=readable, **tables)
+        predictions = Predictions(names, data.prediction_labels, readable=readable, **tables)
         whole = not unreadable or self.fallback_label is not None
         if trainer.is_global_zero:
             (write_predictions if whole else write_partial)(self.path, predictions)

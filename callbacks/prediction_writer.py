@@ -13,6 +13,7 @@ from callbacks.prediction_files import Predictions, partial_path, write_partial,
 from callbacks.processes import fail, gather
 from callbacks.run_manifest import versions, write_json
 from datamodules.atomic_file import require_writable
+from datamodules.class_index import as_seen, spelled_apart
 from datamodules.errors import UserError, listed, listed_reasons
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.image_reader import ImageReadError
@@ -73,10 +74,12 @@ class PredictionWriter(Callback):
             raise UserError(
                 f"expected --prediction.top_k of at most {len(classes)}, the number of classes, got {self.top_k}: less"
             )
-        if self.fallback_label is not None and self.fallback_label not in classes.names:
+        if (label := self.fallback_label) is not None and label not in classes.names:
+            alike = {name: label for name in classes.names if as_seen(name) == as_seen(label)}
             raise UserError(
-                f"expected --prediction.fallback_label to be one of the {len(classes)} classes, got "
-                f"{self.fallback_label}: choose one of {listed(list(classes.names))}"
+                f"expected --prediction.fallback_label to be one of the {len(classes)} classes, "
+                + (f"it spells {spelled_apart(alike)}" if alike else f"got {label}")
+                + f": choose one of {listed(list(alike or classes.names))}"
             )
         _data(trainer).on_unreadable = self._note
         if trainer.is_global_zero:

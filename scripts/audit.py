@@ -10,7 +10,7 @@ from rich.table import Table
 
 from callbacks.run_manifest import write_json
 from datamodules.atomic_file import require_writable
-from datamodules.class_index import look_alike, natural_key
+from datamodules.class_index import as_seen, look_alike, natural_key
 from datamodules.data_audit import ImageFacts, audit_data
 from datamodules.errors import UserError, listed
 from datamodules.image_loader import default_num_workers
@@ -112,8 +112,10 @@ def _print(report: dict[str, Any]) -> None:
         console.print(counts)
     console.print(summary)
     for split, difference in report["class_differences"].items():
+        alike = set.intersection(*({as_seen(name) for name in classes} for classes in difference.values()))
         for what, classes in difference.items():
-            _print_list(console, f"{split} {what} classes" if what == "unknown" else f"{split} {what}", classes)
+            spelled = [ascii(name) if as_seen(name) in alike else name for name in classes]
+            _print_list(console, f"{split} {what} classes" if what == "unknown" else f"{split} {what}", spelled)
     _print_list(console, "unreadable", [f"{bad['path']} ({bad['reason']})" for bad in report["unreadable"]])
     _print_list(console, "one picture", [" = ".join(group["paths"]) for group in report["duplicates"]])
     _print_list(console, "warning", report["warnings"])

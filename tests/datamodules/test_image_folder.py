@@ -335,6 +335,14 @@ def test_refuses_a_root_with_nothing_to_evaluate(tmp_path):
         ImageFolderDataModule(tmp_path, class_names=["a", "b"]).setup("validate")
 
 
+@pytest.mark.parametrize(("stage", "more"), [("test", ""), ("predict", ", or pass --data.predict_dir")])
+def test_a_test_folder_by_another_name_is_named(stage, more, copy):
+    (copy / "test").rename(copy / "Testing")
+    (copy / "Testing_notes.txt").touch()
+    with pytest.raises(UserError, match=f"rename .*/root/Testing if it is meant, or pass another --data.root{more}$"):
+        ImageFolderDataModule(copy).setup(stage)
+
+
 def test_refuses_an_unlabelled_test_folder_to_test_on(data_root):
     data = ImageFolderDataModule(data_root)
     with pytest.raises(UserError, match="test to hold a subfolder for each"):

@@ -93,6 +93,8 @@ def test_differing_classes_stop_a_run_and_are_shown(copy, run_folder, capsys):
     assert report["class_differences"] == {"val": {"lacks": ["5"], "unknown": ["five"]}}
     assert "would stop a run: expected " in output
     assert "it lacks 5 and has the unknown five" in output
+    (copy / "val" / "five").rename(copy / "val" / "5 ")
+    assert "val lacks: '5'\nval unknown classes: '5 '\n" in audit(copy, capsys)[2]
 
 
 def test_folders_that_nothing_reads_are_warned_of(copy, run_folder, capsys):

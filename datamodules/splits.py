@@ -105,7 +105,7 @@ def held_out_remark(root: Path, held_out: Files, fraction: float) -> str:
     names = lookalikes(root / "val")
     unread = f"; if {' or '.join(names)} is meant, rename it to {root / 'val'}" if names else ""
     return (
-        f"no {root / 'val'}: {fraction:.0%} of each class, {count:,} images, are held out of {root / 'train'} for "
+        f"no {root / 'val'}: {100 * fraction:g}% of each class, {count:,} images, are held out of {root / 'train'} for "
         f"validation{unread}"
     )
 

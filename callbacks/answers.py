@@ -72,7 +72,7 @@ class AnswerCollector:
     def add(self, batch: Batch, logits: Tensor) -> None:
         """Takes a batch with its logits ``(batch, classes)``."""
         probabilities = logits.float().softmax(1)
-        confidence, predicted = probabilities.max(1)
+        confidence, predicted = probabilities.amax(1), logits.argmax(1)  # as the accuracy counts it, equal ones too
         probability = probabilities.gather(1, batch.targets.clamp(min=0)[:, None])[:, 0]
         self._batches.append((batch.samples, batch.targets, predicted, confidence, probability))
 

@@ -20,7 +20,7 @@ from callbacks.figures import (
 from callbacks.loop_state import epochs_done
 from callbacks.processes import agree, gather
 from callbacks.size_budget import SizeBudget
-from datamodules.csv_cells import to_cell
+from datamodules.csv_cells import to_utf8
 from datamodules.errors import UserError
 from datamodules.image_dataset import Batch
 from datamodules.sampler import BLANK
@@ -192,4 +192,4 @@ def pairs_table(confusion: np.ndarray, names: Sequence[str]) -> str:
 
 
 def _escaped(name: str) -> str:
-    return to_cell(name).replace("|", "\\|").replace("<", "&lt;")
+    return to_utf8(name).replace("|", "\\|").replace("<", "&lt;")

@@ -18,7 +18,7 @@ HEADER = [NAME_COLUMN, "pred_label"]
 
 @dataclass
 class Predictions:
-    """Every image's prediction; names and classes are spelled as cells.
+    """Every image's prediction; names and classes are spelled as the files show them.
 
     Attributes:
         names: Of the images, ``(images,)``.

@@ -13,11 +13,12 @@ from callbacks.prediction_files import Predictions, partial_path, write_partial,
 from callbacks.processes import fail, gather
 from callbacks.run_manifest import versions, write_json
 from datamodules.atomic_file import require_writable
-from datamodules.csv_cells import to_cell
+from datamodules.class_index import as_seen, spelled_apart
 from datamodules.errors import UserError, listed, listed_reasons
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.image_reader import ImageReadError
 from datamodules.sampler import BLANK
+from lightning_modules.accuracies import ranked
 from lightning_modules.classifier import ImageClassifier
 
 
@@ -73,10 +74,12 @@ class PredictionWriter(Callback):
             raise UserError(
                 f"expected --prediction.top_k of at most {len(classes)}, the number of classes, got {self.top_k}: less"
             )
-        if self.fallback_label is not None and self.fallback_label not in classes.names:
+        if (label := self.fallback_label) is not None and label not in classes.names:
+            alike = {name: label for name in classes.names if as_seen(name) == as_seen(label)}
             raise UserError(
-                f"expected --prediction.fallback_label to be one of the {len(classes)} classes, got "
-                f"{self.fallback_label}: choose one of {listed(list(classes.names))}"
+                f"expected --prediction.fallback_label to be one of the {len(classes)} classes, "
+                + (f"it spells {spelled_apart(alike)}" if alike else f"got {label}")
+                + f": choose one of {listed(list(alike or classes.names))}"
             )
         _data(trainer).on_unreadable = self._note
         if trainer.is_global_zero:
@@ -113,9 +116,11 @@ class PredictionWriter(Callback):
         samples, probabilities = outputs
         rows = torch.where(samples == BLANK, len(self._tables["count"]) - 1, samples)
         self._tables["count"].index_add_(0, rows, torch.ones_like(rows))
-        self._tables["label"][rows] = probabilities.argmax(1)
+        values, labels = ranked(probabilities)
+        self._tables["label"][rows] = labels[:, 0]
         if self.top_k:
-            self._tables["top_probability"][rows], self._tables["top_label"][rows] = probabilities.topk(self.top_k)
+            self._tables["top_probability"][rows] = values[:, : self.top_k]
+            self._tables["top_label"][rows] = labels[:, : self.top_k]
         if self.probabilities:
             self._tables["probability"][rows] = probabilities
 
@@ -150,7 +155,7 @@ class PredictionWriter(Callback):
         del tables["count"]
         if self.fallback_label is not None:
             tables["label"][~readable] = model.classes.position(self.fallback_label)
-        predictions = Predictions(names, [to_cell(name) for name in model.classes.names], readable=readable, **tables)
+        predictions = Predictions(names, data.prediction_labels, readable=readable, **tables)
         whole = not unreadable or self.fallback_label is not None
         if trainer.is_global_zero:
             (write_predictions if whole else write_partial)(self.path, predictions)

@@ -4,16 +4,37 @@ import hashlib
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
 from datamodules.errors import UserError, listed
+from datamodules.split_names import advice
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
     """Sort key by which ``"2"`` comes before ``"10"``; equal but for leading zeros, spelling decides."""
     parts = re.split(r"([0-9]+)", name)  # text and digits alternate, so that positions compare like with like
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
+
+
+def as_seen(name: str) -> str:
+    """The name without what does not show: how Unicode composes accents, and spaces around it."""
+    return unicodedata.normalize("NFC", name).strip()
+
+
+def spelled_apart(respelled: dict[str, str]) -> str:
+    """Pairs of names that ``as_seen`` are the same, so that the difference shows."""
+    pairs = listed([f"{name!a} as {other!a}" for name, other in respelled.items()])
+    return f"{pairs} (which look the same)"
+
+
+def look_alike(names: Iterable[str]) -> list[list[str]]:
+    """Groups of names, escaped, that differ by what does not show, or by upper and lower case alone."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(as_seen(name).casefold(), []).append(ascii(name))
+    return [group for group in groups.values() if len(group) > 1]
 
 
 class ClassIndex:
@@ -43,7 +64,9 @@ class ClassIndex:
             UserError: The folder does not exist, holds fewer than two, or a link to nothing.
         """
         if not folder.is_dir():
-            raise UserError(f"expected a folder {folder} with one subfolder for each class, there is none: create it")
+            raise UserError(
+                f"expected a folder {folder} with one subfolder for each class, there is none: {advice(folder)}"
+            )
         with os.scandir(folder) as entries:
             visible = [entry for entry in entries if not entry.name.startswith(".")]
             names = sorted((entry.name for entry in visible if entry.is_dir()), key=natural_key)
@@ -74,7 +97,12 @@ class ClassIndex:
         """
         missing = [name for name in self.names if name not in other._positions]
         unknown = [name for name in other.names if name not in self._positions]
-        faults = [f"lacks {listed(missing)}"] if missing else []
+        by_look = {as_seen(name): name for name in unknown}
+        respelled = {name: by_look[as_seen(name)] for name in missing if as_seen(name) in by_look}
+        missing = [name for name in missing if name not in respelled]
+        unknown = [name for name in unknown if name not in respelled.values()]
+        faults = [f"spells {spelled_apart(respelled)}"] if respelled else []
+        faults += [f"lacks {listed(missing)}"] if missing else []
         faults += [f"has the unknown {listed(unknown)}"] if unknown else []
         if faults:
             raise UserError(

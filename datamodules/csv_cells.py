@@ -17,8 +17,13 @@ _ESCAPE = re.compile(r"\\x(5c|[89a-f][0-9a-f])")
 def to_cell(name: str) -> str:
     """Spells a name, as ``os.listdir`` gives it, for a CSV file."""
     name = _ESCAPE.sub(r"\\x5cx\1", name)  # what looks like an escape already
-    name = re.sub("[\udc80-\udcff]", lambda match: f"\\x{ord(match[0]) - 0xDC00:02x}", name)
+    name = to_utf8(name)
     return f"'{name}" if _RUNS.match(name) else name
+
+
+def to_utf8(name: str) -> str:
+    r"""The name as it is, but for bytes that are no UTF-8, which become ``\xNN``."""
+    return re.sub("[\udc80-\udcff]", lambda match: f"\\x{ord(match[0]) - 0xDC00:02x}", name)
 
 
 def from_cell(cell: str) -> str:

@@ -15,9 +15,9 @@ from datamodules.errors import UserError
 from datamodules.image_files import ImageFiles, find_images
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.image_reader import MAX_PIXELS, ImageReadError, open_image, orientation, upright_rgb
+from datamodules.split_names import SPLITS
 from datamodules.worker_pool import map_in_processes
 
-SPLITS = ("train", "val", "test")
 NO_CLASS = ""
 
 
@@ -76,8 +76,8 @@ def audit_data(
         the smallest class, ``widths`` and ``heights`` as minimum, median, maximum, ``modes``, ``rotated`` paths,
         ``passed_over`` in words), ``unread_folders`` of ``root``, ``test_folders`` where ``test/`` holds folders that
         are no classes, ``unreadable`` (``path``, ``reason``), ``duplicates`` (``paths``, ``splits``, ``classes``),
-        ``class_differences`` (by split: ``lacks``, ``unknown``, against ``train``) and ``stops``, the sentences with
-        which a run would end.
+        ``class_differences`` (by split: ``lacks``, ``unknown``, against ``train``), ``held_out`` in words where there
+        is no ``val/``, and ``stops``, the sentences with which a run would end.
 
     Raises:
         UserError: A folder cannot be listed, or a decoding process died.
@@ -96,6 +96,7 @@ def audit_data(
         if not fact.error:
             groups[fact.digest].append(fact.path)
     unreadable = [{"path": fact.path, "reason": fact.error} for fact in facts.values() if fact.error]
+    held_out, stops = _stages(root, listing, max_pixels)
     return {
         "root": str(root),
         "splits": {split: _describe(classes, facts) for split, classes in listing.items()},
@@ -112,8 +113,8 @@ def audit_data(
             if len(paths) > 1
         ],
         "class_differences": _class_differences(listing),
-        "stops": _stops(root, listing, max_pixels)
-        + ([f"{len(unreadable)} images cannot be read: see --data.on_bad_image"] if unreadable else []),
+        "held_out": held_out,
+        "stops": stops + ([f"{len(unreadable)} images cannot be read: see --data.on_bad_image"] if unreadable else []),
     }
 
 
@@ -169,18 +170,18 @@ def _spread(values: list[int]) -> list[int]:
     return [min(values), round(statistics.median(values)), max(values)] if values else []
 
 
-def _stops(root: Path, listing: dict[str, dict[str, ImageFiles]], max_pixels: int) -> list[str]:
-    """What each stage itself would say."""
+def _stages(root: Path, listing: dict[str, dict[str, ImageFiles]], max_pixels: int) -> tuple[str, list[str]]:
+    """What a fit would hold out, and what would end each stage, as they say it themselves."""
     stages = ["fit", *(["predict"] if "test" in listing else [])]
     stages += ["test"] if NO_CLASS not in listing.get("test", {NO_CLASS: None}) else []
     sentences: list[str] = []
     try:
         data = ImageFolderDataModule(str(root), max_pixels=max_pixels)
     except UserError as error:
-        return [str(error)]
+        return "", [str(error)]
     for stage in stages:
         try:
             data.setup(stage)
         except UserError as error:
             sentences += [str(error)] if str(error) not in sentences else []
-    return sentences
+    return data.held_out, sentences

@@ -12,6 +12,7 @@ from datamodules.errors import UserError, listed
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 Identity = tuple[int, int]  # device and inode: the real file, whatever its names
+UNNUMBERED = 0xFFFFFFFF  # the inode that many file systems in user space list for every file
 
 
 @dataclass
@@ -25,8 +26,8 @@ class ImageFiles:
         dangling: Links to nothing, and links that go round in circles.
         hidden: Number of files and folders whose name begins with a dot.
         other: Files that are no images, counted by suffix.
-        real: The real files behind ``paths``.
-        linked: Those of ``real`` that a link led to.
+        real: The real files behind ``paths``: their resolved paths by identity, or by resolved path where the file
+            system does not list an identity.
     """
 
     paths: list[str] = field(default_factory=list)
@@ -35,8 +36,7 @@ class ImageFiles:
     dangling: list[str] = field(default_factory=list)
     hidden: int = 0
     other: Counter[str] = field(default_factory=Counter)
-    real: set[Identity] = field(default_factory=set)
-    linked: set[Identity] = field(default_factory=set)
+    real: dict[Identity | str, str] = field(default_factory=dict)
 
     def passed_over(self, but_again: bool = False) -> str:
         """What was not listed, in words, perhaps without ``again``; empty where there was nothing."""
@@ -59,7 +59,11 @@ class ImageFiles:
         self.hidden += other.hidden
         self.other += other.other
         self.real |= other.real
-        self.linked |= other.linked
+
+    def shared_with(self, other: "ImageFiles") -> list[str]:
+        """The real files that are in ``other`` too, whatever names symbolic and hard links give them."""
+        common = ((path, other.real[key]) for key, path in self.real.items() if key in other.real)
+        return sorted({one for one, two in common if os.path.samefile(one, two)}, key=natural_key)
 
 
 def find_images(folder: Path) -> ImageFiles:
@@ -72,45 +76,44 @@ def find_images(folder: Path) -> ImageFiles:
         UserError: A folder cannot be listed.
     """
     found = ImageFiles()
-    file_links: dict[str, Identity] = {}
-    for entry, device, by_link in _walk(str(folder), found):
+    file_links: list[str] = []
+    for entry, device, real_folder in _walk(str(folder), found):
         if not entry.name.lower().endswith(SUFFIXES) or not entry.is_file():
             found.other[os.path.splitext(entry.name)[1].lower() or "without suffix"] += 1
         elif entry.is_symlink():
-            file_links[entry.path] = _identity(os.stat(entry.path))
+            file_links.append(entry.path)
         else:
             found.paths.append(entry.path)
-            found.real.add((device, entry.inode()))
-            if by_link:
-                found.linked.add((device, entry.inode()))
+            real_path = os.path.join(real_folder, entry.name)
+            found.real[real_path if entry.inode() == UNNUMBERED else (device, entry.inode())] = real_path
     for link in sorted(file_links, key=natural_key):  # after the real files, whose own names count
-        identity = file_links[link]
-        (found.again if identity in found.real else found.paths).append(link)
-        found.real.add(identity)
-        found.linked.add(identity)
+        identity, real_path = _identity(os.stat(link)), os.path.realpath(link)
+        (found.again if {identity, real_path} & found.real.keys() else found.paths).append(link)
+        found.real |= {identity: real_path, real_path: real_path}
     for paths in (found.paths, found.again, found.loops, found.dangling):
         paths.sort(key=lambda path: natural_key(path[len(str(folder)) + 1 :]))
     return found
 
 
-def _walk(folder: str, found: ImageFiles) -> Iterator[tuple[os.DirEntry[str], int, bool]]:
-    """Yields every file below ``folder``, its device, and whether a linked folder led to it.
+def _walk(folder: str, found: ImageFiles) -> Iterator[tuple[os.DirEntry[str], int, str]]:
+    """Yields every file below ``folder``, its device, and the resolved path of the folder that it is in.
 
     Links to folders wait until all real folders are done, so that a file's name does not depend on which way to it the
     file system happens to list first.
     """
     entered: set[Identity] = set()
     links: list[str] = []
-    folders = [(folder, os.path.islink(folder))]
+    folders = [folder]
     while folders or links:
         links.sort(key=natural_key, reverse=True)
-        current, by_link = folders.pop() if folders else (links.pop(), True)
+        current = (folders or links).pop()
         try:
             identity = _identity(os.stat(current))
             if identity in entered:
                 found.loops.append(current)
                 continue
             entered.add(identity)
+            real_folder = os.path.realpath(current)
             with os.scandir(current) as entries:
                 for entry in entries:
                     if entry.name.startswith("."):
@@ -118,11 +121,11 @@ def _walk(folder: str, found: ImageFiles) -> Iterator[tuple[os.DirEntry[str], in
                     elif entry.is_symlink() and not os.path.exists(entry.path):
                         found.dangling.append(entry.path)
                     elif not entry.is_dir():
-                        yield entry, identity[0], by_link
+                        yield entry, identity[0], real_folder
                     elif entry.is_symlink():
                         links.append(entry.path)
                     else:
-                        folders.append((entry.path, by_link))
+                        folders.append(entry.path)
         except OSError as error:
             raise UserError(
                 f"expected to list the images in {current}, which failed ({error.strerror}): mend or remove it"

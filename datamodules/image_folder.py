@@ -11,6 +11,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from datamodules.class_index import ClassIndex, natural_key
+from datamodules.csv_cells import to_cell, to_utf8
 from datamodules.errors import UserError
 from datamodules.image_dataset import Batch, ImageDataset
 from datamodules.image_files import ImageFiles, find_images
@@ -18,7 +19,8 @@ from datamodules.image_loader import build_loader, default_num_workers
 from datamodules.image_reader import MAX_PIXELS, ImageReadError
 from datamodules.pixel_cache import Place, open_cache
 from datamodules.sampler import BLANK, EvalSampler, TrainSampler
-from datamodules.splits import Files, fingerprint, hold_out, list_split, require_apart, split_exists
+from datamodules.split_names import SPLITS, advice
+from datamodules.splits import Files, fingerprint, held_out_remark, hold_out, list_split, require_apart, split_exists
 from datamodules.submission_template import rows_from_files, rows_from_template
 from datamodules.transforms import (
     Transform,
@@ -57,6 +59,9 @@ class ImageFolderDataModule(LightningDataModule):
         classes: The classes and their order.
         on_unreadable: Called in the main process with what a batch's loading could not read; raises the first unless
             a callback (``BadImages``, ``PredictionWriter``) takes over.
+        prediction_names: The image names of a prediction, as its files spell them.
+        prediction_labels: The class names, likewise.
+        held_out: What is held out of ``train/`` for lack of a ``val/``, in words; empty where there is one.
 
     Raises:
         UserError: A folder is missing, or its classes are not the expected ones.
@@ -112,6 +117,8 @@ class ImageFolderDataModule(LightningDataModule):
         self.classes = self._resolve_classes(class_names)
         self._datasets: dict[str, ImageDataset] = {}
         self.prediction_names: list[str] = []
+        self.prediction_labels: list[str] = []
+        self.held_out = ""
 
     def _resolve_classes(self, class_names: list[str] | None) -> ClassIndex:
         classes = ClassIndex(class_names) if class_names else ClassIndex.from_folder(self.root / "train")
@@ -126,7 +133,8 @@ class ImageFolderDataModule(LightningDataModule):
         """Lists the files that ``stage`` (``fit``, ``validate``, ``test`` or ``predict``) needs. Opens no image.
 
         Raises:
-            UserError: A class has no image, a folder is missing, or the template does not match the images.
+            UserError: A class has no image, a folder is missing, an image to measure is one of an earlier split's, or
+                the template does not match the images.
         """
         if stage in ("fit", "validate"):
             if split_exists(self.root / "val"):
@@ -134,8 +142,12 @@ class ImageFolderDataModule(LightningDataModule):
                 if stage == "fit":
                     train, train_found = self._list_split("train")
                     require_apart(train_found, val_found, "train", "val")
+                else:
+                    self._require_unseen("val", val_found)
             else:
                 train, val = hold_out(self._list_split("train")[0], self.val_fraction, self.seed, self.root)
+                self.held_out = held_out_remark(self.root, val, self.val_fraction)
+                self._print(self.held_out)
             if stage == "fit":
                 train_way = reference_transform if self._as_torchvision("train") else train_transform
                 self._add("train", train, train_way(self.image_size))
@@ -145,7 +157,9 @@ class ImageFolderDataModule(LightningDataModule):
         elif stage == "test":
             folder = self.root / "test"
             self.classes.require_same(ClassIndex.from_folder(folder), "the checkpoint", str(folder))
-            self._add("test", self._list_split("test")[0], eval_transform(self.image_size))
+            test, test_found = self._list_split("test")
+            self._require_unseen("test", test_found)
+            self._add("test", test, eval_transform(self.image_size))
         elif stage == "predict":
             rows = self._prediction_rows()
             self.prediction_names = [name for name, _ in rows]
@@ -156,9 +170,19 @@ class ImageFolderDataModule(LightningDataModule):
         self._print_passed_over(self.root / split, found.passed_over())
         return files, found
 
+    def _require_unseen(self, split: str, found: ImageFiles) -> None:
+        """Checks that no image to measure has trained or chosen weights; a prediction, which measures nothing, may."""
+        for earlier in SPLITS[: SPLITS.index(split)]:
+            if (self.root / earlier).is_dir():
+                require_apart(find_images(self.root / earlier), found, earlier, split)
+
     def _print_passed_over(self, folder: Path, remarks: str) -> None:
-        if remarks and self.trainer and self.trainer.is_global_zero:
-            print(f"{folder}: passed over {remarks}")
+        if remarks:
+            self._print(f"{folder}: passed over {remarks}")
+
+    def _print(self, line: str) -> None:
+        if self.trainer and self.trainer.is_global_zero:
+            print(line)
 
     def _add(self, split: str, files: Files | list[str], transform: Transform) -> None:
         targets = None
@@ -197,7 +221,8 @@ class ImageFolderDataModule(LightningDataModule):
     def _prediction_rows(self) -> list[tuple[str, str]]:
         source = Path(self.predict_dir) if self.predict_dir else self.root / "test"
         if not source.exists():
-            raise UserError(f"expected a folder of images at {source}, there is none: pass --data.predict_dir")
+            way_out = "" if self.predict_dir else f"{advice(source)}, or "
+            raise UserError(f"expected a folder of images at {source}, there is none: {way_out}pass --data.predict_dir")
         if not self.predict_dir and any((source / name).is_dir() for name in self.classes.names):
             self.classes.require_same(ClassIndex.from_folder(source), "the checkpoint", str(source))
         if source.is_dir():
@@ -210,7 +235,9 @@ class ImageFolderDataModule(LightningDataModule):
             rank_zero_warn(f"{source} holds no image: the prediction will have a header and no rows")
         template = Path(self.template) if self.template else self.root / "sample_submission.csv"
         if self.template or (not self.predict_dir and template.is_file()):
+            self.prediction_labels = [to_utf8(name) for name in self.classes.names]  # a grader compares them
             return rows_from_template(template, paths)
+        self.prediction_labels = [to_cell(name) for name in self.classes.names]
         return rows_from_files(paths)
 
     @functools.cached_property

@@ -36,6 +36,10 @@ class PixelCache:
         folder: Of both files.
         key: See ``cache_key``.
 
+    Attributes:
+        file: The pixels.
+        descriptor: Of the open file.
+
     Raises:
         OSError: There is no such cache.
         ValueError: The files do not belong together.
@@ -43,34 +47,38 @@ class PixelCache:
 
     def __init__(self, folder: Path, key: str) -> None:
         index = json.loads((folder / f"{key}.json").read_text())
-        self._file = folder / f"{key}.pixels"
+        self.file = folder / f"{key}.pixels"
         self._sizes: np.ndarray = np.array(index["sizes"], np.int64).reshape(-1, 2)  # width, height
         self._ends = np.cumsum(3 * self._sizes.prod(1))
-        if self._file.stat().st_size != self.size:
-            raise ValueError(f"{self._file} has another size than its index says")
-        self._map()
+        self._map(self.file)
+        with suppress(OSError):  # not every file system has locks
+            fcntl.flock(self.descriptor, fcntl.LOCK_SH)  # in use: see remove_unused
+        status = os.fstat(self.descriptor)
+        if status.st_size != self.size:
+            raise ValueError(f"{self.file} has another size than its index says")
+        if not status.st_nlink:
+            raise FileNotFoundError(f"{self.file} was removed while it was opened")
 
     @property
     def size(self) -> int:
         """Bytes of all images."""
         return int(self._ends[-1]) if len(self._ends) else 0
 
-    def _map(self) -> None:
-        descriptor = os.open(self._file, os.O_RDONLY)
-        weakref.finalize(self, os.close, descriptor)
-        with suppress(OSError):  # not every file system has locks
-            fcntl.flock(descriptor, fcntl.LOCK_SH)  # in use: see remove_unused
-        if not os.fstat(descriptor).st_nlink:
-            raise FileNotFoundError(f"{self._file} was removed while it was opened")
-        mapped = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) if self.size else bytearray()
+    def _map(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self.descriptor)
+        mapped = mmap.mmap(self.descriptor, 0, access=mmap.ACCESS_READ) if self.size else bytearray()
         self._pixels = np.frombuffer(mapped, np.uint8)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_pixels"}
+        opened = Path(f"/proc/{os.getpid()}/fd/{self.descriptor}")  # a loader process may come when the name is gone
+        state = {name: value for name, value in self.__dict__.items() if name != "_pixels"}
+        return state | {"_opened": opened if opened.exists() else self.file}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        opened = state.pop("_opened")
         self.__dict__.update(state)
-        self._map()
+        self._map(opened)
 
     def read(self, position: int) -> Image.Image | None:
         """The image that was stored ``position``-th; None where its file could not be read."""
@@ -87,7 +95,7 @@ def open_cache(
 
     Args:
         place: ``disk`` is the user's cache folder, where it stays; ``ram`` a file system in memory, which it leaves
-            with this process.
+            with the last process that has opened it.
         paths: The files.
         max_pixels: As for ``read_image``.
         shorter_side: As for ``read_image``.
@@ -102,7 +110,7 @@ def open_cache(
     with suppress(OSError, ValueError, KeyError):
         cache = PixelCache(folder, key)
         print(f"cache: {what}, {len(paths):,} images, {cache.size / 1e6:,.0f} MB from {folder}")
-        return _kept(cache, folder, key, place)
+        return _kept(cache, place)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -113,21 +121,27 @@ def open_cache(
     if place == "ram":
         remove_unused(folder)
     _require_space(folder, paths, read, num_processes, what)
-    build_cache(folder, key, paths, read, num_processes)
-    return _kept(PixelCache(folder, key), folder, key, place)
+    while True:
+        build_cache(folder, key, paths, read, num_processes)
+        with suppress(FileNotFoundError):  # another run's remove_unused came before it was open
+            return _kept(PixelCache(folder, key), place)
 
 
-def _kept(cache: PixelCache, folder: Path, key: str, place: Place) -> PixelCache:
+def _kept(cache: PixelCache, place: Place) -> PixelCache:
     if place == "ram":
-        weakref.finalize(cache, _remove, folder, key, os.getpid())
+        weakref.finalize(cache, _remove_if_last, cache.file, cache.descriptor, os.getpid())
     return cache
 
 
-def _remove(folder: Path, key: str, owner: int) -> None:
-    """Removes the files; other processes that have them open keep them."""
-    if os.getpid() == owner:  # and no loader process, which has a copy of the cache
-        for suffix in (".json", ".pixels"):
-            (folder / f"{key}{suffix}").unlink(missing_ok=True)
+def _remove_if_last(file: Path, descriptor: int, owner: int) -> None:
+    """Removes the files unless another process has them open, which will do so at its own end."""
+    if os.getpid() != owner:  # a loader process, which has a copy of the cache
+        return
+    with suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), os.stat(file)):  # and not what another run has made since
+            file.with_suffix(".json").unlink(missing_ok=True)
+            file.unlink()
 
 
 def cache_folder(place: Place) -> Path:

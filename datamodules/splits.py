@@ -8,6 +8,7 @@ from pathlib import Path
 from datamodules.class_index import ClassIndex, natural_key
 from datamodules.errors import UserError, listed
 from datamodules.image_files import SUFFIXES, ImageFiles, find_images
+from datamodules.split_names import advice, lookalikes
 
 Files = dict[str, list[str]]  # paths by class
 
@@ -20,7 +21,9 @@ def list_split(folder: Path, classes: ClassIndex) -> tuple[Files, ImageFiles]:
             put a file into two classes.
     """
     if not split_exists(folder):
-        raise UserError(f"expected a folder {folder} with one subfolder for each class, there is none")
+        raise UserError(
+            f"expected a folder {folder} with one subfolder for each class, there is none: {advice(folder)}"
+        )
     with os.scandir(folder) as entries:
         stray = [e.name for e in entries if e.name.lower().endswith(SUFFIXES) and e.is_file() and e.name[0] != "."]
     if stray:
@@ -30,12 +33,15 @@ def list_split(folder: Path, classes: ClassIndex) -> tuple[Files, ImageFiles]:
         )
     by_class = {name: find_images(folder / name) for name in classes.names}
     empty = [name for name, found in by_class.items() if not found.paths]
-    if empty:
-        raise UserError(
-            f"expected an image in each class folder of {folder}, there is none in {listed(empty)}: add images or "
-            "remove the class from every split"
-        )
     total = ImageFiles()
+    if empty:
+        for name in empty:
+            total.add(by_class[name])
+        remark = f" (passed over {total.passed_over()})" if total.passed_over() else ""
+        raise UserError(
+            f"expected an image in each class folder of {folder}, there is none in {listed(empty)}{remark}: add images "
+            "or remove the class from every split"
+        )
     for name, found in by_class.items():
         require_apart(total, found, f"the other classes of {folder}", name)
         total.add(found)
@@ -54,15 +60,15 @@ def split_exists(folder: Path) -> bool:
 
 
 def require_apart(one: ImageFiles, other: ImageFiles, name_of_one: str, name_of_other: str) -> None:
-    """Checks that no link puts a file into both.
+    """Checks that no link, symbolic or hard, puts a file into both.
 
     Raises:
         UserError: A file is in both.
     """
-    if number := len(one.real & other.linked | one.linked & other.real):
+    if shared := other.shared_with(one):
         raise UserError(
-            f"expected each file in one place, links put {number} of {name_of_other} into {name_of_one} too: remove "
-            "the links"
+            f"expected each file in one place, links put {len(shared)} of {name_of_other} into {name_of_one} too "
+            f"({listed(shared)}): remove the links"
         )
 
 
@@ -91,6 +97,17 @@ def hold_out(files: Files, fraction: float, seed: int, root: Path) -> tuple[File
         held_out[name] = [path for path in paths if path in chosen]
         stay[name] = [path for path in paths if path not in chosen]
     return stay, held_out
+
+
+def held_out_remark(root: Path, held_out: Files, fraction: float) -> str:
+    """How many images ``hold_out`` took for lack of ``val/``, and which folders may be meant by it."""
+    count = sum(map(len, held_out.values()))
+    names = lookalikes(root / "val")
+    unread = f"; if {' or '.join(names)} is meant, rename it to {root / 'val'}" if names else ""
+    return (
+        f"no {root / 'val'}: {100 * fraction:g}% of each class, {count:,} images, are held out of {root / 'train'} for "
+        f"validation{unread}"
+    )
 
 
 def fingerprint(paths: Sequence[str], root: Path) -> dict[str, int | str]:

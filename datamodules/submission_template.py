@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from datamodules.class_index import as_seen, spelled_apart
 from datamodules.csv_cells import from_cell, to_cell
 from datamodules.errors import UserError, listed
 
@@ -55,7 +56,12 @@ def rows_from_template(template: Path, paths: Sequence[str]) -> list[tuple[str, 
     absent = [name for name, path in rows if not path]
     named = {path for _, path in rows}
     unnamed = [Path(path).name for path in paths if path not in named]
-    faults = [f"names {listed(absent)}, for which there is no image"] if absent else []
+    by_look = {as_seen(spelling): spelling for name in unnamed for spelling in (name, Path(name).stem)}
+    respelled = {by_look[as_seen(name)]: name for name in absent if by_look.get(as_seen(name), name) != name}
+    absent = [name for name in absent if name not in respelled.values()]
+    unnamed = [name for name in unnamed if not {name, Path(name).stem} & respelled.keys()]
+    faults = [f"spells {spelled_apart(respelled)}"] if respelled else []
+    faults += [f"names {listed(absent)}, for which there is no image"] if absent else []
     faults += [f"does not name {listed(unnamed)}"] if unnamed else []
     if faults:
         raise UserError(

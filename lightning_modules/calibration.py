@@ -43,7 +43,7 @@ class CalibrationError(Metric):
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Adds logits ``(batch, classes)`` with their targets ``(batch,)``."""
-        confidence, predicted = preds.float().softmax(1).max(1)
+        confidence, predicted = preds.float().softmax(1).amax(1), preds.argmax(1)  # of logits, which have fewer ties
         confidence, bins = confidence.nan_to_num(0.0), len(self.images)  # the likelihood shows what is not finite
         bin_of = (confidence * bins).long().clamp(max=bins - 1)
         ones = torch.ones_like(bin_of)

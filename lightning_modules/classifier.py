@@ -18,6 +18,7 @@ from datamodules.class_index import ClassIndex
 from datamodules.errors import UserError
 from datamodules.image_dataset import Batch
 from datamodules.sampler import BLANK
+from lightning_modules.accuracies import BalancedAccuracy, TopKAccuracy
 from lightning_modules.attention import Gate
 from lightning_modules.calibration import CalibrationError, NegativeLogLikelihood
 from lightning_modules.compilation import Compile, compile_in_place
@@ -121,8 +122,8 @@ class ImageClassifier(LightningModule):
         available = {
             "loss": ExactMean(),
             "accuracy": MulticlassAccuracy(len(self.classes), average="micro"),
-            "accuracy_macro": MulticlassAccuracy(len(self.classes), average="macro"),
-            "accuracy_top5": MulticlassAccuracy(len(self.classes), average="micro", top_k=min(5, len(self.classes))),
+            "accuracy_macro": BalancedAccuracy(len(self.classes)),
+            "accuracy_top5": TopKAccuracy(min(5, len(self.classes))),
             "nll": NegativeLogLikelihood(),
             "ece": CalibrationError(),
         }
@@ -170,7 +171,8 @@ class ImageClassifier(LightningModule):
             UserError: As ``pretrained.load_pretrained``.
         """
         if not self.has_weights:
-            report = load_pretrained(self.network, self.hparams["weights"], self.hparams["backbone"])
+            settings = (self.hparams[name] for name in ("weights", "backbone", "class_names"))
+            report = load_pretrained(self.network, *settings)
             rank_zero_only(print)(report)
         self.has_weights = True
 

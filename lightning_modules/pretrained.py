@@ -1,5 +1,7 @@
 """Pretrained weights, by torchvision's name or from a file, into a ``ResNetCBAM``."""
 
+import json
+from contextlib import suppress
 from pathlib import Path
 from urllib.error import URLError
 
@@ -11,20 +13,20 @@ from datamodules.errors import UserError, listed
 from lightning_modules.resnet_cbam import ATTENTION_PREFIX, HEAD_PREFIX, Backbone, ResNetCBAM
 from lightning_modules.weights_file import load_state_dict, load_torch_file
 
-IMAGENET_CLASSES = 1000
 
-
-def load_pretrained(network: ResNetCBAM, weights: str, backbone: Backbone) -> str:
+def load_pretrained(network: ResNetCBAM, weights: str, backbone: Backbone, class_names: list[str]) -> str:
     """Copies pretrained tensors into ``network`` and tells which.
 
-    A head of 1000 classes (ImageNet's) is left out. Attention modules may be absent from the file, all of them at once;
-    every other tensor must be there with its shape, and nothing else.
+    A head of another width, of other classes or of the same in another order is left out, and torchvision's always.
+    Attention modules may be absent from the file, all of them at once; every other tensor must be there with its
+    shape, and nothing else.
 
     Args:
         network: Changed in place.
         weights: A name in torchvision's registry (``IMAGENET1K_V2``, ``IMAGENET1K_V1``), ``none``, or the path of a
             ``.pth`` or ``.safetensors`` file.
         backbone: Which entry of the registry a name refers to.
+        class_names: What the network's outputs stand for.
 
     Returns:
         One line: tensors taken, tensors left out, tensors that stay at their random initialisation.
@@ -34,18 +36,33 @@ def load_pretrained(network: ResNetCBAM, weights: str, backbone: Backbone) -> st
     """
     if weights == "none":
         return "weights: none, every tensor starts at its random initialisation"
-    if weights.endswith((".pth", ".safetensors")):
-        state = load_state_dict(Path(weights))
+    header: dict[str, str] = {}
+    if is_file := weights.endswith((".pth", ".safetensors")):
+        state, header = load_state_dict(Path(weights))
     else:
         state = _registry_state_dict(weights, backbone)
-    head = state.get("fc.weight")
-    foreign_head = head is not None and head.ndim == 2 and head.shape[0] == IMAGENET_CLASSES != network.fc.out_features
-    taken = {name: value for name, value in state.items() if not (foreign_head and name.startswith(HEAD_PREFIX))}
-    new = _check_match(network, taken, foreign_head, weights)
+    head, classes = state.get("fc.weight"), _classes_in(header)
+    foreign, remark = False, ""
+    if head is not None and head.ndim == 2:
+        equal_width = len(head) == len(class_names)
+        foreign = not (is_file and equal_width and classes in (None, list(class_names)))
+        if foreign:
+            why = ": they are others, or in another order" if is_file and equal_width else ""
+            remark = f"; its head of {len(head)} classes is left out{why}"
+        elif classes is None:
+            remark = f"; its head of {len(head)} classes is taken, though the file does not say which they are"
+    taken = {name: value for name, value in state.items() if not (foreign and name.startswith(HEAD_PREFIX))}
+    new = _check_match(network, taken, foreign, weights)
     network.load_state_dict(taken, strict=False)
-    left_out = "; its head of 1000 classes is left out" if foreign_head else ""
     fresh = f"; new and random: {listed(sorted(new))}" if new else ""
-    return f"weights: {len(taken)} tensors taken from {weights}{left_out}{fresh}"
+    return f"weights: {len(taken)} tensors taken from {weights}{remark}{fresh}"
+
+
+def _classes_in(header: dict[str, str]) -> object:
+    """What the header of an exported model calls its classes; None where there is nothing of the kind."""
+    with suppress(ValueError, RecursionError):
+        return json.loads(header.get("classes", "null"))
+    return None
 
 
 def _check_match(network: ResNetCBAM, taken: dict[str, Tensor], foreign_head: bool, weights: str) -> list[str]:

@@ -49,14 +49,14 @@ def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
 
 
-def load_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a ``.pth`` or ``.safetensors`` file by name.
+def load_state_dict(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a ``.pth`` or ``.safetensors`` file by name, and the metadata that the latter may have.
 
     Raises:
         UserError: Neither suffix, no such file, or a file that holds something else.
     """
     if path.suffix == SAFETENSORS_SUFFIX:
-        return load_safetensors(path)[0]
+        return load_safetensors(path)
     if path.suffix != ".pth":
         raise UserError(f"expected a weights file ending in .pth or .safetensors, got {path}: export it as one of them")
     content = load_torch_file(path)
@@ -64,7 +64,7 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
         isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
     ):
         raise UserError(f"expected {path} to be a state dict (tensors by name), it holds something else: re-save it")
-    return content
+    return content, {}
 
 
 def _require_file(path: Path) -> None:

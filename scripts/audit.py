@@ -10,7 +10,7 @@ from rich.table import Table
 
 from callbacks.run_manifest import write_json
 from datamodules.atomic_file import require_writable
-from datamodules.class_index import natural_key
+from datamodules.class_index import as_seen, look_alike, natural_key
 from datamodules.data_audit import ImageFacts, audit_data
 from datamodules.errors import UserError, listed
 from datamodules.image_loader import default_num_workers
@@ -74,7 +74,10 @@ def _warnings(report: dict[str, Any]) -> list[str]:
         warnings.append(f"pictures in more than one class: {len(torn)}")
     if within := len(report["duplicates"]) - len(across):
         warnings.append(f"pictures more than once in one split: {within}")
+    if report["held_out"]:
+        warnings.append(report["held_out"])
     for name, split in report["splits"].items():
+        warnings += [f"{name}: classes that look alike: {listed(group)}" for group in look_alike(split["classes"])]
         if split["imbalance"] and split["imbalance"] > NOTABLE_IMBALANCE:
             warnings.append(f"{name}: its largest class has {split['imbalance']:.1f} times the images of its smallest")
         if split["passed_over"]:
@@ -109,8 +112,10 @@ def _print(report: dict[str, Any]) -> None:
         console.print(counts)
     console.print(summary)
     for split, difference in report["class_differences"].items():
+        alike = set.intersection(*({as_seen(name) for name in classes} for classes in difference.values()))
         for what, classes in difference.items():
-            _print_list(console, f"{split} {what} classes" if what == "unknown" else f"{split} {what}", classes)
+            spelled = [ascii(name) if as_seen(name) in alike else name for name in classes]
+            _print_list(console, f"{split} {what} classes" if what == "unknown" else f"{split} {what}", spelled)
     _print_list(console, "unreadable", [f"{bad['path']} ({bad['reason']})" for bad in report["unreadable"]])
     _print_list(console, "one picture", [" = ".join(group["paths"]) for group in report["duplicates"]])
     _print_list(console, "warning", report["warnings"])

@@ -2,6 +2,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from torchmetrics.classification import MulticlassAccuracy
 
 from callbacks.answers import AnswerCollector, most_confused
 from datamodules.image_dataset import Batch
@@ -23,6 +24,16 @@ def test_rows_come_in_the_order_of_the_data_without_blanks():
     np.testing.assert_allclose(answers.probability, [0.3, 0.5, 0.7], rtol=1e-6)
     np.testing.assert_array_equal(answers.worst(2), [0, 1])
     np.testing.assert_array_equal(answers.confusion(3), [[1, 0, 0], [0, 1, 1], [0, 0, 0]])
+
+
+def test_of_equal_probabilities_the_answer_is_what_the_accuracy_counts():
+    logits = torch.tensor([[0.0, 1e-9], [1e-9, 0.0], [0.0, 0.0]])  # the softmax of each is one half twice
+    targets = torch.tensor([1, 0, 0])
+    collector = AnswerCollector()
+    collector.add(Batch(torch.empty(3), targets, torch.arange(3)), logits)
+    answers = collector.finish(ALONE)
+    accuracy = MulticlassAccuracy(2, average="micro")(logits, targets)
+    assert np.trace(answers.confusion(2)) / 3 == accuracy == 1
 
 
 def test_pairs_are_mistakes_only_most_first():

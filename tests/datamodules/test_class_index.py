@@ -3,6 +3,7 @@ import random
 import pytest
 
 from datamodules import ClassIndex
+from datamodules.class_index import look_alike
 from datamodules.errors import UserError
 
 
@@ -35,6 +36,21 @@ def test_require_same_names_the_difference_and_ignores_order():
         UserError, match="expected val to have the 3 classes of train, it lacks 10 and has the unknown x"
     ):
         index.require_same(ClassIndex(["1", "2", "x"]), "train", "val")
+
+
+def test_names_that_look_the_same_are_shown_by_what_differs():
+    composed, decomposed = "Caf\u00e9", "Cafe\u0301"
+    index = ClassIndex([composed, "dog", "cat"])
+    with pytest.raises(UserError) as caught:
+        index.require_same(ClassIndex([decomposed, "dog ", "Cat"]), "train", "val")
+    assert str(caught.value) == (
+        r"expected val to have the 3 classes of train, it spells 'Caf\xe9' as 'Cafe\u0301', 'dog' as 'dog ' "
+        "(which look the same) and lacks cat and has the unknown Cat: add, remove or rename class folders"
+    )
+    assert look_alike([composed, "x", decomposed, "dog", "Dog"]) == [
+        [r"'Caf\xe9'", r"'Cafe\u0301'"],
+        ["'dog'", "'Dog'"],
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
+import contextlib
+import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -89,6 +92,128 @@ def test_the_split_moves_with_the_folder(copy, tmp_path):
     assert names[0] == names[1]
 
 
+@pytest.mark.parametrize(
+    ("folder", "remark"),
+    [
+        (None, ""),
+        ("valid", "; if ROOT/valid is meant, rename it to ROOT/val"),
+        ("Val", "; if ROOT/Val is meant, rename it to ROOT/val"),
+        ("images/validation", "; if ROOT/images/validation is meant, rename it to ROOT/val"),
+        ("archive/val2017", "; if ROOT/archive/val2017 is meant, rename it to ROOT/val"),
+        ("values", ""),
+        ("train/val", ""),  # a class
+    ],
+)
+@pytest.mark.parametrize("stage", ["fit", "validate"])
+def test_what_is_held_out_is_said_with_the_folder_that_may_be_meant(stage, folder, remark, copy, capsys):
+    shutil.rmtree(copy / "val")
+    if folder:
+        shutil.copytree(copy / "train" / "3", copy / folder)
+    data = ImageFolderDataModule(copy, val_fraction=0.25)
+    data.trainer = SimpleNamespace(is_global_zero=True)
+    data.setup(stage)
+    number = 12 if folder != "train/val" else 13  # one of each class's 4
+    assert capsys.readouterr().out == (
+        f"no {copy}/val: 25% of each class, {number} images, are held out of {copy}/train for validation"
+        f"{remark.replace('ROOT', str(copy))}\n"
+    )
+
+
+def linked_folder(source, target):
+    shutil.rmtree(target, ignore_errors=True)
+    target.symlink_to(os.path.relpath(source, target.parent))
+
+
+def linked_class(source, target):
+    if not target.exists():
+        shutil.copytree(target.parent / "val", target)
+    linked_folder(source / "5", target / "5")
+
+
+def linked_pool(source, target):
+    source.rename(source.parent / "pool")
+    for folder in (source, target):
+        linked_folder(source.parent / "pool", folder)
+
+
+def hard_links(source, target):
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target, copy_function=os.link)
+
+
+def hard_link(source, target):
+    if not target.exists():
+        shutil.copytree(target.parent / "val", target)
+    os.link(next((source / "5").iterdir()), target / "5" / "x.jpg")
+
+
+def as_many_file_systems_in_user_space(scandir):
+    """Lists no inodes."""
+
+    class Entry:
+        def __init__(self, entry):
+            self.entry = entry
+
+        def __getattr__(self, name):
+            return getattr(self.entry, name)
+
+        def inode(self):
+            return 0xFFFFFFFF
+
+    @contextlib.contextmanager
+    def unnumbered(folder):
+        with scandir(folder) as entries:
+            yield map(Entry, entries)
+
+    return unnumbered
+
+
+@pytest.mark.parametrize(
+    ("stage", "source", "target"),
+    [("fit", "train", "val"), ("validate", "train", "val"), ("test", "train", "test"), ("test", "val", "test")],
+)
+@pytest.mark.parametrize(
+    ("link", "number", "inodes"),
+    [
+        (linked_folder, "all", True),
+        (linked_pool, "all", True),
+        (linked_class, "a class", True),
+        (linked_class, "a class", False),
+        (hard_links, "all", True),
+        (hard_link, "one", True),
+    ],
+)
+def test_images_that_trained_or_chose_the_weights_are_not_measured(
+    link, number, inodes, stage, source, target, copy, monkeypatch
+):
+    shutil.rmtree(copy / "test")
+    link(copy / source, copy / target)
+    if not inodes:
+        monkeypatch.setattr(os, "scandir", as_many_file_systems_in_user_space(os.scandir))
+    per_class = 4 if source == "train" else 2
+    expected = {"all": 12 * per_class, "a class": per_class, "one": 1}[number]
+    with pytest.raises(UserError, match=rf"links put {expected} of {target} into {source} too \(.*: remove the links"):
+        ImageFolderDataModule(copy, class_names=[str(label) for label in range(12)]).setup(stage)
+
+
+def test_links_to_different_files_are_no_mistake_whatever_the_file_system_lists(copy, tmp_path, monkeypatch):
+    for split in ("train", "val"):
+        shutil.copytree(copy / split / "5", tmp_path / split)
+        linked_folder(tmp_path / split, copy / split / "5" / "more")
+    monkeypatch.setattr(os, "scandir", as_many_file_systems_in_user_space(os.scandir))
+    data = ImageFolderDataModule(copy)
+    data.setup("fit")
+    assert [len(data.dataset(split)) for split in ("train", "val")] == [48 + 4, 24 + 2]
+
+
+def test_any_image_may_be_predicted(copy):
+    (copy / "sample_submission.csv").unlink()
+    linked_folder(copy / "train", copy / "test")
+    data = ImageFolderDataModule(copy)
+    data.setup("predict")
+    assert len(data.prediction_names) == 48
+
+
 def test_prediction_rows_follow_the_template(copy):
     data = ImageFolderDataModule(copy, image_size=32, num_workers=0)
     data.setup("predict")
@@ -150,6 +275,11 @@ def val_is_a_dangling_link(root):
     (root / "val").symlink_to("nowhere")
 
 
+def images_folder(root):
+    (root / "images").mkdir()
+    (root / "train").rename(root / "images" / "train")
+
+
 def only_text(root):
     empty_class(root)
     (root / "train" / "5" / "notes.txt").touch()
@@ -159,9 +289,14 @@ def only_text(root):
     ("spoil", "message"),
     [
         (shutil.rmtree, "expected --data.root to be a folder"),
-        (lambda root: shutil.rmtree(root / "train"), "expected a folder .*train with one subfolder for each class"),
+        (
+            lambda root: shutil.rmtree(root / "train"),
+            "expected a folder .*train with one subfolder for each class, there is none: create it",
+        ),
+        (lambda root: (root / "train").rename(root / "Train"), "there is none: rename .*/root/Train if it is meant"),
+        (images_folder, "there is none: rename .*/root/images/train if it is meant, or pass another --data.root"),
         (empty_class, "expected an image in each class folder of .*train, there is none in 5"),
-        (only_text, "expected an image in each class folder of .*train, there is none in 5"),
+        (only_text, r"there is none in 5 \(passed over 1 of other types \(1 .txt\)\): add images"),
         (
             lambda root: (root / "train" / "5" / "up").symlink_to(".."),
             "links put .* of 5 into the other classes of .*train",
@@ -169,6 +304,10 @@ def only_text(root):
         (
             lambda root: (root / "train" / "5" / "x.jpg").symlink_to(next((root / "val" / "5").iterdir())),
             "links put 1 of val into train too",
+        ),
+        (
+            lambda root: os.link(next((root / "train" / "6").iterdir()), root / "train" / "5" / "x.jpg"),
+            r"links put 1 of 6 into the other classes of .*train too \(.*/train/6/",
         ),
         (lambda root: (root / "train" / "gone").symlink_to("nowhere"), "gone are links to nothing"),
         (val_is_a_dangling_link, "expected a folder .*val, it is a link to nothing"),
@@ -194,6 +333,14 @@ def test_refuses_a_number_out_of_range(data_root, option, value):
 def test_refuses_a_root_with_nothing_to_evaluate(tmp_path):
     with pytest.raises(UserError, match=r"expected a folder .*train with one subfolder for each class, there is none"):
         ImageFolderDataModule(tmp_path, class_names=["a", "b"]).setup("validate")
+
+
+@pytest.mark.parametrize(("stage", "more"), [("test", ""), ("predict", ", or pass --data.predict_dir")])
+def test_a_test_folder_by_another_name_is_named(stage, more, copy):
+    (copy / "test").rename(copy / "Testing")
+    (copy / "Testing_notes.txt").touch()
+    with pytest.raises(UserError, match=f"rename .*/root/Testing if it is meant, or pass another --data.root{more}$"):
+        ImageFolderDataModule(copy).setup(stage)
 
 
 def test_refuses_an_unlabelled_test_folder_to_test_on(data_root):

@@ -1,3 +1,4 @@
+import json
 import os
 import pickle
 import shutil
@@ -97,6 +98,84 @@ def test_memory_of_a_killed_run_is_given_back_at_the_next_start(paths):
     assert [path.stem for path in folder.iterdir()].count("killed") == 0
     assert len(list(folder.iterdir())) == 2
     del cache
+
+
+def after(function, then):
+    def call(*args, **kwargs):
+        result = function(*args, **kwargs)
+        then()
+        return result
+
+    return call
+
+
+def before(function, then):
+    def call(*args, **kwargs):
+        then()
+        return function(*args, **kwargs)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("there", "module", "name", "order"),
+    [
+        (False, pixel_cache, "write_bytes", before),  # what is made has its name, and no index
+        (False, pixel_cache, "write_bytes", after),  # it is whole, and not open
+        (True, json, "loads", after),  # what was there has its index read
+        (True, os, "open", after),  # it is open, and not locked
+    ],
+)
+def test_another_run_may_remove_what_is_not_yet_open(there, module, name, order, paths, monkeypatch):
+    folder = cache_folder("ram")
+    if there:  # left by a run that was killed
+        with monkeypatch.context() as patch:
+            patch.setattr(pixel_cache, "_remove_if_last", lambda *_: None)
+            opened(paths, "ram", num_processes=0)
+        assert len(list(folder.iterdir())) == 2
+    removed = []
+
+    def another_run():
+        if not removed:
+            removed.extend(folder.glob("*.pixels"))
+            remove_unused(folder)
+            assert not any(path.exists() for path in removed)
+
+    monkeypatch.setattr(module, name, order(getattr(module, name), another_run))
+    cache = opened(paths, "ram", num_processes=0)
+    assert len(removed) == 1
+    for position in (0, 1, 3):
+        assert cache.read(position).tobytes() == read_image(paths[position], 10**6, 64).tobytes()
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_a_cache_stays_until_the_last_run_that_uses_it_ends(paths):
+    folder = cache_folder("ram")
+    first, second = opened(paths, "ram", num_processes=0), opened(paths, "ram", num_processes=0)
+    del first
+    assert len(list(folder.iterdir())) == 2
+    assert opened(paths, "ram", num_processes=0).file == second.file
+    del second
+    assert not list(folder.iterdir())
+
+
+def test_a_run_does_not_remove_what_another_has_made_in_its_place(paths):
+    folder = cache_folder("ram")
+    first = opened(paths, "ram", num_processes=0)
+    (file,) = folder.glob("*.pixels")
+    content = file.read_bytes()
+    file.unlink()
+    file.write_bytes(content)  # two runs that made it at the same time
+    del first
+    assert file.exists()
+
+
+def test_a_loader_process_gets_the_file_whatever_has_become_of_its_name(paths):
+    cache = opened(paths, "ram", num_processes=0)
+    pickled = pickle.dumps(cache)
+    cache.file.unlink()
+    cache.file.write_bytes(b"another")
+    assert pickle.loads(pickled).read(0).tobytes() == read_image(paths[0], 10**6, 64).tobytes()
 
 
 @pytest.mark.parametrize("place", ["disk", "ram"])

@@ -59,6 +59,11 @@ def test_the_rows_of_files_are_a_template_for_them(tmp_path):
         ("image_name\n1\n2\n10\n2\n", "found 2 more than once"),
         ("image_name\n1\n1.jpg\n2\n10\n", "found 1.jpg more than once"),
         ("x,image_name\n1,1\n2\n,10\n", "for which there is no image"),
+        ("image_name\n1 \n2\n10\n", "it spells '1' as '1 ' \\(which look the same\\): correct it"),
+        (
+            "image_name\n1.jpg\n2.png\n10.jpg \n",
+            "it spells '10.jpg' as '10.jpg ' \\(which look the same\\): correct it",
+        ),
         ("name\n1\n2\n10\n", "to have a column image_name, its columns are name"),
         ("", "to have a column image_name, its columns are none"),
     ],
@@ -66,6 +71,11 @@ def test_the_rows_of_files_are_a_template_for_them(tmp_path):
 def test_a_template_that_does_not_match_is_refused(text, message, tmp_path):
     with pytest.raises(UserError, match=message):
         rows_from_template(template(tmp_path, text), PATHS)
+
+
+def test_a_template_in_another_unicode_form_is_shown_by_what_differs(tmp_path):
+    with pytest.raises(UserError, match=r"it spells 'Cafe\\u0301' as 'Caf\\xe9' \(which look the same\): correct it"):
+        rows_from_template(template(tmp_path, "image_name\nCaf\u00e9\n"), ["t/Cafe\u0301.jpg"])
 
 
 def test_a_missing_template_is_refused(tmp_path):

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from lightning_modules import ResNetCBAM
+from datamodules import ImageFolderDataModule
+from lightning_modules import ImageClassifier, ResNetCBAM
+from lightning_modules.checkpoint import export_metadata
 from scripts.main import main
 
 
@@ -68,6 +70,44 @@ def test_side_files_hold_the_probabilities(tta, trained, data_root, run_folder, 
         assert [top[f"label_{rank}"] for rank in (1, 2, 3)] == [str(label) for label in labels.tolist()]
         assert [float(top[f"probability_{rank}"]) for rank in (1, 2, 3)] == pytest.approx(values.tolist(), rel=1e-4)
         assert row["pred_label"] == top["label_1"]
+
+
+@pytest.mark.parametrize(
+    ("template", "names", "labels"),
+    [
+        (True, ["b", "=a", "c"], ["-1", "=2", "caf\\xe9", "x", "y"]),  # as the template and the folders spell them
+        (False, ["'=a", "b", "c"], ["'-1", "'=2", "caf\\xe9", "x", "y"]),
+    ],
+)
+def test_every_file_spells_classes_alike_and_takes_equal_ones_in_their_order(
+    template, names, labels, run_folder, capsys
+):
+    Path("test").mkdir()
+    for name in "=a", "b", "c":
+        Image.new("RGB", (36, 36)).save(f"test/{name}.png")
+    if template:
+        Path("sample_submission.csv").write_text("image_name,pred_label\nb,'x\n=a,x\nc,x\n")
+    model = ImageClassifier(["-1", "=2", "caf\udce9", "x", "y"], backbone="resnet18")
+    torch.nn.init.zeros_(model.network.fc.weight)
+    torch.nn.init.zeros_(model.network.fc.bias)  # all classes are equally probable
+    data = ImageFolderDataModule(".", image_size=32, class_names=list(model.classes.names))
+    save_file(model.network.state_dict(), "model.safetensors", export_metadata(model, data, {}))
+    command = ["predict", "--ckpt_path=model.safetensors", "--data.root=.", "--data.num_workers=0"]
+    main([*command, "--prediction.top_k=5", "--prediction.probabilities=true"])
+    assert [list(row.values()) for row in rows("prediction.csv")] == [[name, labels[0]] for name in names]
+    assert [list(row.values())[:6] for row in rows("prediction_topk.csv")] == [[name, *labels] for name in names]
+    with np.load("prediction_probabilities.npz") as file:
+        assert (file["image_name"].tolist(), file["class_name"].tolist()) == (names, labels)
+
+    Path("test/c.png").write_text("not an image")
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, "--prediction.path=again.csv"])
+    assert [list(row.values()) for row in rows("again.csv.partial")] == [[name, labels[0]] for name in names[:2]]
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, "--prediction.path=again.csv", "--prediction.fallback_label==2 "])
+    assert "5 classes, it spells '=2' as '=2 ' (which look the same): choose one of =2" in capsys.readouterr().err
+    main([*command, "--prediction.path=again.csv", "--prediction.fallback_label==2"])
+    assert [list(row.values()) for row in rows("again.csv")][2] == ["c", labels[1]]
 
 
 def test_one_file_is_predicted(trained, data_root, run_folder):

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from torchmetrics.classification import MulticlassCalibrationError
+from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
 from lightning_modules.calibration import CalibrationError, NegativeLogLikelihood
 
@@ -32,6 +32,14 @@ def test_calibration_error_of_known_confidences():
     assert images.sum() == 5
     assert means[12] == pytest.approx(0.8, abs=1e-6)
     assert accuracies[12] == 0.5
+
+
+def test_what_is_predicted_is_what_the_accuracy_counts():
+    logits = torch.tensor([[0.0, 1e-9]])  # whose probabilities are equal in float32
+    error = CalibrationError()
+    error.update(logits, torch.tensor([1]))
+    accuracy = MulticlassAccuracy(2, average="micro")
+    assert error.reliability()[2].nansum() == accuracy(logits, torch.tensor([1])) == 1
 
 
 @pytest.mark.parametrize("metric", [CalibrationError, NegativeLogLikelihood])

@@ -53,6 +53,18 @@ def test_validation_metrics_equal_their_definition(batch, monkeypatch):
     )
 
 
+def test_a_class_that_a_limited_validation_lacks_is_left_out_of_the_balanced_accuracy(batch, monkeypatch):
+    model = ImageClassifier(CLASSES, backbone="resnet18")
+    monkeypatch.setattr(model, "log_dict", lambda *_, **__: None)
+    monkeypatch.setattr(model, "forward", lambda _: torch.eye(3)[[0, 0, 2, 1, 2]])
+    model.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    model.validation_step(Batch(*(column[:5] for column in batch[:3])), 0)  # without the image of class 2
+    model.test_step(Batch(*(column[:5] for column in batch[:3])), 0)
+    expected = (2 / 3 + 1 / 2) / 2
+    assert model.val_metrics.compute()["val/accuracy_macro"] == pytest.approx(expected)
+    assert model.test_metrics.compute()["test/accuracy_macro"] == pytest.approx(expected)
+
+
 def test_a_batch_of_blanks_counts_for_nothing(batch, monkeypatch):
     model = ImageClassifier(CLASSES, backbone="resnet18")
     monkeypatch.setattr(model, "log_dict", lambda *_, **__: None)

@@ -93,6 +93,8 @@ def test_differing_classes_stop_a_run_and_are_shown(copy, run_folder, capsys):
     assert report["class_differences"] == {"val": {"lacks": ["5"], "unknown": ["five"]}}
     assert "would stop a run: expected " in output
     assert "it lacks 5 and has the unknown five" in output
+    (copy / "val" / "five").rename(copy / "val" / "5 ")
+    assert "val lacks: '5'\nval unknown classes: '5 '\n" in audit(copy, capsys)[2]
 
 
 def test_folders_that_nothing_reads_are_warned_of(copy, run_folder, capsys):
@@ -103,6 +105,33 @@ def test_folders_that_nothing_reads_are_warned_of(copy, run_folder, capsys):
     assert report["warnings"] == [
         "no command reads the folders Val: train, val and test are read",
         "the folders of test are no classes (other): predict reads them, test would not",
+    ]
+
+
+def test_training_images_in_test_are_told_as_test_would(copy, run_folder, capsys):
+    shutil.rmtree(copy / "test")
+    (copy / "test").symlink_to("train")
+    (copy / "sample_submission.csv").unlink()
+    code, report, _ = audit(copy, capsys)
+    assert code == 1
+    (stop,) = report["stops"]
+    assert stop.startswith("expected each file in one place, links put 48 of test into train too (")
+
+
+def test_what_a_fit_would_hold_out_is_warned_of(copy, run_folder, capsys):
+    (copy / "val").rename(copy / "valid")
+    for split in ("train", "valid"):
+        shutil.copytree(copy / split / "7", copy / split / "07 ")
+        (copy / split / "7").rename(copy / split / "07")
+    code, report, _ = audit(copy, capsys)
+    assert code == 0
+    assert report["warnings"] == [
+        "pictures in more than one class: 4",
+        "pictures more than once in one split: 4",
+        f"no {copy}/val: 10% of each class, 13 images, are held out of {copy}/train for validation; if {copy}/valid "
+        f"is meant, rename it to {copy}/val",  # at least one of each class
+        "train: classes that look alike: '07', '07 '",
+        "no command reads the folders valid: train, val and test are read",
     ]
 
 

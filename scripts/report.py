@@ -27,6 +27,8 @@ from callbacks.figures import (
 from datamodules import ImageFolderDataModule
 from datamodules.atomic_file import require_writable, write_bytes
 from datamodules.errors import UserError
+from datamodules.own_files import REPORT as PAGE
+from datamodules.own_files import require_replaceable
 from lightning_modules import ImageClassifier
 from lightning_modules.model_size import format_size, parameter_count, part_sizes
 from scripts.arguments import Arguments
@@ -99,6 +101,7 @@ def report(words: list[str]) -> None:
     options = parser.parse_args(words)
     manifest = read_manifest(options.run)
     require_writable(options.run, "--run")
+    require_replaceable(options.run / REPORT, PAGE, "--run")
     config = read_config(options.run)
     model, trained = load_classifier(options.run / WEIGHTS)
     data_settings = {name: config["data"][name] for name in LOADING_SETTINGS}

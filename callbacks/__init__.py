@@ -11,6 +11,7 @@ from callbacks.interruption import Interruption
 from callbacks.peak_memory import PeakMemory
 from callbacks.prediction_writer import PredictionWriter
 from callbacks.run_manifest import RunManifest
+from callbacks.same_start import SameStart
 from callbacks.size_budget import SizeBudget
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "PeakMemory",
     "PredictionWriter",
     "RunManifest",
+    "SameStart",
     "SizeBudget",
 ]

@@ -24,6 +24,7 @@ from callbacks import (
     PeakMemory,
     PredictionWriter,
     RunManifest,
+    SameStart,
     SizeBudget,
 )
 from callbacks.best_weights import LAST
@@ -33,10 +34,16 @@ from lightning_modules import ImageClassifier
 from lightning_modules.checkpoint import TrainedModel, read_trained_model
 from lightning_modules.weights_file import SAFETENSORS_SUFFIX
 from scripts.hardware import default_precision
-from scripts.run_folder import RUNS, find_last, goes_on_in, open_logger
+from scripts.run_folder import RUNS, find_last, open_logger, require_run_name
 
 DEFAULT_CONFIG = Path(__file__).parents[1] / "configs" / "default.yaml"
 EPILOG = "Beforehand: cbam100 audit --data.root DIR looks at every file of a data set."
+
+
+def require_seed(seed: int) -> None:
+    """Raises ``UserError`` where it is no number; Lightning's true and false would be one seed here, another there."""
+    if isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise UserError(f"expected --seed_everything from 0 to 2^32 - 1, got {seed}: choose another")
 
 
 class Parser(LightningArgumentParser):
@@ -88,9 +95,7 @@ class ClassifierCLI(LightningCLI):
         """Parses twice where there is a checkpoint: to find it, and then over its settings, so that a flag wins."""
         super().parse_arguments(parser, args)
         subcommand = self.config["subcommand"]
-        seed = self.config[subcommand].seed_everything
-        if not 0 <= seed < 2**32:
-            raise UserError(f"expected --seed_everything from 0 to 2^32 - 1, got {seed}: choose another")
+        require_seed(self.config[subcommand].seed_everything)
         if subcommand == "fit":
             self._prepare_fit(self.config.fit)
             self._prepare_trainer(self.config.fit.trainer)
@@ -126,8 +131,9 @@ class ClassifierCLI(LightningCLI):
 
     def _prepare_fit(self, config: Namespace) -> None:
         """Names the run, and reads the checkpoint that it resumes."""
-        if not config.run_name:
+        if config.run_name is None:
             config.run_name = Path(str(config.config[-1])).stem if config.config else DEFAULT_CONFIG.stem
+        require_run_name(config.run_name, "--run_name")
         if config.ckpt_path == "last":
             found = find_last(config.run_name)
             config.ckpt_path = str(found) if found else None
@@ -166,8 +172,8 @@ class ClassifierCLI(LightningCLI):
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
         if self.subcommand == "fit" and config.trainer.logger in (None, True):
             epochs = self.trained.epochs if self.trained else 0
-            kwargs["logger"] = logger = open_logger(config.run_name, config.ckpt_path, epochs)
-            if goes_on_in(logger):
+            kwargs["logger"] = logger = open_logger(config.run_name, config.ckpt_path, epochs, config.data.root)
+            if logger.goes_on:
                 self.save_config_callback = None  # the one of the run's first start stays
         elif self.subcommand != "fit":
             kwargs["logger"] = False
@@ -184,6 +190,7 @@ class ClassifierCLI(LightningCLI):
         given = config["callbacks"] or []
         types = {type(callback) for callback in (given if isinstance(given, list) else [given])}
         own = [
+            SameStart(self.config[self.subcommand].ckpt_path),
             *callbacks,
             BadImages(),
             FiniteLoss(),

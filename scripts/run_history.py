@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
-from callbacks.run_manifest import NAME
+from callbacks.run_manifest import NAME as MANIFEST
 from datamodules.errors import UserError
 
 CONFIG = "config.yaml"
@@ -28,12 +28,14 @@ def read_manifest(run: Path) -> dict[str, Any]:
         UserError: There is none, or it cannot be read.
     """
     try:
-        return json.loads((run / NAME).read_text())
-    except (OSError, ValueError) as error:
+        manifest = json.loads((run / MANIFEST).read_text())
+        _ = manifest["data"], manifest["versions"], manifest["events"][-1]["event"]
+    except (OSError, ValueError, TypeError, LookupError) as error:
         raise UserError(
-            f"expected a run folder of a fit, with its {NAME}, at {run}, it cannot be read ({error}): pass "
-            "runs/<name>/version_<k>"
+            f"expected a run folder of a fit, with its {MANIFEST}, at {run}, it cannot be read "
+            f"({type(error).__name__}: {error}): pass runs/<name>/version_<k>"
         ) from error
+    return manifest
 
 
 def read_config(run: Path) -> dict[str, Any]:
@@ -60,4 +62,4 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def is_finished(run: Path) -> bool:
     """Whether the fit in this folder has come to its end."""
-    return (run / NAME).exists() and read_manifest(run)["events"][-1]["event"] == "finished"
+    return (run / MANIFEST).exists() and read_manifest(run)["events"][-1]["event"] == "finished"

@@ -12,6 +12,7 @@ from callbacks.peak_memory import PeakMemory
 from callbacks.prediction_writer import PredictionWriter
 from callbacks.run_config import RunConfig
 from callbacks.run_manifest import RunManifest
+from callbacks.same_start import SameStart
 from callbacks.size_budget import SizeBudget
 from callbacks.stopping import Stopping
 
@@ -28,6 +29,7 @@ __all__ = [
     "PredictionWriter",
     "RunConfig",
     "RunManifest",
+    "SameStart",
     "SizeBudget",
     "Stopping",
 ]

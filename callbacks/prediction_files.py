@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.atomic_file import atomic_file
+from datamodules.own_files import PREDICTION, PROBABILITIES, TOP_K, kind_of, zip_of
 from datamodules.submission_template import NAME_COLUMN
 
 HEADER = [NAME_COLUMN, "pred_label"]
@@ -42,6 +43,14 @@ class Predictions:
 def partial_path(path: Path) -> Path:
     """Where the rows of readable images are kept when others stand in the way of a whole ``path``."""
     return path.with_name(f"{path.name}.partial")
+
+
+def kinds(path: Path, top_k: int, probabilities: bool) -> dict[Path, str]:
+    """What may be written for the table ``path``, and which kind of file each is."""
+    stem = path.with_suffix("")
+    files = {path: PREDICTION, path.with_suffix(".zip"): zip_of(path.name), partial_path(path): PREDICTION}
+    files |= {Path(f"{stem}_topk.csv"): TOP_K} if top_k else {}
+    return files | ({Path(f"{stem}_probabilities.npz"): PROBABILITIES} if probabilities else {})
 
 
 def write_partial(path: Path, predictions: Predictions) -> None:
@@ -80,7 +89,8 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     with atomic_file(path) as csv_file, atomic_file(path.with_suffix(".zip")) as zip_file:
         _write_csv(csv_file, HEADER, zip(names, labels, strict=True))
         _write_zip(zip_file, path.name, csv_file.read_bytes())
-    partial_path(path).unlink(missing_ok=True)
+    if kind_of(partial_path(path)) == PREDICTION:  # of an earlier try
+        partial_path(path).unlink()
 
 
 def _write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:

@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.prediction_files import Predictions, partial_path, write_partial, write_predictions
+from callbacks.prediction_files import Predictions, kinds, partial_path, write_partial, write_predictions
 from callbacks.processes import fail, gather
 from callbacks.run_manifest import versions, write_json
 from datamodules.atomic_file import require_writable
@@ -17,6 +17,7 @@ from datamodules.class_index import as_seen, spelled_apart
 from datamodules.errors import UserError, listed, listed_reasons
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.image_reader import ImageReadError
+from datamodules.own_files import PREDICTION_MANIFEST, require_outside_splits, require_replaceable
 from datamodules.sampler import BLANK
 from lightning_modules.accuracies import ranked
 from lightning_modules.classifier import ImageClassifier
@@ -65,7 +66,8 @@ class PredictionWriter(Callback):
         """Checks what can be checked before the first batch.
 
         Raises:
-            UserError: The folder cannot be written to, there are fewer than ``top_k`` classes, or the fallback is none.
+            UserError: The folder cannot be written to or holds data, a file of somebody else or an input is in the way,
+                there are fewer than ``top_k`` classes, or the fallback is none.
         """
         if stage != "predict":
             return
@@ -83,9 +85,16 @@ class PredictionWriter(Callback):
             )
         _data(trainer).on_unreadable = self._note
         if trainer.is_global_zero:
-            require_writable(self.path.parent, "--prediction.path")
-            if self.path.is_dir():
-                raise UserError(f"expected --prediction.path to name a file, {self.path} is a folder: choose another")
+            self._require_free(_data(trainer))
+
+    def _require_free(self, data: ImageFolderDataModule) -> None:
+        option = "--prediction.path"
+        require_writable(self.path.parent, option)
+        require_outside_splits(self.path.parent, option, data.root)
+        templates = [data.root / "sample_submission.csv", *([Path(data.template)] if data.template else [])]
+        for path, kind in kinds(self.path, self.top_k, self.probabilities).items():
+            require_replaceable(path, kind, option, templates)
+        require_replaceable(self._manifest_path, PREDICTION_MANIFEST, option)
 
     def _note(self, errors: Iterable[ImageReadError]) -> None:
         self._reasons.update((error.path, error.reason) for error in errors)

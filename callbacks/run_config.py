@@ -45,7 +45,7 @@ class RunConfig(Callback):
             self.changed = {name: pair for name, pair in pairs.items() if repr(pair[0]) != repr(pair[1])}
         path.parent.mkdir(parents=True, exist_ok=True)
         header = self._text.split("\n", 1)[0] + "\n" if self._text.startswith("#") else ""
-        write_bytes(path, (header + yaml.safe_dump(settings, sort_keys=False)).encode())
+        write_bytes(path, (header + yaml.safe_dump(settings, sort_keys=False)).encode(), in_own_folder=True)
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

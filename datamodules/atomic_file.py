@@ -9,23 +9,33 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from datamodules.errors import UserError
+from datamodules.own_files import MARK, is_replaceable, kind_of
 
 SUFFIX = ".part"
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path, *, in_own_folder: bool = False) -> Iterator[Path]:
     """Yields a temporary path in the same folder, which takes the name ``path`` when the block ends without an error.
+
+    A file that stands there is replaced only by one of its own kind (``kind_of``): whatever else it is, somebody may
+    want it. A link is written through.
 
     In the same folder, because a move across file systems is a copy, which a kill leaves half done. Content and name
     have reached the disk when the block is left. A process that is killed leaves the temporary file behind, unlocked,
     for ``remove_leftovers``.
 
+    Args:
+        path: The final name.
+        in_own_folder: That no file of anybody else can stand there, so that a damaged one may be replaced too.
+
     Raises:
-        UserError: The folder is missing, cannot be written, or the disk is full; a file at ``path`` is as before.
+        UserError: The folder is missing, cannot be written, or the disk is full, or a file of another kind stands
+            there; a file at ``path`` is as before.
     """
+    target = Path(os.path.realpath(path))
     try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=SUFFIX)
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{path.name}.", suffix=SUFFIX)
     except OSError as error:
         raise UserError(
             f"expected to write {path}, which failed ({error.strerror}): choose a folder that exists and is writable"
@@ -39,8 +49,12 @@ def atomic_file(path: Path) -> Iterator[Path]:
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp keeps its files to their owner
         os.fsync(descriptor)
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
+        if not in_own_folder and not is_replaceable(target, kind_of(temporary, path.suffix)):
+            raise UserError(
+                f"expected to write {path}, where something stands that {MARK} has not written: move it away"
+            )
+        os.replace(temporary, target)
+        _sync_folder(target.parent)
     except OSError as error:
         raise UserError(f"expected to write {path}, which failed ({error}): see to the disk and the folder") from error
     finally:
@@ -48,9 +62,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
         os.close(descriptor)
 
 
-def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Writes a file whole, or raises ``UserError`` and leaves what was there."""
-    with atomic_file(path) as temporary:
+def write_bytes(path: Path, content: bytes | memoryview, *, in_own_folder: bool = False) -> None:
+    """Writes a file whole, or raises ``UserError`` and leaves what was there; see ``atomic_file``."""
+    with atomic_file(path, in_own_folder=in_own_folder) as temporary:
         temporary.write_bytes(content)
 
 

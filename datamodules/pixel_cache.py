@@ -197,11 +197,11 @@ def build_cache(
 ) -> None:
     """Decodes and writes all images; the files get their names when they are whole."""
     sizes: list[tuple[int, int]] = []
-    with atomic_file(folder / f"{key}.pixels") as temporary, open(temporary, "wb") as file:
+    with atomic_file(folder / f"{key}.pixels", in_own_folder=True) as temporary, open(temporary, "wb") as file:
         for size, pixels in map_in_processes(functools.partial(_decode, read=read), paths, num_processes):
             sizes.append(size)
             file.write(pixels)
-    write_bytes(folder / f"{key}.json", json.dumps({"sizes": sizes}).encode())
+    write_bytes(folder / f"{key}.json", json.dumps({"sizes": sizes}).encode(), in_own_folder=True)
 
 
 def _bytes_needed(path: str, max_pixels: int, shorter_side: int) -> int:

@@ -9,17 +9,26 @@ from typing import Any
 from urllib.parse import quote
 
 import yaml
+from jsonargparse import Namespace
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser
 from rich.console import Console
 
+from callbacks.run_config import leaves
+from datamodules import ImageFolderDataModule
 from datamodules.atomic_file import require_writable
-from datamodules.errors import UserError
-from scripts.ablation_runs import OWN, Cell, locked, outcome_of, run_all
-from scripts.ablation_table import write_tables
+from datamodules.errors import UserError, listed
+from datamodules.own_files import require_outside_splits
+from scripts.ablation_runs import OWN, Cell, outcome_of, run_all
+from scripts.ablation_table import require_free, write_tables
 from scripts.arguments import Arguments
-from scripts.cli import ClassifierCLI
-from scripts.run_folder import RUNS
+from scripts.cli import ClassifierCLI, require_seed
+from scripts.run_folder import RUNS, lock, require_run_name
 
 MAX_BYTES_OF_A_NAME = 200
+# To Lightning 1 is a batch here, and 1.0 is all of them.
+BATCHES_OR_SHARE = [
+    f"trainer.{name}" for name in ("limit_train_batches", "limit_val_batches", "overfit_batches", "val_check_interval")
+]
 
 
 def ablate(words: list[str]) -> None:
@@ -36,19 +45,22 @@ def ablate(words: list[str]) -> None:
     if options.seeds < 1:
         raise UserError(f"expected --seeds of at least 1, got {options.seeds}: 3 show how large the noise is")
     fit_words = [word for config in options.config for word in ("--config", config)] + fit_words
-    name = options.name or f"ablation_{Path(options.config[-1]).stem if options.config else 'default'}"
+    default_name = f"ablation_{Path(options.config[-1]).stem if options.config else 'default'}"
+    name = default_name if options.name is None else options.name
+    require_run_name(name, "--name")
     folder = RUNS / name
-    grid = combinations(options.vary)
-    cells = [cell for levels in grid for cell in _cells(levels, options.seeds, fit_words, name)]
+    cells = _cells(combinations(options.vary), options.seeds, fit_words, name)
+    require_outside_splits(folder, "working directory", Path(cells[0].settings["data"]["root"]))
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
     require_writable(folder, "working directory or --name")
-    with locked(folder) as lock:
+    with lock(folder) as file:
+        require_free(folder, list(cells[0].levels))
         for cell in cells:
-            cell.require_same_settings()
-        run_all(cells, lock)
+            cell.require_same_start()
+        run_all(cells, file.fileno())
         outcomes = [outcome_of(cell) for cell in cells]
-    write_tables(folder, outcomes, command=shlex.join(["cbam100", "ablate", *words]))
+        write_tables(folder, outcomes, command=shlex.join(["cbam100", "ablate", *words]))
     Console(soft_wrap=True, highlight=False).print((folder / "ablation.md").read_text(), markup=False)
 
 
@@ -103,29 +115,75 @@ def flags(levels: dict[str, str]) -> list[str]:
     return [f"--{name}={value}" for name, value in levels.items()]
 
 
-def _cells(levels: dict[str, str], seeds: int, fit_words: list[str], name: str) -> list[Cell]:
-    settings = _settings([*fit_words, *flags(levels)])
-    if typed := [option for option in ("run_name", "ckpt_path") if settings[option] is not None]:
-        raise UserError(f"expected --name for the folder, and no --{typed[0]}, which an ablation sets: leave it out")
-    folder = ",".join(f"{option}={quote(value, safe='')}" for option, value in levels.items())
-    if len(folder) > MAX_BYTES_OF_A_NAME:
-        raise UserError(f"expected values that make a folder's name, got {folder}: vary fewer, or shorter ones")
-    first = int(settings["seed_everything"])
+def _cells(grid: list[dict[str, str]], seeds: int, fit_words: list[str], name: str) -> list[Cell]:
+    settings = [_settings([*fit_words, *flags(levels)]) for levels in grid]
+    _require_different(grid, settings)
+    first = settings[0]["seed_everything"]
+    require_seed(first + seeds - 1)
+    data = {seed: _fingerprint(settings[0]["data"], seed) for seed in range(first, first + seeds)}
     return [
         Cell(
             levels,
             seed,
             ["fit", *fit_words, *flags(levels), f"--seed_everything={seed}"],
-            settings,
-            f"{name}/{folder}/seed_{seed}",
+            recipe,
+            data[seed],
+            f"{name}/{_folder(levels)}/seed_{seed}",
         )
-        for seed in range(first, first + seeds)
+        for levels, recipe in zip(grid, settings, strict=True)
+        for seed in data
     ]
+
+
+def _folder(levels: dict[str, str]) -> str:
+    folder = ",".join(f"{option}={quote(value, safe='')}" for option, value in levels.items())
+    if len(folder) > MAX_BYTES_OF_A_NAME:
+        raise UserError(f"expected values that make a folder's name, got {folder}: vary fewer, or shorter ones")
+    return folder
+
+
+def _require_different(grid: list[dict[str, str]], settings: list[dict[str, Any]]) -> None:
+    """Raises ``UserError`` where two combinations are one that is typed twice, as 1e-3 and 0.001 are."""
+    recipes = [dict(leaves(recipe)) for recipe in settings]
+    for (one, recipe), (other, another) in itertools.combinations(zip(grid, recipes, strict=True), 2):
+        if recipe == another and all(type(recipe[name]) is type(another[name]) for name in BATCHES_OR_SHARE):
+            twice = [f"{option}={one[option]} and {other[option]}" for option in one if one[option] != other[option]]
+            raise UserError(f"expected values that differ, {listed(twice)} are one setting: leave one out")
+
+
+def _fingerprint(data: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Of the images that a fit with this seed would see now."""
+    module = ImageFolderDataModule(**{**data, "cache": "none"}, seed=seed)
+    module.setup("fit")
+    return module.fingerprint
+
+
+class _Recipe(ClassifierCLI):
+    """The command line of a fit, which ends where its settings are known."""
+
+    settings: dict[str, Any]
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Keeps what ``config.yaml`` would hold."""
+        super().parse_arguments(parser, args)
+        self.settings = yaml.safe_load(self._parser("fit").dump(self.config.fit, skip_none=False))
+
+    def _prepare_fit(self, config: Namespace) -> None:
+        if typed := [option for option in ("run_name", "ckpt_path") if config[option] is not None]:
+            raise UserError(
+                f"expected --name for the folder, and no --{typed[0]}, which an ablation sets: leave it out"
+            )
+        super()._prepare_fit(config)
+
+    def _set_seed(self) -> None: ...
+
+    def instantiate_classes(self) -> None:
+        """Nothing."""
+
+    def _run_subcommand(self, subcommand: str) -> None: ...
 
 
 def _settings(fit_words: list[str]) -> dict[str, Any]:
     """The whole configuration that these options lead to; raises ``UserError`` as fit would."""
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-        ClassifierCLI(["fit", *fit_words, "--print_config"])
-    return yaml.safe_load(printed.getvalue())
+    with contextlib.redirect_stdout(io.StringIO()):
+        return _Recipe(["fit", *fit_words]).settings

@@ -5,8 +5,10 @@ import itertools
 import math
 import statistics
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from datamodules.errors import UserError
 from lightning_modules.classifier import MONITOR
 from scripts.estimate import Estimate, estimate
 
@@ -16,37 +18,50 @@ class Outcome:
     """What one finished run came to.
 
     Attributes:
+        run: Its folder.
         levels: Value of each varied option.
         seed: Of the run.
         scalars: By name and epoch, as ``read_scalars`` gives them.
         size_bytes: Of parameters and buffers.
         data: The manifest's fingerprint of the images.
+        processes: How many the run had.
         torch_version: Of the run's last start.
     """
 
+    run: Path
     levels: dict[str, str]
     seed: int
     scalars: dict[str, dict[int, float]]
     size_bytes: int
     data: dict[str, Any]
+    processes: int
     torch_version: str
+
+    def by_epoch(self, name: str) -> dict[int, float]:
+        """A scalar; raises ``UserError`` where the run has none, as without validation."""
+        if not self.scalars.get(name):
+            raise UserError(
+                f"expected {name} among TensorBoard's scalars of {self.run}, there is none: let each fit train and "
+                "validate, and choose another --name"
+            )
+        return self.scalars[name]
 
     def last(self, name: str) -> float:
         """The scalar in the last epoch."""
-        values = self.scalars[name]
+        values = self.by_epoch(name)
         return values[max(values)]
 
     @functools.cached_property
     def measures(self) -> dict[str, float]:
-        """By the table's heading; shares as percentages."""
+        """By the table's heading; shares as percentages. Raises ``UserError`` where one is missing."""
         return {
             "train acc. %": 100 * self.last("train/accuracy"),
             "val acc. %, last epoch": 100 * self.last(MONITOR),
-            "val acc. %, best epoch": 100 * max(self.scalars[MONITOR].values()),
+            "val acc. %, best epoch": 100 * max(self.by_epoch(MONITOR).values()),
             "balanced acc. %": 100 * self.last("val/accuracy_macro"),
             "NLL": self.last("val/nll"),
             "ECE": self.last("val/ece"),
-            "s/epoch": statistics.median(self.scalars["epoch_seconds"].values()),
+            "s/epoch": statistics.median(self.by_epoch("epoch_seconds").values()),
         }
 
 

@@ -1,13 +1,11 @@
 """The runs of an ablation: each a fit in a process and a folder of its own, skipped where it is finished."""
 
-import contextlib
-import fcntl
 import os
 import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +13,27 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from datamodules.errors import UserError
+from callbacks.run_config import CONFIG, leaves
+from datamodules.errors import UserError, listed
 from scripts.ablation_outcomes import Outcome
 from scripts.module_process import module_process
 from scripts.run_folder import RUNS
-from scripts.run_history import CONFIG, is_finished, leaves, read_config, read_manifest, read_scalars
+from scripts.run_history import MANIFEST, is_finished, read_config, read_manifest, read_scalars
 
-LOG, LOCK = "log.txt", ".lock"
+LOG = "log.txt"
 OWN = ("seed_everything", "run_name", "ckpt_path")  # options that an ablation sets
+# Options that change nothing of what is compared, so that an ablation may go on with others.
+WITHOUT_EFFECT = (
+    "data.root",  # the images in it are compared
+    "data.num_workers",  # order and augmentation are functions of seed, epoch and image
+    "data.worker_timeout",
+    "data.predict_dir",  # this and the next two are of a prediction
+    "data.template",
+    "prediction",
+    "best.every_n_minutes",  # how often a run that may be killed is saved, to end with the same bits
+    "best.every_n_steps",
+    "trainer.enable_progress_bar",
+)
 SECONDS_BETWEEN_LOOKS = 0.5
 EPOCH_LINE = re.compile(r"epoch (\d+)/(\d+)  .*?(val/accuracy \S+)")
 
@@ -35,7 +46,8 @@ class Cell:
         levels: Value of each varied option, as typed.
         seed: ``--seed_everything``.
         words: What ``cbam100`` is called with, but for the name of the run.
-        settings: The whole configuration that they lead to.
+        settings: The whole configuration that they lead to on this machine.
+        data: Fingerprint of the images that a fit with this seed would see when the ablation begins.
         run_name: Of the folder below ``runs/``.
     """
 
@@ -43,6 +55,7 @@ class Cell:
     seed: int
     words: list[str]
     settings: dict[str, Any]
+    data: dict[str, dict[str, Any]]
     run_name: str
 
     @property
@@ -54,31 +67,39 @@ class Cell:
         """The run folder, if the run has come to its end."""
         return next(filter(is_finished, (RUNS / self.run_name).glob("version_*")), None)
 
-    def require_same_settings(self) -> None:
-        """Raises ``UserError`` where a run of this name, finished or not, was begun with others."""
+    def require_same_start(self) -> None:
+        """Checks that a run of this name, finished or not, was begun as one would be that begins now.
+
+        Raises:
+            UserError: Its settings or images are others.
+        """
+        now = dict(leaves(self.settings))
         for path in (RUNS / self.run_name).glob(f"version_*/{CONFIG}"):
-            begun = dict(leaves(read_config(path.parent)))
-            for name, value in leaves(self.settings):
-                # What is None is filled in by the machine.
-                if value is not None and name not in OWN and begun.get(name) != value:
-                    raise UserError(
-                        f"expected the settings with which {path.parent} was begun, {name} {begun.get(name)}, got "
-                        f"{value}: use the same options, or choose another --name"
-                    )
+            run = path.parent
+            begun = dict(leaves(read_config(run)))
+            differing = [
+                f"{name} {begun.get(name)}, got {now.get(name)}"
+                for name in sorted(begun.keys() | now.keys())
+                if repr(begun.get(name)) != repr(now.get(name)) and not _may_differ(name)  # 1 is not 1.0
+            ]
+            if differing:
+                raise UserError(
+                    f"expected the settings with which {run} was begun, {listed(differing)}: use the same options, or "
+                    "choose another --name"
+                )
+            if (run / MANIFEST).exists() and (data := read_manifest(run)["data"]) != self.data:
+                raise UserError(
+                    f"expected the images with which {run} was begun, {_counted(data)}, there are "
+                    f"{_counted(self.data)} (names or sizes in bytes differ): restore them, or choose another --name"
+                )
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[int]:
-    """A lock that fits inherit: where this process is killed and its fit goes on, nobody else may write there."""
-    with open(folder / LOCK, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"expected {folder} to be at nobody's work, an ablation or its fit holds it: wait for its end, or "
-                "choose another --name"
-            ) from error
-        yield file.fileno()
+def _may_differ(name: str) -> bool:
+    return any(name == option or name.startswith(f"{option}.") for option in (*OWN, *WITHOUT_EFFECT))
+
+
+def _counted(data: dict[str, dict[str, Any]]) -> str:
+    return ", ".join(f"{facts['images']:,} {split}" for split, facts in data.items())
 
 
 def run_all(cells: list[Cell], lock: int) -> None:
@@ -91,6 +112,7 @@ def run_all(cells: list[Cell], lock: int) -> None:
     pending = []
     for cell in cells:
         if cell.finished_run():
+            require_measures(cell)
             console.print(f"{cell.label}: finished before, skipped", markup=False)
         else:
             pending.append(cell)
@@ -141,7 +163,14 @@ def _fit(cell: Cell, lock: int, show: Callable[[float, str], None]) -> str:
             f"ended with {code} ({last.removeprefix('cbam100: error: ')}): see {folder / LOG}, and start the same "
             "command again to go on"
         )
+    cell.require_same_start()  # a configuration file or the images may have changed in between
+    require_measures(cell)
     return text
+
+
+def require_measures(cell: Cell) -> None:
+    """Raises ``UserError`` where a finished cell lacks a number of the table, before others are run for nothing."""
+    _ = outcome_of(cell).measures
 
 
 def outcome_of(cell: Cell) -> Outcome:
@@ -149,5 +178,13 @@ def outcome_of(cell: Cell) -> Outcome:
     run = cell.finished_run()
     assert run is not None
     manifest = read_manifest(run)
-    torch_version = manifest["versions"]["torch"]
-    return Outcome(cell.levels, cell.seed, read_scalars(run), manifest["size_bytes"], manifest["data"], torch_version)
+    return Outcome(
+        run,
+        cell.levels,
+        cell.seed,
+        read_scalars(run),
+        manifest["size_bytes"],
+        manifest["data"],
+        manifest["processes"],
+        manifest["versions"]["torch"],
+    )

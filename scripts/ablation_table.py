@@ -3,16 +3,43 @@
 import csv
 import io
 import math
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from datamodules.atomic_file import write_bytes
-from datamodules.errors import UserError
+from datamodules.errors import UserError, listed
+from datamodules.own_files import ABLATION, PICTURE, require_replaceable
 from lightning_modules.classifier import MONITOR
 from lightning_modules.model_size import format_size
 from scripts.ablation_outcomes import COMPARED, SUBJECT, Difference, Outcome, differences, spelled
 from scripts.ablation_plot import ablation_png
 from scripts.estimate import CONFIDENCE, Estimate, estimate
+
+RUNS_TABLE = "ablation_runs.csv"
+
+
+def require_free(folder: Path, options: list[str]) -> None:
+    """Checks before anything runs that a table may be written.
+
+    Args:
+        folder: Where.
+        options: That are varied.
+
+    Raises:
+        UserError: There is a table of others, or somebody else's file.
+    """
+    tables = {"ablation.md": ABLATION, "ablation.csv": ABLATION, RUNS_TABLE: ABLATION, "ablation.png": PICTURE}
+    for name, kind in tables.items():
+        require_replaceable(folder / name, kind, "--name")
+    with suppress(FileNotFoundError, StopIteration), open(folder / RUNS_TABLE, newline="") as file:
+        header = next(csv.reader(file))
+        if {*options} != {*(earlier := header[: header.index("seed")])}:
+            raise UserError(
+                f"expected to vary {listed(earlier)}, as the table in {folder} does, got {listed(options)}: choose "
+                "another --name"
+            )
 
 
 def write_tables(folder: Path, outcomes: list[Outcome], command: str) -> None:
@@ -22,11 +49,7 @@ def write_tables(folder: Path, outcomes: list[Outcome], command: str) -> None:
         folder: Where.
         outcomes: Every combination with every seed.
         command: What made them.
-
-    Raises:
-        UserError: Runs of one seed saw different images.
     """
-    _require_same_data(outcomes)
     cells: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         cells.setdefault(spelled(outcome.levels), []).append(outcome)
@@ -42,7 +65,7 @@ def write_tables(folder: Path, outcomes: list[Outcome], command: str) -> None:
     levels = {name: runs[0].levels for name, runs in cells.items()}
     write_bytes(folder / "ablation.csv", _csv([_summary_row(levels[n], summary[n], sizes[n]) for n in cells]))
     runs = [{**o.levels, "seed": o.seed, **o.measures, "size bytes": o.size_bytes} for o in outcomes]
-    write_bytes(folder / "ablation_runs.csv", _csv(runs))
+    write_bytes(folder / RUNS_TABLE, _csv(runs))
     accuracies = {name: [run.measures[SUBJECT] for run in runs] for name, runs in cells.items()}
     write_bytes(
         folder / "ablation.png",
@@ -54,15 +77,8 @@ def write_tables(folder: Path, outcomes: list[Outcome], command: str) -> None:
     )
 
 
-def _require_same_data(outcomes: list[Outcome]) -> None:
-    first: dict[int, Outcome] = {}
-    for outcome in outcomes:  # without val/ another seed holds out other images
-        other = first.setdefault(outcome.seed, outcome)
-        if outcome.data != other.data:
-            raise UserError(
-                f"expected all runs of seed {outcome.seed} to see the same images, those of {spelled(outcome.levels)} "
-                f"and {spelled(other.levels)} differ: the data were changed in between, choose another --name"
-            )
+def _all(values: Iterable[Any]) -> str:
+    return ", ".join(map(str, sorted(set(values))))
 
 
 def _digits(measure: str) -> int:
@@ -99,7 +115,8 @@ def _markdown(
         "",
         f"{len(outcomes)} runs of up to {epochs} epochs, seeds {', '.join(map(str, seeds))}; images: "
         + ", ".join(f"{facts['images']:,} {split}" for split, facts in outcomes[0].data.items())
-        + f"; torch {', '.join(sorted({outcome.torch_version for outcome in outcomes}))}.",
+        + f"; processes: {_all(outcome.processes for outcome in outcomes)}"
+        + f"; torch {_all(outcome.torch_version for outcome in outcomes)}.",
         "",
         *_table(
             ["", *measures, "size"],

@@ -15,6 +15,7 @@ from datamodules.data_audit import ImageFacts, audit_data
 from datamodules.errors import UserError, listed
 from datamodules.image_loader import default_num_workers
 from datamodules.image_reader import MAX_PIXELS
+from datamodules.own_files import AUDIT, require_outside_splits, require_replaceable
 from scripts.arguments import Arguments
 
 NOTABLE_IMBALANCE = 10.0
@@ -46,6 +47,8 @@ def audit(words: list[str]) -> int:
         raise UserError(f"expected --data.num_workers of 0 or more, got {options.num_workers}: 0 reads in one process")
     if options.json:
         require_writable(options.json.parent, "--json")
+        require_outside_splits(options.json.parent, "--json", options.root)
+        require_replaceable(options.json, AUDIT, "--json")
     if not options.root.is_dir():
         raise UserError(f"expected --data.root to be a folder, there is none at {options.root}: check the path")
     report = audit_data(

@@ -12,6 +12,7 @@ from rich.table import Table
 from callbacks.run_manifest import versions, write_json
 from datamodules.atomic_file import require_writable
 from datamodules.errors import UserError
+from datamodules.own_files import BENCHMARK, require_outside_splits, require_replaceable
 from lightning_modules.compilation import Compile
 from lightning_modules.resnet_cbam import AttentionPlacement
 from scripts.arguments import Arguments
@@ -49,6 +50,8 @@ def benchmark(words: list[str]) -> None:
             raise UserError(f"expected --{name} of at least 1, got {value}: give a larger number")
     if options.json:
         require_writable(options.json.parent, "--json")
+        require_outside_splits(options.json.parent, "--json", options.root)
+        require_replaceable(options.json, BENCHMARK, "--json")
     options.image_size = options.image_size or (64 if options.what in ("fit", "busy") else 224)
     options.rounds = options.rounds or (1 if options.what == "fit" else 3)
     rows, values = BENCHMARKS[options.what](options)

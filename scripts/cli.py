@@ -26,6 +26,7 @@ from callbacks import (
     PredictionWriter,
     RunConfig,
     RunManifest,
+    SameStart,
     SizeBudget,
     Stopping,
 )
@@ -37,10 +38,16 @@ from lightning_modules import ImageClassifier
 from lightning_modules.checkpoint import TrainedModel, read_trained_model
 from lightning_modules.weights_file import SAFETENSORS_SUFFIX
 from scripts.hardware import default_precision
-from scripts.run_folder import RUNS, find_last, open_logger
+from scripts.run_folder import RUNS, find_last, open_logger, require_run_name
 
 DEFAULT_CONFIG = Path(__file__).parents[1] / "configs" / "default.yaml"
 EPILOG = "Beforehand: cbam100 audit --data.root DIR looks at every file of a data set."
+
+
+def require_seed(seed: int) -> None:
+    """Raises ``UserError`` where it is no number; Lightning's true and false would be one seed here, another there."""
+    if isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise UserError(f"expected --seed_everything from 0 to 2^32 - 1, got {seed}: choose another")
 
 
 class Parser(LightningArgumentParser):
@@ -93,9 +100,7 @@ class ClassifierCLI(LightningCLI):
         """Parses twice where there is a checkpoint: to find it, and then over its settings, so that a flag wins."""
         super().parse_arguments(parser, args)
         subcommand = self.config["subcommand"]
-        seed = self.config[subcommand].seed_everything
-        if not 0 <= seed < 2**32:
-            raise UserError(f"expected --seed_everything from 0 to 2^32 - 1, got {seed}: choose another")
+        require_seed(self.config[subcommand].seed_everything)
         if subcommand == "fit":
             self._prepare_fit(self.config.fit)
             self._prepare_trainer(self.config.fit.trainer)
@@ -131,8 +136,9 @@ class ClassifierCLI(LightningCLI):
 
     def _prepare_fit(self, config: Namespace) -> None:
         """Names the run, and reads the checkpoint that it resumes."""
-        if not config.run_name:
+        if config.run_name is None:
             config.run_name = Path(str(config.config[-1])).stem if config.config else DEFAULT_CONFIG.stem
+        require_run_name(config.run_name, "--run_name")
         if config.ckpt_path == "last":
             found = find_last(config.run_name)
             config.ckpt_path = str(found) if found else None
@@ -185,7 +191,7 @@ class ClassifierCLI(LightningCLI):
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
         if self.subcommand == "fit" and config.trainer.logger in (None, True):
             epochs = self.trained.epochs if self.trained else 0
-            kwargs["logger"] = open_logger(config.run_name, config.ckpt_path, epochs)
+            kwargs["logger"] = open_logger(config.run_name, config.ckpt_path, epochs, config.data.root)
         elif self.subcommand != "fit":
             kwargs["logger"] = False
         elif not config.trainer.logger:
@@ -201,6 +207,7 @@ class ClassifierCLI(LightningCLI):
         types = {type(callback) for callback in (given if isinstance(given, list) else [given])}
         settings = self.config[str(self.subcommand)]
         own = [
+            SameStart(settings.ckpt_path),
             *callbacks,
             BadImages(),
             FiniteLoss(),

@@ -9,6 +9,7 @@ from callbacks.figures import short, to_png
 from datamodules.atomic_file import require_writable, write_bytes
 from datamodules.errors import UserError, listed
 from datamodules.image_reader import read_image
+from datamodules.own_files import PICTURE, require_outside_splits, require_replaceable
 from datamodules.transforms import eval_transform, normalize, side_to_load
 from lightning_modules import ImageClassifier
 from lightning_modules.attention_maps import grad_cam, spatial_gates
@@ -24,7 +25,8 @@ def explain(words: list[str]) -> None:
         words: What stands after ``explain``.
 
     Raises:
-        UserError: An option is wrong, the model or an image cannot be read, or two images would share a picture.
+        UserError: An option is wrong, the model or an image cannot be read, two images would share a picture, or a
+            picture's place is an image's or is taken.
     """
     parser = Arguments(
         prog="cbam100 explain",
@@ -37,6 +39,9 @@ def explain(words: list[str]) -> None:
     names = [f"{path.name}.png" for path in options.images]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"expected images of different names, got {listed(twice)} more than once: explain them apart")
+    require_outside_splits(options.output, "--output")
+    for name in names:
+        require_replaceable(options.output / name, PICTURE, "--output", options.images)
     model, trained = load_classifier(options.ckpt_path)
     try:
         options.output.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,9 @@ import argparse
 import colorsys
 import csv
 import json
+import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 NUM_CLASSES = 100
+RECEIPT = "demo_data.json"
 SUPERSAMPLING = 2  # silhouettes are drawn this many times larger and shrunk, which smooths their edges
 
 Point = tuple[float, float]
@@ -110,18 +113,23 @@ def make_demo_data(
     same arguments is left as it is.
 
     Raises:
-        FileExistsError: ``root`` holds something else.
+        FileExistsError: ``root``, or the folder beside it that is drawn in, holds something else.
     """
     settings: dict[str, Any] = {name: value for name, value in locals().items() if name != "root"}
-    receipt = root / "demo_data.json"
-    if receipt.is_file() and json.loads(receipt.read_text()) == settings:
+    root = Path(os.path.realpath(root))
+    if (root / RECEIPT).is_file() and (root / RECEIPT).read_text() == json.dumps(settings):
         return
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise FileExistsError(f"expected {root} to be empty or absent, found files in it: choose another --output")
-
     # Drawn beside root and renamed at the end, so that an interrupted drawing is not taken for a data set.
     part = root.with_name(f".{root.name}.part")
+    for folder in (root, part):
+        interrupted = folder == part and (part / RECEIPT).is_file()
+        if os.path.lexists(folder) and not interrupted and (not folder.is_dir() or any(folder.iterdir())):
+            raise FileExistsError(
+                f"expected {folder} to be empty or absent, found files in it: choose another --output"
+            )
     shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    (part / RECEIPT).write_text(json.dumps(settings))
     test_names = []
     for label in range(num_classes):
         for split_number, (split, count) in enumerate(
@@ -140,7 +148,6 @@ def make_demo_data(
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["image_name", "pred_label"])
         writer.writerows([name, 0] for name in np.random.default_rng(seed).permutation(test_names))
-    (part / receipt.name).write_text(json.dumps(settings))
     part.replace(root)
 
 
@@ -151,7 +158,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--size", type=int, default=64, help="side of each image in pixels")
     arguments = parser.parse_args()
-    make_demo_data(arguments.output, seed=arguments.seed, size=arguments.size)
+    try:
+        make_demo_data(arguments.output, seed=arguments.seed, size=arguments.size)
+    except OSError as error:
+        print(f"make_demo_data: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
     print(f"demo data: {NUM_CLASSES} classes in {arguments.output}")
 
 

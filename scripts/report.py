@@ -24,14 +24,17 @@ from callbacks.figures import (
     sizes_figure,
     to_png,
 )
+from callbacks.run_config import leaves
 from datamodules import ImageFolderDataModule
 from datamodules.atomic_file import require_writable, write_bytes
 from datamodules.errors import UserError
+from datamodules.own_files import REPORT as PAGE
+from datamodules.own_files import require_replaceable
 from lightning_modules import ImageClassifier
 from lightning_modules.model_size import format_size, parameter_count, part_sizes
 from scripts.arguments import Arguments
 from scripts.explain import explain_image
-from scripts.run_history import leaves, read_config, read_manifest, read_scalars
+from scripts.run_history import read_config, read_manifest, read_scalars
 from scripts.trained_classifier import load_classifier
 
 REPORT = "report.html"
@@ -99,6 +102,7 @@ def report(words: list[str]) -> None:
     options = parser.parse_args(words)
     manifest = read_manifest(options.run)
     require_writable(options.run, "--run")
+    require_replaceable(options.run / REPORT, PAGE, "--run")
     config = read_config(options.run)
     model, trained = load_classifier(options.run / WEIGHTS)
     data_settings = {name: config["data"][name] for name in LOADING_SETTINGS}

@@ -1,16 +1,120 @@
 """Where a fit writes: a new ``runs/<name>/version_<k>/``, or the folder of the run that it resumes."""
 
+import fcntl
 import os
 import re
+import shutil
 from contextlib import suppress
 from pathlib import Path
+from typing import IO, Any
 
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers.logger import rank_zero_experiment
+from pytorch_lightning.utilities import rank_zero_only
 
-from callbacks.best_weights import CHECKPOINTS, LAST
+from callbacks.best_weights import BEST, CHECKPOINTS, LAST, WEIGHTS
+from callbacks.run_manifest import NAME as MANIFEST
+from datamodules import own_files
 from datamodules.atomic_file import require_writable
+from datamodules.errors import UserError
+from datamodules.own_files import require_outside_splits, require_replaceable
 
 RUNS = Path("runs")
+LOCK = ".lock"
+OF_ANY_START = re.compile(rf"events\.out\.tfevents|(config\.yaml|hparams\.yaml|{re.escape(LOCK)})$")
+OWN_FILES = {
+    MANIFEST: own_files.RUN_MANIFEST,
+    WEIGHTS: own_files.WEIGHTS,
+    f"{CHECKPOINTS}/{BEST}": own_files.CHECKPOINT,
+    f"{CHECKPOINTS}/{LAST}": own_files.CHECKPOINT,
+}
+
+
+class RunLogger(TensorBoardLogger):
+    """TensorBoard's logger, whose folder belongs to one run: made for it, and locked while it is at work.
+
+    Own code, because Lightning takes the next free number and makes the folder later, so that two runs that begin
+    together share one. Here the first process of all makes it where it is first asked for, which is after all of them
+    have joined; the others get its name from there (``Trainer.log_dir``).
+    """
+
+    _made = False
+    _lock: IO[str] | None = None
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """Locks the folder before the event file is opened."""
+        if self._lock is None:
+            self._lock = lock(Path(self.log_dir))
+        return super().experiment
+
+    def _get_next_version(self) -> int:
+        number = super()._get_next_version()
+        while rank_zero_only.rank == 0 and not self._made:  # type: ignore[attr-defined]
+            try:
+                os.makedirs(os.path.join(self.root_dir, f"version_{number}"))
+                self._made = True
+            except FileExistsError:
+                number += 1
+        return number
+
+    def finalize(self, status: str) -> None:
+        """Gives the folder free, and removes it after a start that was refused."""
+        super().finalize(status)
+        if self._lock is None:
+            return
+        if status == "failed" and self._made and all(OF_ANY_START.match(name) for name in os.listdir(self.log_dir)):
+            shutil.rmtree(self.log_dir, ignore_errors=True)
+        self._lock.close()
+        self._lock = None
+
+
+def lock(folder: Path) -> IO[str]:
+    """Holds a folder that one process at a time may work in, until the returned file is closed.
+
+    Raises:
+        UserError: Another process holds it.
+    """
+    file = open(folder / LOCK, "a")  # noqa: SIM115
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise _held(folder) from error
+    except OSError:  # not every file system has locks
+        pass
+    return file
+
+
+def require_unlocked(folder: Path) -> None:
+    """Raises ``UserError`` where ``lock`` would; all processes of a run may ask at once."""
+    with suppress(FileNotFoundError), open(folder / LOCK) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise _held(folder) from error
+        except OSError:
+            pass
+
+
+def _held(folder: Path) -> UserError:
+    return UserError(
+        f"expected {folder} to be at nobody's work, another process holds it: wait for its end, or choose another name"
+    )
+
+
+def require_run_name(name: str, option: str) -> None:
+    """Checks that a name makes a folder below ``runs/``.
+
+    Raises:
+        UserError: It leads out of it, or to itself, or has characters that no name should have.
+    """
+    parts = name.split("/")
+    if any(part in ("", ".", "..") for part in parts) or any(ord(character) < 32 for character in name):
+        raise UserError(
+            f"expected {option} to name a folder below {RUNS}/, without .. or line breaks, got {name!r}: choose another"
+        )
 
 
 def find_last(run_name: str) -> Path | None:
@@ -19,7 +123,7 @@ def find_last(run_name: str) -> Path | None:
     return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
-def open_logger(run_name: str, ckpt_path: str | None, epochs: int) -> TensorBoardLogger:
+def open_logger(run_name: str, ckpt_path: str | None, epochs: int, data_root: Path) -> RunLogger:
     """The logger, whose folder is the run folder.
 
     Args:
@@ -27,28 +131,29 @@ def open_logger(run_name: str, ckpt_path: str | None, epochs: int) -> TensorBoar
         ckpt_path: What is resumed. ``last.ckpt`` in a run folder goes on there; from another file a new folder starts,
             so that nothing is overwritten.
         epochs: How many that run has finished: what it logged later is hidden, as it will be logged again.
+        data_root: Of the data, in whose splits no run folder may lie.
 
     Raises:
-        UserError: The folder cannot be written to.
+        UserError: The folder cannot be written to, another process works in it, or a file in it is somebody else's.
     """
     place = Path(ckpt_path or "").absolute()
     version = re.fullmatch(r"version_([0-9]+)", place.parent.parent.name)
     if version and place.name == LAST and place.parent.name == CHECKPOINTS:
         run_folder = place.parents[1]
         require_writable(run_folder, "--ckpt_path")
-        return TensorBoardLogger(
+        require_unlocked(Path(os.path.relpath(run_folder)))
+        for name, kind in OWN_FILES.items():
+            require_replaceable(run_folder / name, kind, "--ckpt_path")
+        return RunLogger(
             os.path.relpath(run_folder.parents[1]),
             run_folder.parent.name,
             version=int(version[1]),
             default_hp_metric=False,
             purge_step=epochs,
         )
+    option = "working directory or --run_name"
+    require_outside_splits(RUNS, option, data_root)
     with suppress(OSError):
         (RUNS / run_name).mkdir(parents=True, exist_ok=True)
-    require_writable(RUNS / run_name, "working directory or --run_name")
-    return TensorBoardLogger(str(RUNS), run_name, default_hp_metric=False)
-
-
-def goes_on_in(logger: TensorBoardLogger) -> bool:
-    """Whether the run folder is one that was begun before."""
-    return (Path(logger.log_dir) / CHECKPOINTS / LAST).exists()
+    require_writable(RUNS / run_name, option)
+    return RunLogger(str(RUNS), run_name, default_hp_metric=False)

@@ -1,17 +1,15 @@
 """What a run folder says of its epochs."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
-from callbacks.run_manifest import NAME
+from callbacks.run_config import CONFIG
+from callbacks.run_manifest import NAME as MANIFEST
 from datamodules.errors import UserError
-
-CONFIG = "config.yaml"
 
 
 def read_scalars(run: Path) -> dict[str, dict[int, float]]:
@@ -28,12 +26,14 @@ def read_manifest(run: Path) -> dict[str, Any]:
         UserError: There is none, or it cannot be read.
     """
     try:
-        return json.loads((run / NAME).read_text())
-    except (OSError, ValueError) as error:
+        manifest = json.loads((run / MANIFEST).read_text())
+        _ = manifest["data"], manifest["versions"], manifest["events"][-1]["event"]
+    except (OSError, ValueError, TypeError, LookupError) as error:
         raise UserError(
-            f"expected a run folder of a fit, with its {NAME}, at {run}, it cannot be read ({error}): pass "
-            "runs/<name>/version_<k>"
+            f"expected a run folder of a fit, with its {MANIFEST}, at {run}, it cannot be read "
+            f"({type(error).__name__}: {error}): pass runs/<name>/version_<k>"
         ) from error
+    return manifest
 
 
 def read_config(run: Path) -> dict[str, Any]:
@@ -49,15 +49,6 @@ def read_config(run: Path) -> dict[str, Any]:
         raise UserError(f"expected {path}, it cannot be read ({error}): pass the folder of a fit") from error
 
 
-def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """A configuration as pairs of an option's name and its value."""
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
 def is_finished(run: Path) -> bool:
     """Whether the fit in this folder has come to its end."""
-    return (run / NAME).exists() and read_manifest(run)["events"][-1]["event"] == "finished"
+    return (run / MANIFEST).exists() and read_manifest(run)["events"][-1]["event"] == "finished"

@@ -1,10 +1,14 @@
+import json
 import os
 import stat
+import zipfile
 
 import pytest
 
-from datamodules.atomic_file import atomic_file
+from datamodules.atomic_file import atomic_file, write_bytes
 from datamodules.errors import UserError
+
+OLD, NEW = (f"image_name,pred_label\n{name},cat\n".encode() for name in ("old", "new"))
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
@@ -25,13 +29,13 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
 
 def test_a_finished_write_replaces_with_the_usual_permissions(tmp_path):
     target = tmp_path / "x.csv"
-    target.write_text("old")
+    target.write_bytes(OLD)
     with atomic_file(target) as temporary:
-        temporary.write_text("new")
-        assert target.read_text() == "old"
+        temporary.write_bytes(NEW)
+        assert target.read_bytes() == OLD
     plain = tmp_path / "plain"
     plain.touch()
-    assert target.read_text() == "new"
+    assert target.read_bytes() == NEW
     assert stat.S_IMODE(target.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
 
 
@@ -41,3 +45,77 @@ def test_a_missing_folder_is_named(tmp_path):
         atomic_file(tmp_path / "absent" / "x.csv"),
     ):
         pass
+
+
+def png(software):
+    return b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR............tEXtSoftware\0" + software
+
+
+def packed(path, *names):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, "content")
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "ours", "theirs"),
+    [
+        ("x.csv", OLD, b"name,label\na,b\n"),
+        ("x.csv", OLD, b"image_name,label_1,probability_1\n"),  # ours, but another one
+        ("x.csv.partial", OLD, b"half of a download"),
+        ("x.png", png(b"cbam100"), png(b"Matplotlib version 3.10.0")),
+        ("x.html", b'<head><meta name="generator" content="cbam100">', b"<head><title>cbam100</title>"),
+        ("x.md", b"`cbam100 ablate --vary a=1,2`\n", b"# Notes on cbam100 ablate\n"),
+        ("x.json", json.dumps({"versions": {}, "events": []}).encode(), json.dumps({"events": []}).encode()),
+        ("x.txt", json.dumps({"splits": {}, "stops": [], "duplicates": []}).encode(), b"notes"),
+        ("x.json", json.dumps({"benchmark": 1, "machine": 1, "rows": []}).encode(), b"[" * 100_000),
+    ],
+)
+def test_a_file_that_is_not_of_the_same_making_stays(name, ours, theirs, tmp_path):
+    path = tmp_path / name
+    path.touch()  # an empty one is nobody's loss
+    for _ in range(2):
+        write_bytes(path, ours)
+    assert path.read_bytes() == ours
+    path.write_bytes(theirs)
+    with pytest.raises(UserError, match=f"expected to write {path}, where something stands that cbam100 has not"):
+        write_bytes(path, ours)
+    assert path.read_bytes() == theirs
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_an_archive_is_known_by_what_it_holds(tmp_path):
+    path = tmp_path / "x.zip"
+    ours, ours_with_more = packed(tmp_path / "1", "x.csv"), packed(tmp_path / "2", "x.csv", "notes.txt")
+    write_bytes(path, ours)
+    write_bytes(path, ours)
+    path.write_bytes(ours_with_more)
+    with pytest.raises(UserError, match="has not written"):
+        write_bytes(path, ours)
+    assert path.read_bytes() == ours_with_more
+
+
+def test_a_folder_or_a_pipe_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "x.csv")
+    (tmp_path / "y.csv").mkdir()
+    for name in ("x.csv", "y.csv"):
+        with pytest.raises(UserError, match="has not written"):
+            write_bytes(tmp_path / name, NEW)
+    assert sorted(os.listdir(tmp_path)) == ["x.csv", "y.csv"]
+    assert not (tmp_path / "x.csv").is_file()
+
+
+def test_a_link_is_written_through(tmp_path):
+    link, target = tmp_path / "x.csv", tmp_path / "elsewhere" / "y.csv"
+    target.parent.mkdir()
+    link.symlink_to("elsewhere/y.csv")
+    for content in (OLD, NEW):  # the first time the link leads to nothing
+        write_bytes(link, content)
+        assert link.is_symlink()
+        assert target.read_bytes() == content
+    assert os.listdir(target.parent) == ["y.csv"]
+    target.write_text("theirs")
+    with pytest.raises(UserError, match="has not written"):
+        write_bytes(link, NEW)
+    assert target.read_text() == "theirs"

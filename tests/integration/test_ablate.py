@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.hardware import default_precision
 from scripts.main import main
 from tests.conftest import SMALL
 
@@ -85,6 +87,14 @@ def test_an_interrupted_ablation_goes_on_to_the_same_table(words, tmp_path, monk
         (["--vary", "model.loss=focal,cross_entropy", "--vary", f"model.weights=none,{'x' * 200}"], "vary fewer"),
         (["--vary", "model.loss=focal,cross_entropy", "--seeds", "0"], "expected --seeds of at least 1, got 0"),
         ([], "--vary"),
+        (
+            ["--vary", "model.learning_rate=1e-3,0.001"],
+            "values that differ, model.learning_rate=1e-3 and 0.001 are one setting",
+        ),
+        (["--vary", "model.dropout=0,0.0"], "values that differ, model.dropout=0 and 0.0 are one setting"),
+        (["--vary", "trainer.gradient_clip_val=1,1.0"], "trainer.gradient_clip_val=1 and 1.0 are one setting"),
+        (["--vary", "model.loss=focal,cross_entropy", "--seed_everything=true"], "2^32 - 1, got True: choose another"),
+        (["--vary", "model.loss=focal,cross_entropy", "--seed_everything=4294967294"], "2^32 - 1, got 4294967296"),
     ],
 )
 def test_mistakes_are_told_before_anything_runs(words, sentence, data_root, run_folder, capsys):
@@ -97,21 +107,44 @@ def test_mistakes_are_told_before_anything_runs(words, sentence, data_root, run_
     assert not Path("runs").exists()
 
 
-def test_a_fit_that_fails_says_why_and_another_recipe_is_refused(data_root, run_folder, capsys):
-    vary = ["ablate", "--vary", "model.loss=focal,cross_entropy", "--seeds", "1", *SMALL, f"--data.root={data_root}"]
-    with pytest.raises(SystemExit) as caught:
+def test_a_fit_that_fails_says_why(data_root, run_folder, capsys):
+    vary = ["ablate", *VARY, *SMALL, f"--data.root={data_root}"]
+    with pytest.raises(SystemExit, match="2"):
         main([*vary, "--size_budget.limit_mb=1"])
-    assert caught.value.code == 2
     assert re.search(r"its fit ended with 2 \(expected a model of at most 1.00 MB", capsys.readouterr().err)
     with pytest.raises(SystemExit):
         main([*vary, "--trainer.fast_dev_run=true", "--name=fast"])
     assert "to leave a finished run folder with checkpoints" in capsys.readouterr().err
 
+
+def test_runs_of_other_settings_or_images_are_not_reported_as_its_own(data_root, run_folder, capsys):
+    root = Path(shutil.copytree(data_root, "data", ignore=shutil.ignore_patterns("val")))  # each seed holds out some
+    Path("small.yaml").write_text("model:\n  dropout: 0.2\n")
     for package in ("scripts", "callbacks"):  # what else lies in the working directory is not run
-        (run_folder / package).mkdir()
-        (run_folder / package / "__init__.py").touch()
-    main([*vary, "--trainer.max_epochs=1", "--model.restart_epochs=1"])
-    with pytest.raises(SystemExit) as caught:
-        main([*vary, "--trainer.max_epochs=1", "--model.restart_epochs=1", "--model.dropout=0.5"])
-    assert caught.value.code == 2
-    assert "model.dropout 0.3, got 0.5: use the same options, or choose another --name" in capsys.readouterr().err
+        Path(package).mkdir()
+        Path(package, "__init__.py").touch()
+    short = ["ablate", "--config=small.yaml", *SMALL, "--trainer.max_epochs=1", "--model.restart_epochs=1"]
+    words = [*short, *VARY, f"--data.root={root}", "--trainer.limit_train_batches=1"]
+    main(words)
+    table = Path("runs/ablation_small/ablation.md").read_bytes()
+
+    def refused(*words):
+        capsys.readouterr()
+        with pytest.raises(SystemExit, match="2"):
+            main(list(words))
+        return capsys.readouterr().err
+
+    assert "was begun, trainer.limit_train_batches 1, got None: use" in refused(*words[:-1])
+    Path("small.yaml").write_text("model:\n  dropout: 0.1\n")
+    assert "was begun, model.dropout 0.2, got 0.1: use the same options" in refused(*words)
+    Path("small.yaml").write_text("model:\n  dropout: 0.2\n")
+    image = next((root / "train/3").iterdir())
+    image.rename("image.jpg")
+    assert "begun, 36 train, 12 val, there are 35 train, 12 val (names or sizes" in refused(*words, "--seeds=2")
+    Path("image.jpg").rename(image)
+    assert Path("runs/ablation_small/ablation.md").read_bytes() == table
+
+    root.rename("moved")  # neither this nor how they are loaded makes other runs, nor what this machine fills in
+    precision = f"--trainer.precision={default_precision('cpu')}"
+    main([*short, *VARY, "--data.root=moved", "--trainer.limit_train_batches=1", "--data.num_workers=1", precision])
+    assert capsys.readouterr().out.count("finished before, skipped") == 2

@@ -195,6 +195,10 @@ def test_an_over_budget_file_never_gets_its_name(data_root, run_folder, monkeypa
         (["predict", "--data.root=ROOT", "--ckpt_path=MODEL", "--prediction.path=."], "to end in .csv"),
         (["predict", "--data.root=ROOT", "--ckpt_path=MODEL", f"--data.class_names={REVERSED}"], "class_names"),
         (["fit", "--data.root=ROOT", "--seed_everything=-1"], "seed"),
+        (
+            ["fit", "--data.root=ROOT", "--seed_everything=true"],
+            "expected --seed_everything from 0 to 2^32 - 1, got True",
+        ),
         (["fit", "--data.root=ROOT", "--size_budget.limit_mb=.inf"], "--size_budget.limit_mb above 0"),
         (["fit", "--data.root=ROOT", *SMALL, "--data.num_workers=-1"], "--data.num_workers to be at least 0"),
         (["fit", "--data.root=ROOT", *SMALL, "--trainer.logger=false"], "expected a logger"),

@@ -201,7 +201,8 @@ def test_a_fault_of_a_users_callback_costs_no_step(hook, data_root, run_folder, 
 
 
 def test_averaged_weights_are_resumed_to_the_bit(data_root, run_folder):
-    command = [*FIT, f"--data.root={data_root}", *overlay(lightning("EMAWeightAveraging", decay=0.5)), "--ckpt_path=last"]
+    average = overlay(lightning("EMAWeightAveraging", decay=0.5))
+    command = [*FIT, f"--data.root={data_root}", *average, "--ckpt_path=last"]
     main([*command, "--run_name=whole"])
     main([*command, "--trainer.max_steps=4"])
     main([*command, "--trainer.max_steps=12"])

@@ -1,11 +1,12 @@
 import csv
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from datamodules.errors import UserError
 from scripts.ablation_outcomes import Outcome, differences
-from scripts.ablation_table import write_tables
+from scripts.ablation_table import require_free, write_tables
 
 DATA = {"train": {"images": 10, "sha256": "a"}, "val": {"images": 5, "sha256": "b"}}
 
@@ -19,7 +20,8 @@ def outcome(loss, attention, seed, accuracy, data=DATA):
         "val/ece": {0: 0.3, 1: 0.2},
         "epoch_seconds": {0: 9.0, 1: 11.0},
     }
-    return Outcome({"model.loss": loss, "model.attention": attention}, seed, scalars, 95_412_952, data, "2.10.0")
+    levels = {"model.loss": loss, "model.attention": attention}
+    return Outcome(Path("runs/x/version_0"), levels, seed, scalars, 95_412_952, data, 1, "2.10.0")
 
 
 @pytest.fixture
@@ -57,7 +59,7 @@ def test_differences_are_taken_seed_by_seed(outcomes):
 def test_the_tables(outcomes, tmp_path):
     write_tables(tmp_path, outcomes, "cbam100 ablate …")
     text = (tmp_path / "ablation.md").read_text()
-    assert "torch 2.10.0." in text
+    assert "; processes: 1; torch 2.10.0." in text
     assert "on these validation images." in text
     row = next(line for line in text.splitlines() if line.startswith("| model.loss=focal, model.attention=cbam |"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
@@ -79,9 +81,9 @@ def test_the_tables(outcomes, tmp_path):
 def test_the_table_says_what_the_runs_did_not_share(tmp_path):
     others = {**DATA, "val": {"images": 5, "sha256": "c"}}
     runs = [outcome(loss, "cbam", seed, 0.5, data) for loss in ("a", "b") for seed, data in enumerate((DATA, others))]
-    write_tables(tmp_path, [*runs[:3], dataclasses.replace(runs[3], torch_version="2.11.0")], "")
+    write_tables(tmp_path, [*runs[:3], dataclasses.replace(runs[3], torch_version="2.11.0", processes=4)], "")
     text = (tmp_path / "ablation.md").read_text()
-    assert "torch 2.10.0, 2.11.0." in text
+    assert "; processes: 1, 4; torch 2.10.0, 2.11.0." in text
     assert "on the validation images that each seed has held out." in text
 
 
@@ -90,7 +92,27 @@ def test_one_seed_says_nothing(outcomes):
     assert "one seed does not show the noise" in first.sentence
 
 
-def test_runs_of_one_seed_that_saw_other_images_are_not_compared(outcomes, tmp_path):
-    other = {**DATA, "train": {"images": 10, "sha256": "c"}}
-    with pytest.raises(UserError, match="runs of seed 0 to see the same images"):
-        write_tables(tmp_path, [outcomes[0], outcome("focal", "none", 0, 0.5, other)], "")
+def test_a_run_without_a_number_is_named(outcomes):
+    run = outcomes[0]
+    for missing in ("val/accuracy", "epoch_seconds"):
+        scalars = {name: values for name, values in run.scalars.items() if name != missing}
+        with pytest.raises(
+            UserError, match=f"expected {missing} among TensorBoard's scalars of runs/x/version_0, there"
+        ):
+            _ = dataclasses.replace(run, scalars=scalars).measures
+
+
+def test_a_table_is_replaced_by_one_of_the_same_options_only(outcomes, tmp_path):
+    options = ["model.loss", "model.attention"]
+    for _ in range(2):
+        require_free(tmp_path, options)
+        write_tables(tmp_path, outcomes, "cbam100 ablate …")
+    require_free(tmp_path, options[::-1])
+    with pytest.raises(UserError, match=r"expected to vary model\.loss, model\.attention, as the table in"):
+        require_free(tmp_path, ["model.loss"])
+    for name in ("ablation.md", "ablation.png", "ablation.csv", "ablation_runs.csv"):
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(UserError, match=f"{name}, something else is there: move it away, or choose another --name"):
+            require_free(tmp_path, options)
+        (tmp_path / name).write_bytes(content)

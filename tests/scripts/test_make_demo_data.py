@@ -1,10 +1,13 @@
 import hashlib
+import json
+import os
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from scripts.make_demo_data import make_demo_data
+from scripts.make_demo_data import main, make_demo_data
 
 FEW = {"num_classes": 3, "train_images": 2, "val_images": 1, "test_images": 2, "size": 32}
 
@@ -41,11 +44,28 @@ def test_images_of_a_class_differ(tmp_path):
     assert np.abs(first - second).mean() > 5
 
 
-def test_files_of_others_stay(tmp_path):
-    (tmp_path / "mine.txt").touch()
-    with pytest.raises(FileExistsError, match="to be empty or absent"):
-        make_demo_data(tmp_path, **FEW)
-    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+def test_files_of_others_stay(tmp_path, monkeypatch, capsys):
+    for folder in ("photos", ".new.part"):  # the second is where new would be drawn
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.txt").touch()
+    for folder in ("photos", "new"):
+        monkeypatch.setattr(sys, "argv", ["make_demo_data", "--output", str(tmp_path / folder)])
+        with pytest.raises(SystemExit, match="2"):
+            main()
+        assert "error: expected" in (error := capsys.readouterr().err)
+        assert "to be empty or absent, found files in it: choose another --output" in error
+        assert error.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [".new.part", "mine.txt", "mine.txt", "photos"]
+
+
+def test_an_interrupted_drawing_is_done_anew_through_a_link_too(tmp_path):
+    part = tmp_path / ".data.part"
+    (part / "train").mkdir(parents=True)
+    (part / "demo_data.json").write_text(json.dumps({}))
+    (tmp_path / "link").symlink_to("data")
+    make_demo_data(tmp_path / "link", **FEW)
+    assert sorted(os.listdir(tmp_path)) == ["data", "link"]
+    assert len(list((tmp_path / "data").glob("train/*/*.jpg"))) == 6
 
 
 def test_a_finished_data_set_is_left_as_it_is(tmp_path):

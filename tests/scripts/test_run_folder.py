@@ -1,0 +1,89 @@
+import os
+from pathlib import Path
+
+import pytest
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from datamodules.errors import UserError
+from scripts.main import main
+from scripts.run_folder import open_logger
+from tests.conftest import SMALL
+
+VARY = "--vary=model.loss=focal,cross_entropy"
+
+
+def begin(run_name="x", ckpt_path=None):
+    return open_logger(run_name, ckpt_path, epochs=0, data_root=Path("data"))
+
+
+def test_two_runs_that_begin_together_get_a_folder_each(run_folder, monkeypatch):
+    monkeypatch.setattr(TensorBoardLogger, "_get_next_version", lambda self: 3)  # both have looked before either writes
+    folders = [Path(begin().log_dir) for _ in range(2)]
+    assert folders == [Path("runs/x/version_3"), Path("runs/x/version_4")]
+    assert all(folder.is_dir() for folder in folders)
+    monkeypatch.setattr(rank_zero_only, "rank", 1)  # which gets the first process's by Trainer.log_dir
+    _ = begin().log_dir, begin().experiment
+    assert len(list(Path("runs/x").iterdir())) == 2
+
+
+def test_a_folder_in_which_a_run_is_at_work_is_not_resumed(run_folder):
+    alive = begin()
+    assert alive.experiment is not None
+    last = Path(alive.log_dir, "checkpoints", "last.ckpt")
+    last.parent.mkdir()
+    last.touch()
+    before = sorted(os.listdir(alive.log_dir))
+    with pytest.raises(UserError, match="expected runs/x/version_0 to be at nobody's work, another process holds it"):
+        begin(ckpt_path=str(last))
+    assert sorted(os.listdir(alive.log_dir)) == before
+    for _ in range(2):  # one after the other they may
+        alive.finalize("success")
+        alive = begin(ckpt_path=str(last))
+        assert Path(alive.log_dir) == Path("runs/x/version_0")
+        assert alive.experiment is not None
+    alive.finalize("success")
+
+
+def test_a_file_system_without_locks(run_folder, monkeypatch):
+    def unsupported(*_):
+        raise OSError("no locks")
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    logger = begin()
+    assert logger.experiment is not None
+    logger.finalize("success")
+
+
+def test_a_refused_start_leaves_no_folder(data_root, run_folder, capsys):
+    words = ["fit", *SMALL, f"--data.root={data_root}", "--trainer.max_epochs=1", "--model.restart_epochs=1"]
+    with pytest.raises(SystemExit, match="2"):
+        main([*words, "--size_budget.limit_mb=1"])
+    assert "expected a model of at most 1.00 MB" in capsys.readouterr().err
+    assert list(Path("runs/default").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "", "a/../../b", "a/./b", "a//b", "a\nb", "a\0b"])
+@pytest.mark.parametrize(
+    "words", [["fit", "--run_name"], ["ablate", "--vary=model.loss=focal,cross_entropy", "--name"]]
+)
+def test_a_run_name_leads_to_a_folder_below_runs(words, name, data_root, run_folder, capsys):
+    *command, option = words
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, f"{option}={name}", *SMALL, f"--data.root={data_root}"])
+    assert f"expected {option} to name a folder below runs/, without .. or line breaks" in capsys.readouterr().err
+    assert os.listdir(run_folder) == []
+
+
+def test_no_run_folder_among_the_images(data_root, run_folder, monkeypatch, capsys):
+    place = run_folder / "root" / "train"
+    for path in (place / "a", place / "b"):
+        path.mkdir(parents=True)
+        (path / "x.jpg").write_bytes(next((data_root / "train/0").iterdir()).read_bytes())
+        (path / "y.jpg").write_bytes(next((data_root / "train/1").iterdir()).read_bytes())
+    monkeypatch.chdir(place)
+    for command in (["fit"], ["ablate", VARY]):
+        with pytest.raises(SystemExit, match="2"):
+            main([*command, *SMALL, "--data.root=.."])
+        assert "whose files are data" in capsys.readouterr().err
+    assert sorted(os.listdir(place)) == ["a", "b"]

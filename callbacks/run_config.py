@@ -29,7 +29,7 @@ class RunConfig(Callback):
     """
 
     def __init__(self, parser: LightningArgumentParser, config: Namespace) -> None:
-        self._text = parser.dump(_spelled(config), skip_none=False, skip_validation=True)
+        self._settings = plain_settings(parser, config)
         self.changed: dict[str, list[Any]] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -37,15 +37,19 @@ class RunConfig(Callback):
         path = Path(trainer.log_dir or ".") / CONFIG  # asked by all: that is a collective operation
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        settings = {name: None if name in NOT_KEPT else value for name, value in yaml.safe_load(self._text).items()}
         with suppress(OSError, yaml.YAMLError):
-            before, now = (dict(leaves(x)) for x in (yaml.safe_load(path.read_text()), settings))
+            before, now = (dict(leaves(x)) for x in (yaml.safe_load(path.read_text()), self._settings))
             names = sorted(before.keys() | now.keys())
             pairs = {name: [before.get(name), now.get(name)] for name in names}
             self.changed = {name: pair for name, pair in pairs.items() if repr(pair[0]) != repr(pair[1])}
         path.parent.mkdir(parents=True, exist_ok=True)
-        header = self._text.split("\n", 1)[0] + "\n" if self._text.startswith("#") else ""
-        write_bytes(path, (header + yaml.safe_dump(settings, sort_keys=False)).encode(), in_own_folder=True)
+        write_bytes(path, yaml.safe_dump(self._settings, sort_keys=False).encode(), in_own_folder=True)
+
+
+def plain_settings(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
+    """All that ``fit`` was told or takes by default, in plain types, but for what it resumes."""
+    text = parser.dump(_spelled(config), skip_none=False, skip_validation=True)
+    return {name: None if name in NOT_KEPT else value for name, value in yaml.safe_load(text).items()}
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

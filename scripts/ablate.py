@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import yaml
 from jsonargparse import Namespace
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser
 from rich.console import Console
 
-from callbacks.run_config import leaves
+from callbacks.run_config import leaves, plain_settings
 from datamodules import ImageFolderDataModule
 from datamodules.atomic_file import require_writable
 from datamodules.errors import UserError, listed
@@ -166,7 +165,7 @@ class _Recipe(ClassifierCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Keeps what ``config.yaml`` would hold."""
         super().parse_arguments(parser, args)
-        self.settings = yaml.safe_load(self._parser("fit").dump(self.config.fit, skip_none=False))
+        self.settings = plain_settings(self._parser("fit"), self.config.fit)
 
     def _prepare_fit(self, config: Namespace) -> None:
         if typed := [option for option in ("run_name", "ckpt_path") if config[option] is not None]:
@@ -177,8 +176,9 @@ class _Recipe(ClassifierCLI):
 
     def _set_seed(self) -> None: ...
 
-    def instantiate_classes(self) -> None:
-        """Nothing."""
+    def instantiate_classes(self) -> None: ...
+
+    def after_instantiate_classes(self) -> None: ...
 
     def _run_subcommand(self, subcommand: str) -> None: ...
 

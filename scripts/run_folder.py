@@ -74,9 +74,14 @@ def lock(folder: Path) -> IO[str]:
     """Holds a folder that one process at a time may work in, until the returned file is closed.
 
     Raises:
-        UserError: Another process holds it.
+        UserError: Another process holds it, or its lock belongs to another user.
     """
-    file = open(folder / LOCK, "a")  # noqa: SIM115
+    try:
+        file = open(folder / LOCK, "a")  # noqa: SIM115
+    except OSError as error:
+        raise UserError(
+            f"expected to write {folder / LOCK}, which failed ({error.strerror}): see to its permissions"
+        ) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -89,13 +94,11 @@ def lock(folder: Path) -> IO[str]:
 
 def require_unlocked(folder: Path) -> None:
     """Raises ``UserError`` where ``lock`` would; all processes of a run may ask at once."""
-    with suppress(FileNotFoundError), open(folder / LOCK) as file:
+    with suppress(OSError), open(folder / LOCK) as file:  # there is none yet, or not every file system has locks
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise _held(folder) from error
-        except OSError:
-            pass
 
 
 def _held(folder: Path) -> UserError:

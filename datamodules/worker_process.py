@@ -54,6 +54,7 @@ def _leave_when_told() -> None:
 @atexit.register
 def _kill_the_stuck() -> None:
     """Does not wait for ever for processes that do not leave, as ``multiprocessing`` would."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises where a loader process is killed
     children = [child for child in multiprocessing.active_children() if child.daemon]
     for child in children:
         child.terminate()

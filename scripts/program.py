@@ -103,7 +103,7 @@ def _end_with_launcher() -> None:
     if os.environ.get("LOCAL_RANK", "0") == "0":
         os.environ[LAUNCHER] = str(os.getpid())
     elif "TORCHELASTIC_RUN_ID" in os.environ or LAUNCHER not in os.environ:
-        end_with_parent()  # torchrun or another program
+        end_with_parent(os.getppid())  # torchrun or another program
     else:
         end_with_parent(int(os.environ[LAUNCHER]))
 

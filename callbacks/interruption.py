@@ -94,8 +94,8 @@ class Interruption(Callback):
 
 
 def is_ours(number: int) -> bool:
-    """Whether to answer this signal: not where ``nohup`` has it ignored or ``faulthandler`` has taken it."""
-    return number in (signal.SIGTERM, signal.SIGINT) or signal.getsignal(number) not in (signal.SIG_IGN, None)
+    """Whether to answer this signal: not where ``nohup``, or who else has started this process, has it ignored."""
+    return number in (signal.SIGTERM, signal.SIGINT) or signal.getsignal(number) != signal.SIG_IGN
 
 
 def _let_go_of_the_terminal() -> None:

@@ -21,12 +21,17 @@ STEPS, SANITY_STEPS = 6, 2  # 48 images of training in batches of 8
 WORKERS = "--data.num_workers=2"
 
 
+def folder(name):
+    """The run folder; one that was ended before its first checkpoint stays behind."""
+    return next(Path("runs", name).glob("*/checkpoints/last.ckpt")).parents[1]
+
+
 def state(name):
-    return torch.load(next(Path("runs", name).glob("*/checkpoints/last.ckpt")), weights_only=True)["state_dict"]
+    return torch.load(folder(name) / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
 
 
 def manifest(name):
-    return json.loads(next(Path("runs", name).glob("*/manifest.json")).read_text())
+    return json.loads((folder(name) / "manifest.json").read_text())
 
 
 def require_equal(name, uninterrupted):
@@ -114,6 +119,7 @@ def test_two_processes_end_together(data_root, run_folder):
         {"args": [*args, "--ckpt_path=last"]},
     )
     assert [outcome["code"] for outcome in (whole, stopped, resumed)] == [0, 143, 0], stopped["error"]
+    assert manifest("default")["events"][1]["by"] == "SIGTERM"
     wait_until(lambda: all_ended(stopped["pid"]))
     expected, came = state("whole"), state("default")
     assert all(torch.equal(came[key], expected[key]) for key in expected)

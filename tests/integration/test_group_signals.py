@@ -99,6 +99,18 @@ def test_groups_that_are_ended_at_random(times, number, uninterrupted, data_root
         require_equal(run.name, uninterrupted)
 
 
+def test_a_kill_after_the_last_checkpoint_is_made_good_by_the_next_start(uninterrupted, data_root, run_folder):
+    args = [*FIT, f"--data.root={data_root}", WORKERS]
+    before_the_last_epochs_manifest = ["callbacks.run_manifest.write_json", 3]
+    killed, finished, again = drive(
+        {"args": args, "at": before_the_last_epochs_manifest, "signal": signal.SIGKILL, "group": True},
+        *2 * [{"args": [*args, "--ckpt_path=last"]}],
+    )
+    assert [outcome["code"] for outcome in (killed, finished, again)] == [-signal.SIGKILL, 0, 0], again["error"]
+    require_equal("default", uninterrupted)
+    assert [event["event"] for event in manifest("default")["events"]] == ["started", "finished"]
+
+
 @pytest.mark.parametrize(("command", "place"), [("validate", VALIDATION), ("predict", PREDICTION)])
 def test_an_evaluation_ends_after_the_batch(command, place, trained, data_root, run_folder):
     args = [command, f"--ckpt_path={trained / 'model.safetensors'}", f"--data.root={data_root}", WORKERS,

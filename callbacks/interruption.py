@@ -1,8 +1,9 @@
-"""Ends a run on SIGTERM or Ctrl-C where nothing is lost."""
+"""Ends a run on a signal where nothing is lost."""
 
 import os
 import signal
 import threading
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -11,16 +12,18 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from callbacks.best_weights import BestWeights
 from callbacks.processes import agree, agreement_is_due, end_beside
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# From systems that end a job, from Ctrl-C, from a terminal that is closed, and from schedulers ahead of time.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Interruption(Callback):
     """After a signal to any process, all end together: a fit once its step is done and ``last.ckpt`` written.
 
     A validation within a fit is finished first, as its epoch would be lost without it. validate, test and predict stop
-    after the batch. A second signal ends a process at once. The exit code is 128 and the signal's number. Own code,
-    because Lightning 2.6 ignores SIGTERM outside training, saves nothing on it, and in its handler broadcasts, which
-    hangs where only one process got the signal.
+    after the batch. The exit code is 128 and the signal's number. Ctrl-C after a signal ends a process at once; others
+    do not, because one request often comes as two: from ``timeout`` or torchrun, and through the group. Own code,
+    because Lightning 2.6 ignores SIGTERM outside training, saves nothing on it, in its handler broadcasts, which hangs
+    where only one process got the signal, and under SLURM saves in the middle of a step.
     """
 
     def __init__(self) -> None:
@@ -30,15 +33,20 @@ class Interruption(Callback):
     def _listen(self, trainer: Trainer) -> None:
         """Replaces the handlers that Lightning has just installed; it puts the original ones back at its end."""
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
+            for number in filter(is_ours, SIGNALS):
                 signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            _let_go_of_the_terminal()
+        if self._received:
+            return
         self._received = number
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         # Not print, which a signal may have interrupted
-        os.write(2, f"cbam100: {signal.Signals(number).name}: ending after this step\n".encode())
+        text = f"cbam100: {signal.Signals(number).name}: ending after this step or validation; Ctrl-C ends at once\n"
+        with suppress(OSError):
+            os.write(2, text.encode())
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begins to listen, unless that was done and a signal came."""
@@ -83,3 +91,19 @@ class Interruption(Callback):
             raise end_beside(trainer, 128 + number)
 
     on_test_batch_end = on_predict_batch_end = on_validation_batch_end
+
+
+def is_ours(number: int) -> bool:
+    """Whether to answer this signal: not where ``nohup``, or who else has started this process, has it ignored."""
+    return number in (signal.SIGTERM, signal.SIGINT) or signal.getsignal(number) != signal.SIG_IGN
+
+
+def _let_go_of_the_terminal() -> None:
+    """Has what would be printed to a terminal that is gone vanish, where it would be an error and cost the epoch."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (1, 2):
+        try:
+            os.write(descriptor, b"")
+        except OSError:
+            os.dup2(nowhere, descriptor)
+    os.close(nowhere)

@@ -63,6 +63,16 @@ class RunManifest(Checkpoint):
         """Notes the end."""
         self._note(trainer, pl_module, "finished")
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Notes the end of a run that was killed between its last checkpoint and that, and has nothing left to do."""
+        if self._events or not resumed_from(trainer) or not trainer.loggers:
+            return
+        self._path = Path(trainer.loggers[0].log_dir or ".") / NAME
+        with suppress(OSError, ValueError, KeyError):
+            self._events = json.loads(self._path.read_text())["events"]
+        if self._events and self._events[-1]["event"] != "finished":
+            self._note(trainer, pl_module, "finished")
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Notes why the run ended."""
         if not self._events:

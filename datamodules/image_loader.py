@@ -1,19 +1,25 @@
 """The loader around a data set, and what its processes do about memory and signals."""
 
 import gc
-import os
-import signal
-import threading
-from types import FrameType
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
+from datamodules.cpus import cpus_for_each
 from datamodules.image_dataset import Batch, ImageDataset, collate
 from datamodules.sampler import EvalSampler, TrainSampler
+from datamodules.worker_process import obey_main_process, signals_held_back
 
 MAX_WORKERS = 8
-SECONDS_TO_OUTLIVE_SIGTERM = 30
+
+
+class Loader(DataLoader[Batch]):
+    """A loader whose processes live as long as the main process wants batches."""
+
+    def __iter__(self) -> Any:
+        with signals_held_back():
+            return super().__iter__()
 
 
 def build_loader(
@@ -26,7 +32,7 @@ def build_loader(
     worker_timeout: int,
 ) -> DataLoader[Batch]:
     """Batches of ``sampler``'s order, from ``num_workers`` processes or, with 0, from this one."""
-    return DataLoader(
+    return Loader(
         dataset,
         batch_size=batch_size,  # by name: Lightning makes the predict loader anew from these arguments
         sampler=sampler,
@@ -42,19 +48,10 @@ def build_loader(
 
 
 def default_num_workers(processes: int) -> int:
-    """The CPUs that this process may use, shared out over the training processes of the machine."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(MAX_WORKERS, max(1, available // processes))
+    """The CPUs of each of so many training processes on this machine, at most ``MAX_WORKERS``."""
+    return min(MAX_WORKERS, cpus_for_each(processes))
 
 
 def _prepare_worker(worker: int) -> None:
     gc.freeze()  # a collection would write to every object that a forked worker shares with the main process
-    # A signal to the whole group must not take the next batch from a main process that still wants to save.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end_later)
-
-
-def _end_later(number: int, frame: FrameType | None) -> None:
-    timer = threading.Timer(SECONDS_TO_OUTLIVE_SIGTERM, os._exit, [128 + number])
-    timer.daemon = True
-    timer.start()
+    obey_main_process()

@@ -1,5 +1,6 @@
 """Ends a process whose parent is gone."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -16,10 +17,15 @@ def end_with_parent(parent: int | None = None) -> None:
     Args:
         parent: Its process number, where it may have died before this call.
     """
-    threading.Thread(target=_watch, args=(parent or os.getppid(),), name="parent-watch", daemon=True).start()
+    threading.Thread(target=_watch, args=(parent,), name="parent-watch", daemon=True).start()
 
 
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+def _watch(parent: int | None) -> None:
+    main = multiprocessing.parent_process()
+    if main and parent is None:
+        main.join()  # to the moment, and also where it died before this call
+    else:
+        parent = parent or os.getppid()
+        while os.getppid() == parent:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
     os.kill(os.getpid(), signal.SIGKILL)

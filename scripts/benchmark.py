@@ -1,6 +1,5 @@
 """``cbam100 benchmark``: how fast this project is on this machine, beside stated baselines."""
 
-import os
 import platform
 from pathlib import Path
 from typing import Any, get_args
@@ -11,6 +10,7 @@ from rich.table import Table
 
 from callbacks.run_manifest import versions, write_json
 from datamodules.atomic_file import require_writable
+from datamodules.cpus import available_cpus
 from datamodules.errors import UserError
 from datamodules.own_files import BENCHMARK, require_outside_splits, require_replaceable
 from lightning_modules.compilation import Compile
@@ -88,7 +88,7 @@ def benchmark_parser() -> Arguments:
 
 def _machine() -> dict[str, Any]:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"gpu": gpu, "cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    return {"gpu": gpu, "cpu": platform.processor() or platform.machine(), "cores": available_cpus()}
 
 
 def _print(rows: list[dict[str, Any]], values: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ from datamodules.errors import UserError, listed
 from lightning_modules import ImageClassifier
 from lightning_modules.checkpoint import TrainedModel, read_trained_model
 from lightning_modules.weights_file import SAFETENSORS_SUFFIX
-from scripts.hardware import default_precision
+from scripts.hardware import default_precision, share_cpus
 from scripts.run_folder import RUNS, find_last, open_logger, require_run_name
 
 DEFAULT_CONFIG = Path(__file__).parents[1] / "configs" / "default.yaml"
@@ -197,10 +197,12 @@ class ClassifierCLI(LightningCLI):
         elif not config.trainer.logger:
             raise UserError("expected a logger, whose folder is the run folder, got none: leave --trainer.logger out")
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
         except MisconfigurationException as error:
             sentence = " ".join(str(error).split())
             raise UserError(f"expected --trainer options that work on this machine: {sentence}") from error
+        share_cpus(trainer.num_devices)
+        return trainer
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         given = config["callbacks"] or []

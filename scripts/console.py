@@ -15,6 +15,7 @@ WARNINGS = {
     r"You called `self\.log\(.*have no logger": "Lightning prints no metrics that are not meant for one",
     r"You're resuming from a checkpoint that ended before the epoch ended": "the sampler goes on inside the epoch",
     r"LightningCLI's args parameter is intended": "an ablation asks it for the settings of its combinations",
+    r"The '.*_dataloader' does not have many workers": "Lightning 2.6 counts CPUs that a container's quota withholds",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated": "Lightning 2.6 calls torch by its older name",
 }
 

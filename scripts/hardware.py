@@ -1,10 +1,16 @@
 """What a run does differently on different machines, unless it is told."""
 
 import ctypes
+import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import torch
+
+from datamodules.cpus import cpus_for_each
+
+THREADS = "OMP_NUM_THREADS"  # a user's choice of it stands
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
@@ -40,3 +46,35 @@ def keep_freed_memory() -> None:
             mallopt = ctypes.CDLL(None).mallopt
             mallopt(M_MMAP_MAX, 0)
             mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+@contextmanager
+def own_threads() -> Iterator[None]:
+    """Gives a command at most the CPUs there are, and takes back at its end what it or Lightning has set."""
+    threads, setting = torch.get_num_threads(), os.environ.get(THREADS)
+    if setting is None:
+        _limit_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        if setting is None:
+            os.environ.pop(THREADS, None)
+
+
+def share_cpus(processes: int) -> None:
+    """Gives this process its share of the CPUs.
+
+    Own code, because torch and Lightning 2.6 look at the CPUs that a process is bound to, not at a container's quota.
+
+    Args:
+        processes: That train on this machine.
+    """
+    if THREADS not in os.environ:
+        _limit_threads(processes)
+        os.environ[THREADS] = str(torch.get_num_threads())  # without it, Lightning's launchers would set another
+
+
+def _limit_threads(processes: int) -> None:
+    if (most := cpus_for_each(processes)) < torch.get_num_threads():
+        torch.set_num_threads(most)

@@ -4,17 +4,20 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
 from pytorch_lightning.cli import ArgsType
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from callbacks.interruption import SIGNALS, is_ours
 from datamodules.errors import UserError
 from datamodules.parent_watch import end_with_parent
 from scripts.cli import ClassifierCLI
 from scripts.console import escape_what_the_console_cannot_show, hush_libraries
-from scripts.hardware import keep_freed_memory
+from scripts.hardware import keep_freed_memory, own_threads
 
 LAUNCHER = "CBAM100_LAUNCHER"
 USER_ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
@@ -27,15 +30,19 @@ def run(args: ArgsType = None) -> None:
         args: As on the command line, which is where they come from by default.
 
     Raises:
-        SystemExit: With 2 after a user's error, which is printed to stderr in one sentence, with 130 after Ctrl-C, with
-            143 after SIGTERM; after an audit always, with 1 where something would stop a run and 0 elsewhere.
+        SystemExit: With 2 after a user's error, which is printed to stderr in one sentence; with 128 and its number
+            after a signal; after an audit always, with 1 where something would stop a run and 0 elsewhere.
     """
     keep_freed_memory()
     hush_libraries()
     escape_what_the_console_cannot_show()
     _end_with_launcher()
     words = sys.argv[1:] if args is None else args
-    on_sigterm = signal.signal(signal.SIGTERM, _terminate)  # until Interruption takes over, once work begins
+    with own_threads(), _ended_by_signals():
+        _run(words, args)
+
+
+def _run(words: ArgsType, args: ArgsType) -> None:
     try:
         match words:
             # Each imports what the others can do without.
@@ -84,8 +91,6 @@ def run(args: ArgsType = None) -> None:
         if isinstance(error.__context__, KeyboardInterrupt):  # Lightning makes 1 of it
             raise SystemExit(INTERRUPTED) from error
         raise
-    finally:
-        signal.signal(signal.SIGTERM, on_sigterm)
 
 
 def _end_with_launcher() -> None:
@@ -98,10 +103,24 @@ def _end_with_launcher() -> None:
     if os.environ.get("LOCAL_RANK", "0") == "0":
         os.environ[LAUNCHER] = str(os.getpid())
     elif "TORCHELASTIC_RUN_ID" in os.environ or LAUNCHER not in os.environ:
-        end_with_parent()  # torchrun or another program
+        end_with_parent(os.getppid())  # torchrun or another program
     else:
         end_with_parent(int(os.environ[LAUNCHER]))
 
 
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Ends the program in order on each signal; until Interruption takes over, once work begins."""
+    before = {number: signal.getsignal(number) for number in SIGNALS if is_ours(number)}
+    for number in before.keys() - {signal.SIGINT}:  # Python makes KeyboardInterrupt of that one
+        signal.signal(number, _terminate)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # installed by something else than Python
+                signal.signal(number, handler)
+
+
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(TERMINATED)
+    raise SystemExit(128 + number)

@@ -3,8 +3,11 @@
 import os
 from pathlib import Path
 
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, and for processes that tests start
+
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from scripts.main import main
 from scripts.make_demo_data import make_demo_data
@@ -19,7 +22,20 @@ SMALL = [
     "--model.backbone=resnet18",
     "--data.image_size=32",
     "--data.num_workers=0",
+    "--insight.every_n_epochs=0",
 ]
+
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
+
+
+def pytest_collection_modifyitems(items):
+    """Has the tests of a file run in one of the parallel processes, which makes their fixtures, and all that start
+    processes in another, first, because they take longest."""
+    items.sort(key=lambda item: item.get_closest_marker("processes") is None)
+    for item in items:
+        marked = item.get_closest_marker("processes")
+        item.add_marker(pytest.mark.xdist_group("processes" if marked else item.path.stem))
 
 
 @pytest.fixture(autouse=True)

@@ -3,14 +3,14 @@ import json
 import re
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from scripts.main import main
+from scripts.module_process import module_process
 from tests.conftest import SMALL
+from tests.integration.fork_driver import TRAINING, drive
 
 VARY = ["--vary", "model.loss=focal,cross_entropy", "--seeds", "1"]
 
@@ -38,31 +38,28 @@ def table(folder):
     return rows, differences
 
 
-def test_an_interrupted_ablation_goes_on_to_the_same_table(words, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+@pytest.mark.processes
+def test_an_interrupted_ablation_goes_on_to_the_same_table(words, tmp_path, monkeypatch):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
         folder.mkdir()
     monkeypatch.chdir(whole)
-    main(words)
-    capsys.readouterr()
+    (outcome,) = drive({"args": words})
+    assert outcome["code"] == 0, outcome["error"]
 
-    second = broken / "runs" / "ablation_default" / "model.loss=cross_entropy" / "seed_42" / "version_0"
-    command = [sys.executable, "-m", "scripts.main", *words]
-    with subprocess.Popen(command, cwd=broken, stdout=subprocess.DEVNULL) as process:
-        while not (second / "manifest.json").exists():  # it begins to train
-            assert process.poll() is None
-            time.sleep(0.01)
-        process.send_signal(signal.SIGTERM)
-    assert process.returncode == 143
+    monkeypatch.chdir(broken)
+    second = "--model.loss=cross_entropy"  # whose fit, in its second step, has the ablation interrupted
+    (outcome,) = drive(
+        {"args": words, "at": [TRAINING, 2], "word": second, "signal": signal.SIGTERM, "to": "parent"},
+    )
+    assert outcome["code"] == 143, outcome["error"]
     stopped, finished = run_folders(broken)
     assert events(finished) == ["started", "finished"]
     assert events(stopped) == ["started", "interrupted"]
     stamp = (finished / "manifest.json").stat().st_mtime_ns
 
-    monkeypatch.chdir(broken)
-    main(words)
-    assert capsys.readouterr().out.count("finished before, skipped") == 1
+    (outcome,) = drive({"args": words})
+    assert outcome["output"].count("finished before, skipped") == 1
     assert (finished / "manifest.json").stat().st_mtime_ns == stamp
     assert run_folders(broken) == [stopped, finished]
     assert events(stopped) == ["started", "interrupted", "resumed", "finished"]
@@ -97,21 +94,25 @@ def test_mistakes_are_told_before_anything_runs(words, sentence, data_root, run_
     assert not Path("runs").exists()
 
 
-def test_a_fit_that_fails_says_why_and_another_recipe_is_refused(data_root, run_folder, capsys):
+@pytest.mark.processes
+def test_a_fit_that_fails_says_why_and_another_recipe_is_refused(data_root, run_folder):
     vary = ["ablate", "--vary", "model.loss=focal,cross_entropy", "--seeds", "1", *SMALL, f"--data.root={data_root}"]
-    with pytest.raises(SystemExit) as caught:
-        main([*vary, "--size_budget.limit_mb=1"])
-    assert caught.value.code == 2
-    assert re.search(r"its fit ended with 2 \(expected a model of at most 1.00 MB", capsys.readouterr().err)
-    with pytest.raises(SystemExit):
-        main([*vary, "--trainer.fast_dev_run=true", "--name=fast"])
-    assert "to leave a finished run folder with checkpoints" in capsys.readouterr().err
+    epoch = [*vary, "--trainer.max_epochs=1", "--model.restart_epochs=1"]
+    large, fast, whole, other = drive(
+        {"args": [*vary, "--size_budget.limit_mb=1"]},
+        {"args": [*vary, "--trainer.fast_dev_run=true", "--name=fast"]},
+        {"args": [*epoch, "--name=whole"]},
+        {"args": [*epoch, "--name=whole", "--model.dropout=0.5"]},
+    )
+    assert [outcome["code"] for outcome in (large, fast, whole, other)] == [2, 2, 0, 2]
+    assert re.search(r"its fit ended with 2 \(expected a model of at most 1.00 MB", large["error"])
+    assert "to leave a finished run folder with checkpoints" in fast["error"]
+    assert "model.dropout 0.3, got 0.5: use the same options, or choose another --name" in other["error"]
 
-    for package in ("scripts", "callbacks"):  # what else lies in the working directory is not run
+
+def test_what_else_lies_in_the_working_directory_is_not_run(run_folder):
+    for package in ("scripts", "callbacks"):
         (run_folder / package).mkdir()
-        (run_folder / package / "__init__.py").touch()
-    main([*vary, "--trainer.max_epochs=1", "--model.restart_epochs=1"])
-    with pytest.raises(SystemExit) as caught:
-        main([*vary, "--trainer.max_epochs=1", "--model.restart_epochs=1", "--model.dropout=0.5"])
-    assert caught.value.code == 2
-    assert "model.dropout 0.3, got 0.5: use the same options, or choose another --name" in capsys.readouterr().err
+        (run_folder / package / "__init__.py").write_text("raise AssertionError")
+    for module in ("scripts.main", "callbacks.processes"):
+        subprocess.run(**module_process(module, "--help"), check=True, capture_output=True)

@@ -1,14 +1,14 @@
 """Runs commands in forks of one interpreter that has imported the libraries, and stops them at a chosen call.
 
 A fresh interpreter imports for seconds, a fork begins at once. The interpreter is multiprocessing's fork server, which
-has computed nothing, so that no thread of OpenMP is lost in a fork. What a command itself starts (the other processes of
-DDP, the fits of an ablation) is forked from the command. A plan is a dictionary:
+has computed nothing, so that no thread of OpenMP is lost in a fork. What a command starts in its turn (the other
+processes of DDP, the fits of an ablation) is forked from the command. A plan is a dictionary:
 
 ``args``    what stands after ``cbam100``, or after ``python -m`` another ``module``
 ``env``     environment variables beside those of the test
-``at``      ``[function, n]``: what follows happens just before the n-th call of the function, in the process of ``rank``
-            (0) whose command line contains ``word`` ("")
-``signal``  is sent: to the process, ``"to": "worker"``, ``"to": "parent"``, or with ``"group": True`` to the process group
+``at``      ``[function, n]``: what follows happens just before the n-th call of the function, in the process of
+            ``rank`` (0) whose command line contains ``word`` ("")
+``signal``  is sent: to the process, ``"to": "worker"``, ``"to": "parent"``, or with ``"group": True`` to its group
 ``hang``    names a file that hangs its reader from then on
 """
 
@@ -31,8 +31,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
-import torch._dynamo
-import torch.utils.tensorboard
+import torch.utils.tensorboard  # noqa: F401
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from scripts import ablate, audit, benchmark, explain, program, report  # noqa: F401, which main imports when needed
@@ -104,6 +103,7 @@ def wait_until(condition):
 
 def _follow(plan, files, environment):
     os.setsid()
+    multiprocessing.set_start_method(None, force=True)  # the platform's for loader processes, not a fork server's
     for descriptor, name in enumerate(files, start=1):
         os.dup2(os.open(name, os.O_WRONLY | os.O_APPEND), descriptor)
     faulthandler.dump_traceback_later(LAST_RESORT - 10, file=sys.__stderr__)
@@ -122,6 +122,7 @@ def _begin_anew(environment):
     os.environ.clear()
     os.environ.update(environment)
     tempfile.tempdir = None
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115, of what the descriptor is by now
     rank_zero_only.rank = int(environment.get("LOCAL_RANK", 0))
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -11,12 +11,13 @@ pytestmark = [
     pytest.mark.processes,
     pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the fork driver needs Linux's /proc"),
 ]
+DDP = ["--trainer.accelerator=cpu", "--trainer.strategy=ddp", "--trainer.devices=2"]
 
 
 def predict_and_kill(trained, data_root, **plan):
     """The first process's exit code, once both have ended."""
     args = ["predict", "--ckpt_path", trained / "model.safetensors", "--data.root", data_root, "--data.batch_size=1",
-            "--data.num_workers=0", "--trainer.accelerator=cpu", "--trainer.strategy=ddp", "--trainer.devices=2"]  # fmt: skip
+            "--data.num_workers=0", *DDP]  # fmt: skip
     (outcome,) = drive({"args": args, "signal": signal.SIGKILL, **plan})
     wait_until(lambda: all_ended(outcome["pid"]))
     assert list(Path().iterdir()) == []

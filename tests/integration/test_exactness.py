@@ -42,7 +42,12 @@ def two_machines(folder):
 
 def three_processes(folder):
     """Starts them as torchrun would, but in forks."""
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "3", "TORCHELASTIC_RUN_ID": "x"}
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "WORLD_SIZE": "3",
+        "TORCHELASTIC_RUN_ID": "x",
+    }
     commands = [
         Command({"module": DRIVER, "args": [str(folder / "plan.json")],
                  "env": {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}})

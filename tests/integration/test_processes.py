@@ -22,14 +22,6 @@ def accuracy(output):
 def fitted(data_root, tmp_path_factory):
     folder = tmp_path_factory.mktemp("elsewhere")
     small = [arg for arg in SMALL if "trainer" not in arg]
-    cbam100(folder, "fit", *small, *DDP, "--data.root", data_root, "--trainer.max_epochs=1", "--model.restart_epochs=1")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def fitted(data_root, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("elsewhere")
-    small = [arg for arg in SMALL if "trainer" not in arg]
     options = ["--data.root", data_root, "--trainer.max_epochs=1", "--model.restart_epochs=1"]
     command = [Path(sys.executable).parent / "cbam100", "fit", *small, *DDP, *options]
     subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=LAST_RESORT)

@@ -1,4 +1,4 @@
-# make demo: draw data, train, validate, predict.   make test: ruff, mypy, pytest.   make test-all: the slow ones too.
+# make demo: draw data, train, validate, predict.   make test: ruff, mypy, pytest.   make test-all: its slow ones too.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -11,7 +11,7 @@ test test-all: $(BIN)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder $(SELECTED)
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(SELECTED)
 
 # The constraints are what the tests ran with; uv installs them in a tenth of pip's time.
 $(BIN)/.installed: setup.cfg pyproject.toml constraints.txt

@@ -219,7 +219,7 @@ def _act(plan):
         return
     number, me, parent = plan["signal"], os.getpid(), os.getppid()
     if plan.get("group"):
-        os.killpg(os.getpgid(0), number)
+        subprocess.run(["kill", f"-{int(number)}", "--", f"-{os.getpgid(0)}"])  # not from a process of ours
     elif plan.get("to") == "worker":
         os.kill(multiprocessing.active_children()[-1].pid, number)
     elif plan.get("to") != "parent":

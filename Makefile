@@ -1,6 +1,8 @@
 # make demo: draw data, train, validate, predict.   make test: ruff, mypy, pytest.   make test-all: its slow ones too.
 PYTHON ?= python3
 BIN := .venv/bin
+# Where containers set it, each Python that a test or the demo starts would compile the libraries anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-all
 demo: $(BIN)/.installed

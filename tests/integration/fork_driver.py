@@ -106,7 +106,7 @@ def _follow(plan, files, environment):
     multiprocessing.set_start_method(None, force=True)  # the platform's for loader processes, not a fork server's
     for descriptor, name in enumerate(files, start=1):
         os.dup2(os.open(name, os.O_WRONLY | os.O_APPEND), descriptor)
-    faulthandler.dump_traceback_later(LAST_RESORT - 10, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(LAST_RESORT - 10, file=sys.__stderr__)  # where it hangs, if it does
     if os.access("/dev/shm", os.W_OK):
         environment["TMPDIR"] = "/dev/shm"  # on another file system than the runs
     _begin_anew(environment | plan.get("env", {}))
@@ -228,8 +228,9 @@ def _act(plan):
         os.kill(parent, number)
         wait_until(lambda: os.getppid() != parent)
     else:  # which is to pass it on
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [number])
+        received = []
+        handler = signal.signal(number, lambda *_: received.append(number))
         os.kill(parent, number)
-        signal.sigwait([number])
+        wait_until(lambda: received)
+        signal.signal(number, handler)
         os.kill(me, number)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

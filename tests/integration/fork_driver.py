@@ -122,7 +122,8 @@ def _begin_anew(environment):
     os.environ.clear()
     os.environ.update(environment)
     tempfile.tempdir = None
-    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115, of what the descriptor is by now
+    buffering = 1 if environment.get("PYTHONUNBUFFERED") else -1
+    sys.stdout = open(1, "w", buffering, closefd=False)  # noqa: SIM115, of what the descriptor is by now
     rank_zero_only.rank = int(environment.get("LOCAL_RANK", 0))
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,10 +1,15 @@
 """Data drawn once, and the command run in a folder of its own."""
 
+import functools
 import os
 from pathlib import Path
 
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, and for processes that tests start
+
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadFileScheduling
 
 from scripts.main import main
 from scripts.make_demo_data import make_demo_data
@@ -19,7 +24,35 @@ SMALL = [
     "--model.backbone=resnet18",
     "--data.image_size=32",
     "--data.num_workers=0",
+    "--insight.every_n_epochs=0",
 ]
+
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
+
+
+@functools.cache
+def starts_processes(file):
+    return "mark.processes" in Path(file).read_text()
+
+
+class Scheduling(LoadFileScheduling):
+    """Fixtures of a module are made once, and tests of processes do not disturb each other.
+
+    Own code, because with pytest 9.2 pytest-xdist 3.8 loses its groups.
+    """
+
+    def _split_scope(self, nodeid):
+        file = super()._split_scope(nodeid)
+        return "processes" if starts_processes(self.config.rootpath / file) else file
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: not starts_processes(item.path))  # they take longest
 
 
 @pytest.fixture(autouse=True)

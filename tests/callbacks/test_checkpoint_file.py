@@ -1,6 +1,6 @@
 import os
+import resource
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -41,16 +41,13 @@ def test_a_full_disk_is_named_and_the_old_file_stays(small_disk):
 
 
 def test_a_file_size_limit_is_named_and_the_old_file_stays(tmp_path):
-    program = """
-import resource, sys
-from pathlib import Path
-from tests.callbacks.test_checkpoint_file import save_new_over_old
-resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
-print(save_new_over_old(Path(sys.argv[1])))
-"""
-    command = [sys.executable, "-c", program, tmp_path]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert f"expected to write {tmp_path}/last.ckpt, which failed ([Errno 27] File too large" in output
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        error = save_new_over_old(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert f"expected to write {tmp_path}/last.ckpt, which failed ([Errno 27] File too large" in error
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

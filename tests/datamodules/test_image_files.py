@@ -81,7 +81,7 @@ file_name = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sets(file_name, max_size=8))
 def test_any_names_are_listed_once_each_and_none_is_changed(files):
     with tempfile.TemporaryDirectory() as folder:

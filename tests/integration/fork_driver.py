@@ -1,92 +1,237 @@
-"""Runs commands in forks of a process that has imported the libraries once, and sends them signals.
+"""Runs commands in forks of one interpreter that has imported the libraries, and stops them at a chosen call.
 
-Run as a script with a plan: a list of runs, each with ``args``, and where a signal is to be sent ``signal`` and
-``after`` seconds or ``once`` a file exists. A ``to`` of "worker" sends it to a loader process; a ``hang`` names a file
-that is to hang its reader instead. Prints their outcomes.
-In ``args``, ``{finished}`` is the number of runs before that ended with 0.
+A fresh interpreter imports for seconds, a fork begins at once. The interpreter is multiprocessing's fork server, which
+has computed nothing, so that no thread of OpenMP is lost in a fork. What a command starts in its turn (the other
+processes of DDP, the fits of an ablation) is forked from the command. A plan is a dictionary:
+
+``args``    what stands after ``cbam100``, or after ``python -m`` another ``module``
+``env``     environment variables beside those of the test
+``at``      ``[function, n]``: what follows happens just before the n-th call of the function, in the process of
+            ``rank`` (0) whose command line contains ``word`` ("")
+``signal``  is sent: to the process, ``"to": "worker"``, ``"to": "parent"``, or with ``"group": True`` to its group
+``hang``    names a file that hangs its reader from then on
 """
 
+import atexit
 import faulthandler
-import json
+import functools
+import itertools
+import multiprocessing
 import os
+import pkgutil
+import runpy
 import signal
+import subprocess
 import sys
+import tempfile
+import threading
 import time
+import traceback
+from multiprocessing.connection import wait
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file
+import pytest
+import torch.utils.tensorboard  # noqa: F401
+from lightning_utilities.core.rank_zero import rank_zero_only
 
-from scripts import program  # noqa: F401, imported before the forks, as main would after each
-from scripts.main import main
+from scripts import ablate, audit, benchmark, explain, program, report  # noqa: F401, which main imports when needed
 
+REPOSITORY = Path(__file__).parents[2]
+LAST_RESORT = 300.0  # seconds after which a command counts as hanging; nothing waits for them otherwise
+TRAINING, VALIDATION, PREDICTION = (
+    f"lightning_modules.classifier.ImageClassifier.{kind}_step" for kind in ("training", "validation", "predict")
+)
+BEGINNING = f"{__name__}.interpret"  # of a process
+SAVING = (
+    "tempfile.mkstemp", f"{__name__}.half_written", "os.chmod", "os.fsync", "os.replace", "pathlib.Path.unlink",
+)  # fmt: skip
 
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def ended(pid: int) -> bool:
-    """Whether the process has ended, though nobody may have asked for its exit code yet."""
-    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-def run(plan: dict) -> dict:
-    """Follows one run, for a minute at most; returns its ``code``, negative for a signal, ``error`` and ``output``."""
-    log, errors = Path("stdout.log"), Path("stderr.log")
-    pid = os.fork()
-    if pid == 0:
-        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
-        os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
-        torch.set_num_threads(1)
-        faulthandler.dump_traceback_later(50, file=sys.__stderr__)  # where it hangs, if it does
-        code = 0
-        try:
-            main(plan["args"])
-        except SystemExit as exit:
-            code = exit.code
-        sys.stdout.flush()
-        os._exit(code)
-    end = time.monotonic() + 60
-    if "signal" in plan or "hang" in plan:
-        moment = time.monotonic() + plan.get("after", 0)
-        while not ended(pid) and (time.monotonic() < moment or not Path(plan.get("once", "/")).exists()):
-            time.sleep(0.01)
-        if "hang" in plan:  # opening the file will wait for a writer, for ever
-            os.mkfifo("pipe")
-            os.replace("pipe", plan["hang"])
-        elif not ended(pid):
-            os.kill(children(pid)[-1] if plan.get("to") == "worker" else pid, plan["signal"])
-    while not ended(pid):
-        if time.monotonic() > end:
-            os.kill(pid, signal.SIGKILL)
-            break
-        time.sleep(0.01)
-    _, status = os.waitpid(pid, 0)
-    code = os.waitstatus_to_exitcode(status)
-    return {"code": code, "error": errors.read_text(), "output": log.read_text(), "torn": torn_files(Path("runs"))}
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload([__name__])
 
 
-def torn_files(folder: Path) -> list[str]:
-    """Files with a final name that cannot be read."""
-    readers = {
-        ".ckpt": lambda path: torch.load(path, weights_only=True),
-        ".safetensors": load_file,
-        ".json": lambda path: json.loads(path.read_text()),
-    }
-    torn = []
-    for path in folder.rglob("*.*"):
-        try:
-            if path.suffix in readers:
-                readers[path.suffix](path)
-        except Exception as error:
-            torn.append(f"{path}: {error}")
-    return torn
+class Command:
+    """A plan that is being followed, in a process group of its own, in the working directory."""
+
+    def __init__(self, plan):
+        self.files = [tempfile.NamedTemporaryFile("r", errors="replace") for _ in ("output", "error")]  # noqa: SIM115
+        names = [file.name for file in self.files]
+        with pytest.MonkeyPatch.context() as patch:  # for the server, which begins with the first command
+            patch.setenv("OMP_NUM_THREADS", "1")
+            patch.setenv("PYTHONPATH", str(REPOSITORY))
+            patch.setenv("PYTHONWARNINGS", "ignore")
+            self.process = context.Process(target=_follow, args=(plan, names, dict(os.environ)))
+            self.process.start()
+
+    def finish(self):
+        """Waits for it; returns its ``code``, negative for a signal, its ``output`` and ``error``, and its ``pid``."""
+        if not wait([self.process.sentinel], LAST_RESORT):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.join()
+        output, error = (file.read() for file in self.files)
+        return {"code": self.process.exitcode, "output": output, "error": error, "pid": self.process.pid}
 
 
-if __name__ == "__main__":
-    outcomes: list[dict] = []
-    for plan in json.loads(sys.argv[1]):
+def drive(*plans):
+    """The outcomes of commands, one after another. In ``args``, ``{finished}`` is how many before have ended with 0."""
+    outcomes = []
+    for plan in plans:
         finished = sum(outcome["code"] == 0 for outcome in outcomes)
-        plan["args"] = [arg.replace("{finished}", str(finished)) for arg in plan["args"]]
-        outcomes.append(run(plan))
-    print(json.dumps(outcomes))
+        args = [str(arg).replace("{finished}", str(finished)) for arg in plan["args"]]
+        outcomes.append(Command({**plan, "args": args}).finish())
+    return outcomes
+
+
+def all_ended(group):
+    """Whether each process of the group has ended, though nobody may have asked for its exit code yet."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(its_group) == group and state != "Z":
+            return False
+    return True
+
+
+def wait_until(condition):
+    end = time.monotonic() + LAST_RESORT
+    while not condition():
+        assert time.monotonic() < end, "it hangs"
+        time.sleep(0.05)
+
+
+def _follow(plan, files, environment):
+    os.setsid()
+    multiprocessing.set_start_method(None, force=True)  # the platform's for loader processes, not a fork server's
+    for descriptor, name in enumerate(files, start=1):
+        os.dup2(os.open(name, os.O_WRONLY | os.O_APPEND), descriptor)
+    faulthandler.dump_traceback_later(LAST_RESORT - 10, file=sys.__stderr__)  # where it hangs, if it does
+    if os.access("/dev/shm", os.W_OK):
+        environment["TMPDIR"] = "/dev/shm"  # on another file system than the runs
+    _begin_anew(environment | plan.get("env", {}))
+    subprocess.Popen = ForkingPopen
+    Path.write_bytes = _write_in_halves
+    if "at" in plan:
+        _stop_at(plan)
+    interpret(["-m", plan.get("module", "scripts.main"), *plan["args"]])
+
+
+def _begin_anew(environment):
+    """Sets what an interpreter finds when it starts."""
+    os.environ.clear()
+    os.environ.update(environment)
+    tempfile.tempdir = None
+    buffering = 1 if environment.get("PYTHONUNBUFFERED") else -1
+    sys.stdout = open(1, "w", buffering, closefd=False)  # noqa: SIM115, of what the descriptor is by now
+    rank_zero_only.rank = int(environment.get("LOCAL_RANK", 0))
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    atexit._clear()
+
+
+def interpret(words):
+    """Does what ``python`` does with these words, and ends the process."""
+    code = 0
+    try:
+        if words[0] == "-m":
+            sys.argv = words[1:]
+            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        else:
+            sys.argv = words
+            runpy.run_path(words[0], run_name="__main__")
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+class ForkingPopen(subprocess.Popen):
+    """Forks this process instead of starting another Python."""
+
+    def _execute_child(self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo, creationflags,
+                       shell, p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite, *rest):  # fmt: skip
+        pipes = (p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
+        if shell or not isinstance(args, list) or args[0] != sys.executable or args[1].startswith("-c"):
+            super()._execute_child(args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo,
+                                   creationflags, shell, *pipes, *rest)  # fmt: skip
+            return
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if self.pid:
+            self._child_created = True
+            self._close_pipe_fds(*pipes)
+            return
+        for descriptor, standard in ((p2cread, 0), (c2pwrite, 1), (errwrite, 2)):
+            if descriptor != -1:
+                os.dup2(descriptor, standard)
+        *_, new_session, group = rest
+        if new_session:
+            os.setsid()
+        elif group >= 0:
+            os.setpgid(0, group)
+        if cwd is not None:
+            os.chdir(cwd)
+        _begin_anew(dict(os.environ if env is None else env))
+        interpret([str(word) for word in args[1:]])
+
+
+def half_written():
+    """Is called when half of a file is."""
+
+
+def _write_in_halves(path, content):
+    with open(path, "wb") as file:
+        file.write(content[: len(content) // 2])
+        file.flush()
+        half_written()
+        return file.write(content[len(content) // 2 :])
+
+
+def _stop_at(plan):
+    """Puts a counter around the function."""
+    place, number = plan["at"]
+    owner, _, name = place.rpartition(".")
+    owner = pkgutil.resolve_name(owner)
+    function = getattr(owner, name)
+    calls = itertools.count(1)
+
+    @functools.wraps(function)  # Lightning looks at signatures
+    def counted(*args, **options):
+        rank = int(os.environ.get("LOCAL_RANK", 0))
+        if rank == plan.get("rank", 0) and any(plan.get("word", "") in x for x in sys.argv) and next(calls) == number:
+            _act(plan)
+        return function(*args, **options)
+
+    setattr(owner, name, counted)
+
+
+def _act(plan):
+    if "hang" in plan:  # opening the file will wait for a writer, for ever
+        os.mkfifo("pipe")
+        os.replace("pipe", plan["hang"])
+        return
+    number, me, parent = plan["signal"], os.getpid(), os.getppid()
+    if plan.get("group"):
+        subprocess.run(["kill", f"-{int(number)}", "--", f"-{os.getpgid(0)}"])  # not from a process of ours
+    elif plan.get("to") == "worker":
+        os.kill(multiprocessing.active_children()[-1].pid, number)
+    elif plan.get("to") != "parent":
+        os.kill(me, number)
+    elif number == signal.SIGKILL:
+        os.kill(parent, number)
+        wait_until(lambda: os.getppid() != parent)
+    else:  # which is to pass it on
+        received = []
+        handler = signal.signal(number, lambda *_: received.append(number))
+        os.kill(parent, number)
+        wait_until(lambda: received)
+        signal.signal(number, handler)
+        os.kill(me, number)

@@ -4,15 +4,15 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from scripts.hardware import default_precision
 from scripts.main import main
+from scripts.module_process import module_process
 from tests.conftest import SMALL
+from tests.integration.fork_driver import TRAINING, drive
 
 VARY = ["--vary", "model.loss=focal,cross_entropy", "--seeds", "1"]
 
@@ -40,31 +40,29 @@ def table(folder):
     return rows, differences
 
 
-def test_an_interrupted_ablation_goes_on_to_the_same_table(words, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+@pytest.mark.processes
+def test_an_interrupted_ablation_goes_on_to_the_same_table(words, tmp_path, monkeypatch):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
         folder.mkdir()
     monkeypatch.chdir(whole)
-    main(words)
-    capsys.readouterr()
+    (outcome,) = drive({"args": words})
+    assert outcome["code"] == 0, outcome["error"]
 
-    second = broken / "runs" / "ablation_default" / "model.loss=cross_entropy" / "seed_42" / "version_0"
-    command = [sys.executable, "-m", "scripts.main", *words]
-    with subprocess.Popen(command, cwd=broken, stdout=subprocess.DEVNULL) as process:
-        while not (second / "manifest.json").exists():  # it begins to train
-            assert process.poll() is None
-            time.sleep(0.01)
-        process.send_signal(signal.SIGTERM)
-    assert process.returncode == 143
+    monkeypatch.chdir(broken)
+    second = "--model.loss=cross_entropy"  # whose fit, in its second step, has the ablation interrupted
+    (outcome,) = drive(
+        {"args": words, "at": [TRAINING, 2], "word": second, "signal": signal.SIGTERM, "to": "parent"},
+    )
+    assert outcome["code"] == 143, outcome["error"]
     stopped, finished = run_folders(broken)
     assert events(finished) == ["started", "finished"]
     assert events(stopped) == ["started", "interrupted"]
     stamp = (finished / "manifest.json").stat().st_mtime_ns
 
-    monkeypatch.chdir(broken)
-    main(words)
-    assert capsys.readouterr().out.count("finished before, skipped") == 1
+    (outcome,) = drive({"args": words})
+    assert outcome["code"] == 0, outcome["error"]
+    assert outcome["output"].count("finished before, skipped") == 1
     assert (finished / "manifest.json").stat().st_mtime_ns == stamp
     assert run_folders(broken) == [stopped, finished]
     assert events(stopped) == ["started", "interrupted", "resumed", "finished"]
@@ -107,32 +105,32 @@ def test_mistakes_are_told_before_anything_runs(words, sentence, data_root, run_
     assert not Path("runs").exists()
 
 
-def test_a_fit_that_fails_says_why(data_root, run_folder, capsys):
+@pytest.mark.processes
+def test_a_fit_that_fails_says_why(data_root, run_folder):
     vary = ["ablate", *VARY, *SMALL, f"--data.root={data_root}"]
-    with pytest.raises(SystemExit, match="2"):
-        main([*vary, "--size_budget.limit_mb=1"])
-    assert re.search(r"its fit ended with 2 \(expected a model of at most 1.00 MB", capsys.readouterr().err)
-    with pytest.raises(SystemExit):
-        main([*vary, "--trainer.fast_dev_run=true", "--name=fast"])
-    assert "to leave a finished run folder with checkpoints" in capsys.readouterr().err
+    large, fast = drive(
+        {"args": [*vary, "--size_budget.limit_mb=1"]},
+        {"args": [*vary, "--trainer.fast_dev_run=true", "--name=fast"]},
+    )
+    assert (large["code"], fast["code"]) == (2, 2)
+    assert re.search(r"its fit ended with 2 \(expected a model of at most 1.00 MB", large["error"])
+    assert "to leave a finished run folder with checkpoints" in fast["error"]
 
 
-def test_runs_of_other_settings_or_images_are_not_reported_as_its_own(data_root, run_folder, capsys):
+@pytest.mark.processes
+def test_runs_of_other_settings_or_images_are_not_reported_as_its_own(data_root, run_folder):
     root = Path(shutil.copytree(data_root, "data", ignore=shutil.ignore_patterns("val")))  # each seed holds out some
     Path("small.yaml").write_text("model:\n  dropout: 0.2\n")
-    for package in ("scripts", "callbacks"):  # what else lies in the working directory is not run
-        Path(package).mkdir()
-        Path(package, "__init__.py").touch()
     short = ["ablate", "--config=small.yaml", *SMALL, "--trainer.max_epochs=1", "--model.restart_epochs=1"]
     words = [*short, *VARY, f"--data.root={root}", "--trainer.limit_train_batches=1"]
-    main(words)
+    (begun,) = drive({"args": words})
+    assert begun["code"] == 0, begun["error"]
     table = Path("runs/ablation_small/ablation.md").read_bytes()
 
     def refused(*words):
-        capsys.readouterr()
-        with pytest.raises(SystemExit, match="2"):
-            main(list(words))
-        return capsys.readouterr().err
+        (outcome,) = drive({"args": words})
+        assert outcome["code"] == 2
+        return outcome["error"]
 
     assert "was begun, trainer.limit_train_batches 1, got None: use" in refused(*words[:-1])
     Path("small.yaml").write_text("model:\n  dropout: 0.1\n")
@@ -146,5 +144,22 @@ def test_runs_of_other_settings_or_images_are_not_reported_as_its_own(data_root,
 
     root.rename("moved")  # neither this nor how they are loaded makes other runs, nor what this machine fills in
     precision = f"--trainer.precision={default_precision('cpu')}"
-    main([*short, *VARY, "--data.root=moved", "--trainer.limit_train_batches=1", "--data.num_workers=1", precision])
-    assert capsys.readouterr().out.count("finished before, skipped") == 2
+    (again,) = drive(
+        {
+            "args": [
+                *short,
+                *VARY,
+                "--data.root=moved",
+                "--trainer.limit_train_batches=1",
+                "--data.num_workers=1",
+                precision,
+            ]
+        }
+    )
+    assert again["output"].count("finished before, skipped") == 2
+
+
+def test_what_else_lies_in_the_working_directory_is_not_run(run_folder):
+    (run_folder / "scripts").mkdir()
+    (run_folder / "scripts" / "__init__.py").touch()
+    subprocess.run(**module_process("scripts.main", "--help"), check=True, capture_output=True)

@@ -4,8 +4,6 @@ import csv
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ import pytest
 from scripts.main import main
 from scripts.make_demo_data import make_demo_data
 from tests.conftest import SMALL
+from tests.integration.fork_driver import drive
 
 DDP = ["--trainer.accelerator=cpu", "--trainer.strategy=ddp", "--trainer.devices=2"]
 FIT = [*SMALL, "--model.weights=none", "--trainer.max_epochs=1", "--model.restart_epochs=1", "--data.batch_size=8"]
@@ -174,22 +173,18 @@ def test_test_leaves_its_data_alone(model, five_classes, run_folder, tmp_path):
     assert snapshot(tmp_path / "labelled") == before
 
 
+@pytest.mark.processes
 def test_two_processes_end_with_the_one_sentence(model, root, run_folder, capsys):
-    def run(*args):
-        command = [Path(sys.executable).parent / "cbam100", *map(str, args), *DDP]
-        return subprocess.run(command, capture_output=True, text=True, timeout=90)
-
     small = [option for option in FIT if "trainer.devices" not in option and "accelerator" not in option]
-    ended = run("fit", *small, f"--data.root={root}", "--trainer.num_sanity_val_steps=0")
-    assert ended.returncode == 2
-    assert "Traceback" not in ended.stderr
-    assert ended.stderr.count("cbam100: error: ") == 1
-    assert any(path in ended.stderr for path in bad(root, "train"))
-
-    ended = run(*predict(model, root, "--prediction.path=two.csv"))
-    assert ended.returncode == 2
-    assert "Traceback" not in ended.stderr
-    assert ended.stderr.count("cbam100: error: ") == 1
+    fitted, predicted = drive(
+        {"args": ["fit", *small, f"--data.root={root}", "--trainer.num_sanity_val_steps=0", *DDP]},
+        {"args": [*predict(model, root, "--prediction.path=two.csv"), *DDP]},
+    )
+    for ended in (fitted, predicted):
+        assert ended["code"] == 2
+        assert "Traceback" not in ended["error"]
+        assert ended["error"].count("cbam100: error: ") == 1
+    assert any(path in fitted["error"] for path in bad(root, "train"))
     fails(predict(model, root, "--prediction.path=one.csv"), 2, capsys)
     assert Path("two.csv.partial").read_bytes() == Path("one.csv.partial").read_bytes()
 

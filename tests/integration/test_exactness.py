@@ -11,31 +11,50 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SMALL
+from tests.integration.fork_driver import LAST_RESORT, REPOSITORY, Command
 from tests.integration.processes_driver import run
 
-REPOSITORY = Path(__file__).parents[2]
+pytestmark = pytest.mark.processes
+DRIVER = "tests.integration.processes_driver"
 CPU_DDP = ["--trainer.accelerator=cpu", "--trainer.strategy=ddp"]
 SIZES = (0, 1, 2, 5, 17)
 
 
-def torchrun(folder, plan, processes, nodes):
-    """Starts ``nodes`` agents on the loopback interface with ``processes`` in all, and waits for them."""
-    (folder / "plan.json").write_text(json.dumps(plan))
+def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "torch.distributed.run",
-               f"--nnodes={nodes}", f"--nproc-per-node={processes // nodes}",
-               "--master-addr=127.0.0.1", f"--master-port={port}"]  # fmt: skip
-    target = ["-m", "tests.integration.processes_driver", str(folder / "plan.json")]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+        return probe.getsockname()[1]
+
+
+def two_machines(folder):
+    """Starts two agents of torchrun on the loopback interface with a process each, and waits for them."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1",
+               "--master-addr=127.0.0.1", f"--master-port={free_port()}"]  # fmt: skip
     agents = [
-        subprocess.Popen([*command, f"--node-rank={node}", *target], cwd=folder, env=environment,
-                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for node in range(nodes)
+        subprocess.Popen([*command, f"--node-rank={node}", "-m", DRIVER, "plan.json"], cwd=folder,
+                         env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, stdout=subprocess.PIPE,
+                         stderr=subprocess.STDOUT, text=True)
+        for node in range(2)
     ]  # fmt: skip
-    outputs = [agent.communicate(timeout=300)[0] for agent in agents]
+    outputs = [agent.communicate(timeout=LAST_RESORT)[0] for agent in agents]
     assert all(agent.returncode == 0 for agent in agents), "\n".join(outputs)
+
+
+def three_processes(folder):
+    """Starts them as torchrun would, but in forks."""
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "WORLD_SIZE": "3",
+        "TORCHELASTIC_RUN_ID": "x",
+    }
+    commands = [
+        Command({"module": DRIVER, "args": [str(folder / "plan.json")],
+                 "env": {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}})
+        for rank in range(3)
+    ]  # fmt: skip
+    outcomes = [command.finish() for command in commands]
+    assert all(outcome["code"] == 0 for outcome in outcomes), outcomes
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +84,14 @@ def results(trained, data_root, tmp_path_factory):
         plan["output"] = str(folder)
         plan["fit"] = fit if nodes > 1 else []
         plan["distributed"] = [*CPU_DDP, f"--trainer.devices={processes // nodes}", f"--trainer.num_nodes={nodes}"]
-        if processes == 1:
+        (folder / "plan.json").write_text(json.dumps(plan))
+        if nodes > 1:
+            two_machines(folder)
+        elif processes > 1:
+            three_processes(folder)
+        else:
             with pytest.warns(UserWarning, match="few0 holds no image: the prediction will have a header and no rows"):
                 run({**plan, "distributed": ["--trainer.accelerator=cpu", "--trainer.devices=1"]})
-        else:
-            torchrun(folder, plan, processes, nodes)
     return folders
 
 

@@ -68,13 +68,13 @@ def test_a_browser_shows_and_prints_the_page(page, tmp_path):
         wide: document.documentElement.scrollWidth > document.documentElement.clientWidth }); });</script>"""
     probe.write_text(page.read_text() + script)
     dom = subprocess.run([*browser, "--window-size=900,1200", "--dump-dom", probe.as_uri()], capture_output=True,
-                         text=True, timeout=120, check=True).stdout  # fmt: skip
+                         text=True, timeout=300, check=True).stdout  # fmt: skip
     seen = json.loads(re.search("<title>(.*?)</title>", dom)[1].replace("&quot;", '"'))
     assert seen["broken"] == 0
     assert seen["images"] >= 14
     assert not seen["wide"]
     pdf = tmp_path / "report.pdf"
-    subprocess.run([*browser, f"--print-to-pdf={pdf}", page.as_uri()], capture_output=True, timeout=120, check=True)
+    subprocess.run([*browser, f"--print-to-pdf={pdf}", page.as_uri()], capture_output=True, timeout=300, check=True)
     assert pdf.read_bytes().startswith(b"%PDF")
     assert pdf.stat().st_size > 100_000  # with its pictures
 

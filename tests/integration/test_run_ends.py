@@ -115,8 +115,8 @@ def test_early_stopping_draws_the_last_epoch(data_root, run_folder):
     stop = {"class_path": "pytorch_lightning.callbacks.EarlyStopping",
             "init_args": {"monitor": "train/loss", "mode": "max", "patience": 1}}  # fmt: skip
     Path("stop.yaml").write_text(json.dumps({"trainer": {"callbacks": [stop]}}))
-    fit = [option for option in FIT if "insight" not in option]
-    main([*fit, f"--data.root={data_root}", "--config=stop.yaml", "--run_name=default", "--trainer.max_epochs=9",
+    drawn = [option for option in FIT if "insight" not in option]
+    main([*drawn, f"--data.root={data_root}", "--config=stop.yaml", "--run_name=default", "--trainer.max_epochs=9",
           "--model.restart_epochs=9"])  # fmt: skip
     events = EventAccumulator(str(RUN)).Reload()
     last = manifest()["events"][-1]["epoch"] - 1

@@ -99,7 +99,8 @@ def test_a_header_that_nests_without_end_is_refused(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the memory in Linux's unit")
-def test_ten_thousand_mutations_raise_typed_errors_only(tmp_path):
+@pytest.mark.parametrize("mutations", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_mutations_raise_typed_errors_only(mutations, tmp_path):
     """Of the header, where the structure is, and of the rest."""
     names = [f"class {i}" for i in range(10)]
     header = {"format": "pt", "classes": json.dumps(names), "class_digest": json.dumps(ClassIndex(names).digest)}
@@ -126,11 +127,11 @@ def test_ten_thousand_mutations_raise_typed_errors_only(tmp_path):
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     refused = 0
-    for _ in range(10_000):
+    for _ in range(mutations):
         path.write_bytes(mutate())
         try:
             read_trained_model(path)
         except UserError:
             refused += 1
-    assert 5_000 < refused < 10_000  # the rest hit numbers only, whose every value is a weight
+    assert mutations / 2 < refused < mutations  # the rest hit numbers only, whose every value is a weight
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024  # 100 MiB

@@ -144,18 +144,8 @@ def test_runs_of_other_settings_or_images_are_not_reported_as_its_own(data_root,
 
     root.rename("moved")  # neither this nor how they are loaded makes other runs, nor what this machine fills in
     precision = f"--trainer.precision={default_precision('cpu')}"
-    (again,) = drive(
-        {
-            "args": [
-                *short,
-                *VARY,
-                "--data.root=moved",
-                "--trainer.limit_train_batches=1",
-                "--data.num_workers=1",
-                precision,
-            ]
-        }
-    )
+    moved = [*short, *VARY, "--data.root=moved", "--trainer.limit_train_batches=1", "--data.num_workers=1", precision]
+    (again,) = drive({"args": moved})
     assert again["output"].count("finished before, skipped") == 2
 
 

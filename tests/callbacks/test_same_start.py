@@ -1,10 +1,7 @@
 """That processes which begin from different files end together."""
 
-import os
 import shutil
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,8 +10,7 @@ import pytest
 from callbacks import SameStart
 from datamodules.errors import UserError
 from tests.conftest import SMALL
-
-REPOSITORY = Path(__file__).parents[2]
+from tests.integration.fork_driver import Command
 
 
 def fingerprint(sha256):
@@ -53,28 +49,24 @@ def test_all_or_none_go_on_and_see_the_same_images(tmp_path, monkeypatch):
         begin(0, [None, None], [fingerprint("t"), fingerprint("u")], monkeypatch)
 
 
-def test_two_machines_of_which_one_has_nothing_to_resume(trained, data_root, tmp_path):
-    (tmp_path / "0").mkdir()
-    (tmp_path / "1").mkdir()
+@pytest.mark.processes
+def test_two_machines_of_which_one_has_nothing_to_resume(trained, data_root, tmp_path, monkeypatch):
     shutil.copytree(trained, tmp_path / "0" / "runs" / "default" / "version_0")
+    (tmp_path / "1").mkdir()
     with socket.create_server(("localhost", 0)) as server:
         port = str(server.getsockname()[1])
-    command = [sys.executable, "-m", "scripts.main", "fit", *SMALL, f"--data.root={data_root}", "--ckpt_path=last",
-               "--trainer.max_epochs=2", "--model.restart_epochs=2", "--trainer.strategy=ddp",
-               "--trainer.num_nodes=2"]  # fmt: skip
-    shared = {**os.environ, "PYTHONPATH": str(REPOSITORY), "MASTER_ADDR": "localhost", "MASTER_PORT": port,
-              "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": "x"}  # fmt: skip
-    machines = [
-        subprocess.Popen(
-            command, cwd=tmp_path / rank, env={**shared, "RANK": rank, "GROUP_RANK": rank},
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in ("0", "1")
-    ]  # fmt: skip
-    errors = [machine.communicate(timeout=600)[1] for machine in machines]
-    assert [machine.returncode for machine in machines] == [2, 2]
-    sentences = [line for error in errors for line in error.splitlines() if line.startswith("cbam100: error: ")]
-    assert len(sentences) == 1
-    assert "process 1 on" in sentences[0]
-    assert "has nothing: give all machines one disk, or copy the run folder to each" in sentences[0]
+    args = ["fit", *SMALL, f"--data.root={data_root}", "--ckpt_path=last", "--trainer.max_epochs=2",
+            "--model.restart_epochs=2", "--trainer.strategy=ddp", "--trainer.num_nodes=2"]  # fmt: skip
+    shared = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_RANK": "0",
+              "LOCAL_WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": "x"}  # fmt: skip
+    machines = []
+    for rank in ("0", "1"):
+        monkeypatch.chdir(tmp_path / rank)
+        machines.append(Command({"args": args, "env": {**shared, "RANK": rank, "GROUP_RANK": rank}}))
+    outcomes = [machine.finish() for machine in machines]
+    assert [outcome["code"] for outcome in outcomes] == [2, 2]
+    lines = [line for outcome in outcomes for line in outcome["error"].splitlines()]
+    (sentence,) = (line for line in lines if line.startswith("cbam100: error: "))
+    assert "process 1 on" in sentence
+    assert "has nothing: give all machines one disk, or copy the run folder to each" in sentence
     assert not list((tmp_path / "1").rglob("version_*"))

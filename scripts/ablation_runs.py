@@ -21,6 +21,7 @@ from scripts.run_folder import RUNS
 from scripts.run_history import MANIFEST, is_finished, read_config, read_manifest, read_scalars
 
 LOG = "log.txt"
+ERROR = "cbam100: error: "
 OWN = ("seed_everything", "run_name", "ckpt_path")  # options that an ablation sets
 # Options that change nothing of what is compared, so that an ablation may go on with others.
 WITHOUT_EFFECT = (
@@ -157,10 +158,11 @@ def _fit(cell: Cell, lock: int, show: Callable[[float, str], None]) -> str:
             process.wait()  # it saves what it has
             raise
     if code or not cell.finished_run():
-        last = ((folder / LOG).read_text(errors="replace").strip().splitlines() or ["it printed nothing"])[-1]
+        lines = (folder / LOG).read_text(errors="replace").strip().splitlines() or ["it printed nothing"]
+        error = next((line for line in reversed(lines) if line.startswith(ERROR)), lines[-1])  # outputs are buffered
         raise UserError(
             f"expected {cell.label} to leave a finished run folder with checkpoints and TensorBoard's events, its fit "
-            f"ended with {code} ({last.removeprefix('cbam100: error: ')}): see {folder / LOG}, and start the same "
+            f"ended with {code} ({error.removeprefix(ERROR)}): see {folder / LOG}, and start the same "
             "command again to go on"
         )
     cell.require_same_start()  # a configuration file or the images may have changed in between

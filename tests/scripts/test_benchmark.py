@@ -86,6 +86,17 @@ def test_predict_and_fit_run_whole_commands(data_root, run_folder):
     assert all(0 <= fitted[name][0] <= 1 for name in ("best_val_accuracy", "plain_best_val_accuracy"))
 
 
+@pytest.mark.slow  # an interpreter for each way to wait
+@pytest.mark.processes
+def test_busy_compares_ways_to_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr("scripts.benchmark_busy.BUSY", (0, 1))
+    figures = measured(tmp_path, "busy", "--data.image_size=32", "--data.batch_size=2", "--steps=1")
+    base = figures["rows"][0]
+    for entry in figures["rows"]:
+        for busy in (0, 1):
+            assert entry[f"gain, {busy} busy"] == pytest.approx(base[f"s, {busy} busy"] / entry[f"s, {busy} busy"])
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -10,7 +10,14 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint, WeightAveraging
 from torch import Tensor
 
-from callbacks.loop_state import epochs_done, redo_validation_on_resume, step_is_complete, validate_now
+from callbacks.loop_state import (
+    epochs_done,
+    is_at_epoch_end,
+    is_inside_step,
+    redo_validation_on_resume,
+    step_is_complete,
+    validate_now,
+)
 from callbacks.processes import agree, agreement_is_due
 from callbacks.size_budget import SizeBudget
 from datamodules.atomic_file import remove_leftovers, require_writable, write_bytes
@@ -91,8 +98,9 @@ class BestWeights(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Saves inside the epoch where it is time."""
-        loop = trainer.fit_loop
-        self._stop_asked |= trainer.should_stop and loop._can_stop_early  # as --trainer.max_time may want it
+        self._stop_asked |= (
+            trainer.should_stop and trainer.fit_loop._can_stop_early
+        )  # as --trainer.max_time may want it
         is_time = self._stop_asked or trainer.global_step == trainer.max_steps
         if self.every_n_steps:
             is_time |= trainer.global_step % self.every_n_steps == 0
@@ -102,7 +110,7 @@ class BestWeights(Checkpoint):
         if is_time:
             self.save_inside_epoch(trainer)
         if self._stop_asked:  # between the batches of one step, what was done since the last save would be lost
-            trainer.should_stop = not loop._should_accumulate()
+            trainer.should_stop = not is_inside_step(trainer)
 
     def save_inside_epoch(self, trainer: Trainer) -> bool:
         """Writes ``last.ckpt`` if a resumed run could go on from here; a collective operation.
@@ -111,8 +119,7 @@ class BestWeights(Checkpoint):
             False at the end of an epoch, which saves by itself, between steps whose gradients add up, and where
             ``--trainer.overfit_batches`` brings a sampler that cannot go on inside an epoch.
         """
-        loop = trainer.fit_loop
-        if loop.epoch_loop.batch_progress.is_last_batch or loop._should_accumulate() or trainer.overfit_batches:  # type: ignore[attr-defined]
+        if is_at_epoch_end(trainer) or is_inside_step(trainer) or trainer.overfit_batches:  # type: ignore[attr-defined]
             return False
         self._save(trainer, LAST)
         return True
@@ -125,7 +132,7 @@ class BestWeights(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves; called on every process, because saving is a collective operation."""
-        is_whole = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        is_whole = is_at_epoch_end(trainer)
         self._save_if_best(trainer, pl_module, is_whole)
         if is_whole:  # else the epoch was broken off, and is saved
             self._save(trainer, LAST)  # after the export, so that a resumed run never lacks it
@@ -134,7 +141,7 @@ class BestWeights(Checkpoint):
         """Measures a run that has never been: of few steps, or fewer epochs than check_val_every_n_epoch."""
         if not self.best:
             validate_now(trainer)
-            self._save_if_best(trainer, pl_module, trainer.fit_loop.epoch_loop.batch_progress.is_last_batch)
+            self._save_if_best(trainer, pl_module, is_at_epoch_end(trainer))
 
     def _save_if_best(self, trainer: Trainer, model: LightningModule, is_whole: bool) -> None:
         if not self._measured:

@@ -1,35 +1,26 @@
 """Makes a resumed run end where the uninterrupted one would have ended, to the bit."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import (
-    BaseFinetuning,
     BatchSizeFinder,
     GradientAccumulationScheduler,
     LearningRateFinder,
     ModelPruning,
-    StochasticWeightAveraging,
-    WeightAveraging,
 )
 from torchmetrics import Metric
 
+from callbacks.loop_state import is_at_epoch_end
 from callbacks.processes import fail, gather
+from callbacks.recipe import FREE_DATA, trainer_options
 from datamodules.errors import UserError, listed
 from lightning_modules.classifier import ImageClassifier
 
 KEY = "exact_resume"
 TUNERS = (BatchSizeFinder, LearningRateFinder)
-# Lightning's callbacks that change weights, gradients or rates; a user's own are listed in config.yaml only.
-TRAINING_CALLBACKS = (
-    BaseFinetuning, GradientAccumulationScheduler, ModelPruning, StochasticWeightAveraging, WeightAveraging,
-)  # fmt: skip
-# Of the data's options all are compared but these, which name files that have a fingerprint of their own, or say how
-# images are loaded and not which.
-FREE_DATA = {"root", "num_workers", "predict_dir", "template", "worker_timeout", "cache", "class_names"}
-# Of these options of the Trainer, 1 is a batch and 1.0 is all of them.
-LIMITS = ("limit_train_batches", "limit_val_batches", "overfit_batches")
 
 
 class ExactResume(Callback):
@@ -41,10 +32,12 @@ class ExactResume(Callback):
     Args:
         checkpoint: What the run goes on from, as the command said; None for a new run. Not Lightning's
             ``trainer.ckpt_path``, which is None in ``setup``, and set by its tuners in a new run.
+        training_callbacks: The ``TRAINING_CALLBACKS`` of the run with their arguments, in plain types.
     """
 
-    def __init__(self, checkpoint: str | None = None) -> None:
+    def __init__(self, checkpoint: str | None = None, training_callbacks: Sequence[dict[str, Any]] = ()) -> None:
         self.checkpoint = checkpoint
+        self.training_callbacks = list(training_callbacks)
         self._options: dict[str, Any] = {}
         self._state: dict[str, Any] = {}
         self._max_steps = -1
@@ -56,12 +49,13 @@ class ExactResume(Callback):
         Raises:
             UserError: A run that prunes is to be resumed.
         """
-        self._options = trainer_options(trainer)
-        pruning = any(isinstance(callback, ModelPruning) for callback in trainer.callbacks)  # type: ignore[attr-defined]
-        if self.checkpoint and pruning:
+        if stage != "fit":
+            return
+        self._options = {**trainer_options(trainer), "callbacks": self.training_callbacks}
+        if self.checkpoint and any(isinstance(callback, ModelPruning) for callback in trainer.callbacks):  # type: ignore[attr-defined]
             raise UserError(
-                "expected a run without ModelPruning to resume, whose masks no checkpoint holds, got "
-                f"{self.checkpoint}: start anew from its weights with --model.weights model.safetensors"
+                f"expected a run without ModelPruning, which cannot be resumed exactly, got {self.checkpoint}: start "
+                "anew from its weights with --model.weights model.safetensors"
             )
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -87,7 +81,7 @@ class ExactResume(Callback):
             return
         if missing := [name for name in (KEY, "optimizer_states", "lr_schedulers") if name not in checkpoint]:
             fail(trainer, f"expected a checkpoint with {listed(missing)} to resume, it has none: pass a last.ckpt")
-        expected, came = checkpoint[KEY]["recipe"], self._recipe(trainer)
+        expected, came = checkpoint[KEY]["recipe"], self._recipe(trainer)  # what it lacks, an earlier version ignored
         differing = [
             f"{name} {value}, got {came.get(name)}" for name, value in expected.items() if came.get(name) != value
         ]
@@ -103,10 +97,10 @@ class ExactResume(Callback):
         trainer.fit_loop.epoch_loop.max_steps = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restores, after all that could draw from the streams."""
+        """Restores, after all that could draw from the streams; a new run forgets what a tuner's steps measured."""
         if not self.checkpoint:
             for _, metric in _train_metrics(pl_module):
-                metric.reset()  # of a tuner's steps
+                metric.reset()
             return
         trainer.fit_loop.epoch_loop.max_steps = self._max_steps
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -119,7 +113,7 @@ class ExactResume(Callback):
             for attribute, value in self._state["metrics"].get(name, {}).items():
                 setattr(metric, attribute, value.to(pl_module.device) if isinstance(value, torch.Tensor) else value)
         self._state = {}
-        self._is_at_validation = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        self._is_at_validation = is_at_epoch_end(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Leaves the training metrics to the step, which logs them."""
@@ -145,27 +139,6 @@ def resumed_from(trainer: Trainer) -> str | None:
     """The checkpoint that this fit goes on from, or None."""
     own = (callback for callback in trainer.callbacks if isinstance(callback, ExactResume))  # type: ignore[attr-defined]
     return next((callback.checkpoint for callback in own), None)
-
-
-def trainer_options(trainer: Trainer) -> dict[str, Any]:
-    """Those that decide where a run ends, by name, in plain types."""
-    device = trainer.strategy.root_device.type
-    trains = [type(c).__name__ for c in trainer.callbacks if isinstance(c, TRAINING_CALLBACKS)]  # type: ignore[attr-defined]
-    return {
-        "processes": trainer.world_size,
-        "precision": str(trainer.precision),
-        "accumulate_grad_batches": trainer.accumulate_grad_batches,
-        "gradient_clip_val": trainer.gradient_clip_val,
-        "gradient_clip_algorithm": getattr(trainer.gradient_clip_algorithm, "value", "norm"),
-        "check_val_every_n_epoch": trainer.check_val_every_n_epoch,
-        "reload_dataloaders_every_n_epochs": trainer.reload_dataloaders_every_n_epochs,  # type: ignore[attr-defined]
-        **{name: repr(getattr(trainer, name)) for name in LIMITS},
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "sync_batchnorm": getattr(trainer.strategy, "_layer_sync", None) is not None,
-        "callbacks": trains,
-        "device": device,
-        **({"OMP_NUM_THREADS": torch.get_num_threads()} if device == "cpu" else {}),  # they split sums
-    }
 
 
 def _train_metrics(module: LightningModule) -> list[tuple[str, Metric]]:

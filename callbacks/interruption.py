@@ -11,9 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from callbacks.best_weights import BestWeights
 from callbacks.processes import agree, agreement_is_due, end_beside
-
-# From systems that end a job, from Ctrl-C, from a terminal that is closed, and from schedulers ahead of time.
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+from datamodules.worker_process import SIGNALS
 
 
 class Interruption(Callback):
@@ -94,7 +92,7 @@ class Interruption(Callback):
 
 
 def is_ours(number: int) -> bool:
-    """Whether to answer this signal: not where ``nohup``, or who else has started this process, has it ignored."""
+    """Whether to answer this signal: not where ``nohup``, or whoever else started this process, has it ignored."""
     return number in (signal.SIGTERM, signal.SIGINT) or signal.getsignal(number) != signal.SIG_IGN
 
 

@@ -11,11 +11,20 @@ def epochs_done(trainer: Trainer) -> int:
     return int(current.processed)
 
 
+def is_at_epoch_end(trainer: Trainer) -> bool:
+    """Whether all batches of the epoch have been fetched."""
+    return trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+
+
+def is_inside_step(trainer: Trainer) -> bool:
+    """Whether gradients of further batches are to be added before the optimiser steps."""
+    return trainer.fit_loop._should_accumulate()
+
+
 def step_is_complete(trainer: Trainer) -> bool:
     """Whether all batches that were begun are done, and their gradients used up."""
-    loop = trainer.fit_loop
-    batches, _ = _counters(loop.epoch_loop.batch_progress)
-    return batches.ready == batches.processed > 0 and not loop._should_accumulate()
+    batches, _ = _counters(trainer.fit_loop.epoch_loop.batch_progress)
+    return batches.ready == batches.processed > 0 and not is_inside_step(trainer)
 
 
 def redo_validation_on_resume(trainer: Trainer) -> None:
@@ -25,7 +34,7 @@ def redo_validation_on_resume(trainer: Trainer) -> None:
     has begun: so this one has, with a batch that is not done.
     """
     loop = trainer.fit_loop
-    if not loop.epoch_loop.batch_progress.is_last_batch:
+    if not is_at_epoch_end(trainer):
         return
     for counters in _counters(loop.epoch_loop.batch_progress):
         counters.completed = counters.processed

@@ -45,12 +45,21 @@ def partial_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.partial")
 
 
+def top_k_path(path: Path) -> Path:
+    """Where the most probable classes of a table ``path`` are written."""
+    return path.with_name(f"{path.stem}_topk.csv")
+
+
+def probabilities_path(path: Path) -> Path:
+    """Where all probabilities of a table ``path`` are written."""
+    return path.with_name(f"{path.stem}_probabilities.npz")
+
+
 def kinds(path: Path, top_k: int, probabilities: bool) -> dict[Path, str]:
     """What may be written for the table ``path``, and which kind of file each is."""
-    stem = path.with_suffix("")
     files = {path: PREDICTION, path.with_suffix(".zip"): zip_of(path.name), partial_path(path): PREDICTION}
-    files |= {Path(f"{stem}_topk.csv"): TOP_K} if top_k else {}
-    return files | ({Path(f"{stem}_probabilities.npz"): PROBABILITIES} if probabilities else {})
+    files |= {top_k_path(path): TOP_K} if top_k else {}
+    return files | ({probabilities_path(path): PROBABILITIES} if probabilities else {})
 
 
 def write_partial(path: Path, predictions: Predictions) -> None:
@@ -66,10 +75,10 @@ def write_partial(path: Path, predictions: Predictions) -> None:
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """Writes ``path``, its zip, and beside them what of the predictions is not None; an unread image's is empty."""
-    stem, names, classes = path.with_suffix(""), predictions.names, predictions.classes
+    names, classes = predictions.names, predictions.classes
     if predictions.probability is not None:
         probability = np.where(predictions.readable[:, None], predictions.probability, np.float32("nan"))
-        with atomic_file(Path(f"{stem}_probabilities.npz")) as temporary, open(temporary, "wb") as file:
+        with atomic_file(probabilities_path(path)) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(
                 file, image_name=np.array(names, str), class_name=np.array(classes, str), probability=probability
             )
@@ -82,7 +91,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
             [name, *(classes[i] for i in labels), *map(str, values)] if readable else [name, *[""] * (2 * k)]
             for name, readable, labels, values in top
         )
-        with atomic_file(Path(f"{stem}_topk.csv")) as temporary:
+        with atomic_file(top_k_path(path)) as temporary:
             _write_csv(temporary, header, rows)
     labels = (classes[position] for position in predictions.label)
     # Both get their names at the end, or neither does.

@@ -17,8 +17,9 @@ from datamodules.class_index import as_seen, spelled_apart
 from datamodules.errors import UserError, listed, listed_reasons
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.image_reader import ImageReadError
-from datamodules.own_files import PREDICTION_MANIFEST, require_outside_splits, require_replaceable
+from datamodules.own_files import PREDICTION_MANIFEST, require_replaceable
 from datamodules.sampler import BLANK
+from datamodules.split_names import require_outside_splits
 from lightning_modules.accuracies import ranked
 from lightning_modules.classifier import ImageClassifier
 
@@ -74,7 +75,7 @@ class PredictionWriter(Callback):
         classes = _model(pl_module).classes
         if self.top_k > len(classes):
             raise UserError(
-                f"expected --prediction.top_k of at most {len(classes)}, the number of classes, got {self.top_k}: less"
+                f"expected --prediction.top_k of at most {len(classes)}, the number of classes, got {self.top_k}: give a smaller one"
             )
         if (label := self.fallback_label) is not None and label not in classes.names:
             alike = {name: label for name in classes.names if as_seen(name) == as_seen(label)}

@@ -37,11 +37,8 @@ class RunConfig(Callback):
         path = Path(trainer.log_dir or ".") / CONFIG  # asked by all: that is a collective operation
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        with suppress(OSError, yaml.YAMLError):
-            before, now = (dict(leaves(x)) for x in (yaml.safe_load(path.read_text()), self._settings))
-            names = sorted(before.keys() | now.keys())
-            pairs = {name: [before.get(name), now.get(name)] for name in names}
-            self.changed = {name: pair for name, pair in pairs.items() if repr(pair[0]) != repr(pair[1])}
+        with suppress(OSError, ValueError, AttributeError, yaml.YAMLError):  # damaged: it is written anew
+            self.changed = changes(yaml.safe_load(path.read_text()), self._settings)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, yaml.safe_dump(self._settings, sort_keys=False).encode(), in_own_folder=True)
 
@@ -50,6 +47,13 @@ def plain_settings(parser: LightningArgumentParser, config: Namespace) -> dict[s
     """All that ``fit`` was told or takes by default, in plain types, but for what it resumes."""
     text = parser.dump(_spelled(config), skip_none=False, skip_validation=True)
     return {name: None if name in NOT_KEPT else value for name, value in yaml.safe_load(text).items()}
+
+
+def changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, list[Any]]:
+    """Options whose values differ, ``{option: [old, new]}``; 1, 1.0 and true are three values."""
+    old, new = dict(leaves(before)), dict(leaves(now))
+    pairs = {name: [old.get(name), new.get(name)] for name in sorted(old.keys() | new.keys())}
+    return {name: pair for name, pair in pairs.items() if repr(pair[0]) != repr(pair[1])}
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -44,8 +44,7 @@ class RunManifest(Checkpoint):
         # Asked here, where all processes are: it is a collective operation
         self._path = Path(trainer.log_dir or ".") / NAME
         checkpoint = resumed_from(trainer)
-        with suppress(OSError, ValueError, KeyError):  # a manifest that is not ours is written anew
-            self._events = json.loads(self._path.read_text())["events"] if checkpoint else []
+        self._events = self._earlier_events() if checkpoint else []
         if checkpoint:
             changes = (c.changed for c in trainer.callbacks if isinstance(c, RunConfig))  # type: ignore[attr-defined]
             self._note(trainer, pl_module, "resumed", checkpoint=checkpoint, changed=next(changes, {}))
@@ -68,8 +67,7 @@ class RunManifest(Checkpoint):
         if self._events or not resumed_from(trainer) or not trainer.loggers:
             return
         self._path = Path(trainer.loggers[0].log_dir or ".") / NAME
-        with suppress(OSError, ValueError, KeyError):
-            self._events = json.loads(self._path.read_text())["events"]
+        self._events = self._earlier_events()
         if self._events and self._events[-1]["event"] != "finished":
             self._note(trainer, pl_module, "finished")
 
@@ -82,6 +80,11 @@ class RunManifest(Checkpoint):
             self._note(trainer, pl_module, "interrupted", by=signal.Signals(number).name)
         else:
             self._note(trainer, pl_module, "failed", error=str(exception))
+
+    def _earlier_events(self) -> list[dict[str, Any]]:
+        with suppress(OSError, ValueError, KeyError):  # there is none yet; one of another making is refused
+            return json.loads(self._path.read_text())["events"]
+        return []
 
     def _note(self, trainer: Trainer, pl_module: LightningModule, event: str, **details: Any) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""That a run ends early only for a reason that exists, and, once it has, does not go on by itself."""
+"""Ends a run early only for a reason that exists, and keeps an ended run ended."""
 
 from datetime import timedelta
 
@@ -22,7 +22,7 @@ class Stopping(Callback):
         self._patience: dict[EarlyStopping, int] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Looks at the metrics that callbacks watch, and at the options that a checkpoint would replace.
+        """Checks the metrics that callbacks watch, and notes each patience, which a checkpoint would replace.
 
         Raises:
             UserError: Nobody logs such a metric.
@@ -38,7 +38,9 @@ class Stopping(Callback):
             name = type(callback).__name__
             choices = ", ".join(sorted(known))
             if any(_may_log(other) for other in trainer.callbacks):  # type: ignore[attr-defined]
-                rank_zero_warn(f"{name} watches {callback.monitor}, which a callback of yours must log: not {choices}")
+                rank_zero_warn(
+                    f"{name} watches {callback.monitor}, which is none of {choices}: a callback of yours has to log it"
+                )
             else:
                 raise UserError(
                     f"expected {name} to watch one of {choices}, got {callback.monitor}: choose one of them"
@@ -49,20 +51,20 @@ class Stopping(Callback):
         for callback in trainer.callbacks if resumed_from(trainer) else ():  # type: ignore[attr-defined]
             if isinstance(callback, EarlyStopping):
                 callback.patience = self._patience[callback]  # Lightning has taken the checkpoint's
-                if has_stopped(callback):
+                if _has_stopped(callback):
                     trainer.should_stop = True
                     rank_zero_only(print)(
-                        f"this run was stopped early ({callback.stopping_reason_message}): nothing is left to do but "
-                        "with a larger patience, or without EarlyStopping"
+                        f"this run was stopped early ({callback.stopping_reason_message}): nothing is left to do; "
+                        "raise the patience, or leave EarlyStopping out, to go on"
                     )
             elif isinstance(callback, Timer) and (left := callback.time_remaining()) is not None and left <= 0:
                 rank_zero_only(print)(
                     f"this run has used up its time ({timedelta(seconds=round(callback.time_elapsed()))} in all "
-                    "starts together): nothing is left to do but with a larger --trainer.max_time"
+                    "starts together): nothing is left to do; raise --trainer.max_time to go on"
                 )
 
 
-def has_stopped(callback: EarlyStopping) -> bool:
+def _has_stopped(callback: EarlyStopping) -> bool:
     """Whether it has ended the run whose state it has taken over, and would again."""
     if callback.stopping_reason is EarlyStoppingReason.PATIENCE_EXHAUSTED:
         return callback.wait_count >= callback.patience

@@ -18,12 +18,12 @@ SUFFIX = ".part"
 def atomic_file(path: Path, *, in_own_folder: bool = False) -> Iterator[Path]:
     """Yields a temporary path in the same folder, which takes the name ``path`` when the block ends without an error.
 
-    A file that stands there is replaced only by one of its own kind (``kind_of``): whatever else it is, somebody may
-    want it. A link is written through.
-
     In the same folder, because a move across file systems is a copy, which a kill leaves half done. Content and name
     have reached the disk when the block is left. A process that is killed leaves the temporary file behind, unlocked,
     for ``remove_leftovers``.
+
+    A file that stands there is replaced only by one of its own kind (``kind_of``): whatever else it is, somebody may
+    want it. A link is written through.
 
     Args:
         path: The final name.
@@ -49,9 +49,10 @@ def atomic_file(path: Path, *, in_own_folder: bool = False) -> Iterator[Path]:
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp keeps its files to their owner
         os.fsync(descriptor)
-        if not in_own_folder and not is_replaceable(target, kind_of(temporary, path.suffix)):
+        if not in_own_folder and not is_replaceable(path, kind_of(temporary, path.suffix)):
             raise UserError(
-                f"expected to write {path}, where something stands that {MARK} has not written: move it away"
+                f"expected nothing or an earlier file of {MARK} of its kind at {path}, something else is there: move "
+                "it away"
             )
         os.replace(temporary, target)
         _sync_folder(target.parent)

@@ -12,7 +12,7 @@ from datamodules.errors import UserError
 MARK = "cbam100"  # in a picture's text, and a page's generator
 PREDICTION, TOP_K, ABLATION = "table of predictions", "table of top-k predictions", "table of an ablation"
 PROBABILITIES, PICTURE, REPORT = "file of probabilities", "picture", "report"
-CHECKPOINT, WEIGHTS = "checkpoint", "model"
+CHECKPOINT, OTHER_CHECKPOINT, WEIGHTS = "checkpoint", "checkpoint of another module", "model"
 RUN_MANIFEST, PREDICTION_MANIFEST = "manifest of a run", "manifest of a prediction"
 AUDIT, BENCHMARK = "audit's report", "benchmark's report"
 JSON_KEYS = {
@@ -21,7 +21,6 @@ JSON_KEYS = {
     AUDIT: {"splits", "stops", "duplicates"},
     BENCHMARK: {"benchmark", "machine", "rows"},
 }
-SPLITS = ("train", "val", "test")
 HEAD = 10_000  # bytes
 
 
@@ -32,7 +31,7 @@ def kind_of(path: Path, suffix: str | None = None) -> str | None:
         path: The file.
         suffix: Of its final name; by default the one it has.
     """
-    with suppress(OSError, ValueError, KeyError, RecursionError, zipfile.BadZipFile):
+    with suppress(OSError, ValueError, LookupError, TypeError, RecursionError, zipfile.BadZipFile):
         return READERS.get(suffix or path.suffix, _json)(path)  # reports may have any suffix
     return None
 
@@ -63,30 +62,6 @@ def require_replaceable(path: Path, kind: str, option: str, inputs: Iterable[Pat
             f"expected nothing or an earlier {kind} of {MARK} at {path}, something else is there: move it away, or "
             f"choose another {option}"
         )
-
-
-def require_outside_splits(folder: Path, option: str, root: Path | None = None) -> None:
-    """Keeps outputs out of the images' folders, where a picture would be an image and a folder a class.
-
-    Args:
-        folder: Where files will be written.
-        option: The command-line option that chooses it.
-        root: Of the data; by default each folder above with ``train`` and one of ``val`` and ``test``.
-
-    Raises:
-        UserError: It is in one of them.
-    """
-    place = Path(os.path.realpath(folder))
-    with_data = [root] if root else [up for up in place.parents if _has_splits(up)]
-    for split in (up / name for up in with_data for name in SPLITS):
-        if place.is_relative_to(os.path.realpath(split)):
-            raise UserError(
-                f"expected to write outside {split}, whose files are data, got {folder}: choose another {option}"
-            )
-
-
-def _has_splits(folder: Path) -> bool:
-    return (folder / "train").is_dir() and ((folder / "val").is_dir() or (folder / "test").is_dir())
 
 
 def _head(path: Path) -> bytes:
@@ -129,13 +104,14 @@ def _json(path: Path) -> str | None:
 
 def _checkpoint(path: Path) -> str | None:
     with zipfile.ZipFile(path) as archive:
-        pickled = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
-        return CHECKPOINT if b"class_digest" in archive.read(pickled) else "file of torch.save"
+        pickled = [name for name in archive.namelist() if name.endswith("/data.pkl")][0]  # noqa: RUF015, IndexError
+        return CHECKPOINT if b"class_digest" in archive.read(pickled) else OTHER_CHECKPOINT
 
 
 def _weights(path: Path) -> str | None:
     with open(path, "rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        length = int.from_bytes(file.read(8), "little")  # of a stranger's file any number
+        header = json.loads(file.read(min(length, os.path.getsize(path))))
     return WEIGHTS if "class_digest" in header["__metadata__"] else None
 
 

@@ -1,10 +1,12 @@
-"""The folders of a data set by name, and those that were perhaps meant by another."""
+"""The folders of a data set: their names, what may be meant by another, and that no output goes into them."""
 
 import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+
+from datamodules.errors import UserError
 
 SPLITS = ("train", "val", "test")
 
@@ -39,3 +41,27 @@ def advice(folder: Path) -> str:
 def _folders(parent: Path) -> Iterator[str]:
     with suppress(OSError), os.scandir(parent) as entries:
         yield from (entry.path for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+
+
+def require_outside_splits(folder: Path, option: str, root: Path | None = None) -> None:
+    """Keeps outputs out of the images' folders, where a picture would be an image and a folder a class.
+
+    Args:
+        folder: Where files will be written.
+        option: The command-line option that chooses it.
+        root: Of the data; by default each folder above with ``train`` and one of ``val`` and ``test``.
+
+    Raises:
+        UserError: It is in one of them.
+    """
+    place = Path(os.path.realpath(folder))
+    with_data = [root] if root else [up for up in place.parents if _has_splits(up)]
+    for split in (up / name for up in with_data for name in SPLITS):
+        if place.is_relative_to(os.path.realpath(split)):
+            raise UserError(
+                f"expected to write outside {split}, whose files are data, got {folder}: choose another {option}"
+            )
+
+
+def _has_splits(folder: Path) -> bool:
+    return (folder / "train").is_dir() and ((folder / "val").is_dir() or (folder / "test").is_dir())

@@ -13,7 +13,7 @@ from datamodules.parent_watch import end_with_parent
 
 # What a terminal, SLURM, systemd or Kubernetes send to all processes of a run. The main process answers them, and may
 # need more batches for what it wants to save.
-GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 SECONDS_TO_LEAVE = 2.0
 
 
@@ -22,7 +22,7 @@ def signals_held_back() -> Iterator[None]:
     """Processes that are started inside get none of these signals before ``obey_main_process`` decides about them."""
     if multiprocessing.get_start_method() != "fork":
         resource_tracker.ensure_running()  # started later, Python 3.11 would unblock them
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:
@@ -34,7 +34,7 @@ def obey_main_process() -> None:
 
     It says so with SIGTERM, as torch and ``multiprocessing`` do to a process that does not leave when it is asked.
     """
-    for number in GROUP_SIGNALS:
+    for number in SIGNALS:
         if number != signal.SIGTERM or not hasattr(signal, "sigwaitinfo"):  # macOS does not tell who has sent a signal
             signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):

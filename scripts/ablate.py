@@ -12,11 +12,12 @@ from jsonargparse import Namespace
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser
 from rich.console import Console
 
+from callbacks.recipe import BATCHES_OR_SHARE
 from callbacks.run_config import leaves, plain_settings
 from datamodules import ImageFolderDataModule
 from datamodules.atomic_file import require_writable
 from datamodules.errors import UserError, listed
-from datamodules.own_files import require_outside_splits
+from datamodules.split_names import require_outside_splits
 from scripts.ablation_runs import OWN, Cell, outcome_of, run_all
 from scripts.ablation_table import require_free, write_tables
 from scripts.arguments import Arguments
@@ -24,10 +25,6 @@ from scripts.cli import ClassifierCLI, require_seed
 from scripts.run_folder import RUNS, lock, require_run_name
 
 MAX_BYTES_OF_A_NAME = 200
-# To Lightning 1 is a batch here, and 1.0 is all of them.
-BATCHES_OR_SHARE = [
-    f"trainer.{name}" for name in ("limit_train_batches", "limit_val_batches", "overfit_batches", "val_check_interval")
-]
 
 
 def ablate(words: list[str]) -> None:
@@ -145,7 +142,8 @@ def _require_different(grid: list[dict[str, str]], settings: list[dict[str, Any]
     """Raises ``UserError`` where two combinations are one that is typed twice, as 1e-3 and 0.001 are."""
     recipes = [dict(leaves(recipe)) for recipe in settings]
     for (one, recipe), (other, another) in itertools.combinations(zip(grid, recipes, strict=True), 2):
-        if recipe == another and all(type(recipe[name]) is type(another[name]) for name in BATCHES_OR_SHARE):
+        counts = (f"trainer.{name}" for name in BATCHES_OR_SHARE)
+        if recipe == another and all(type(recipe[name]) is type(another[name]) for name in counts):
             twice = [f"{option}={one[option]} and {other[option]}" for option in one if one[option] != other[option]]
             raise UserError(f"expected values that differ, {listed(twice)} are one setting: leave one out")
 

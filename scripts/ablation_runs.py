@@ -13,7 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from callbacks.run_config import CONFIG, leaves
+from callbacks.recipe import FREE_DATA
+from callbacks.run_config import CONFIG, changes
 from datamodules.errors import UserError, listed
 from scripts.ablation_outcomes import Outcome
 from scripts.module_process import module_process
@@ -23,18 +24,8 @@ from scripts.run_history import MANIFEST, is_finished, read_config, read_manifes
 LOG = "log.txt"
 ERROR = "cbam100: error: "
 OWN = ("seed_everything", "run_name", "ckpt_path")  # options that an ablation sets
-# Options that change nothing of what is compared, so that an ablation may go on with others.
-WITHOUT_EFFECT = (
-    "data.root",  # the images in it are compared
-    "data.num_workers",  # order and augmentation are functions of seed, epoch and image
-    "data.worker_timeout",
-    "data.predict_dir",  # this and the next two are of a prediction
-    "data.template",
-    "prediction",
-    "best.every_n_minutes",  # how often a run that may be killed is saved, to end with the same bits
-    "best.every_n_steps",
-    "trainer.enable_progress_bar",
-)
+# Options and groups that change nothing of what is compared, so that an ablation may go on with others.
+WITHOUT_EFFECT = (*(f"data.{name}" for name in sorted(FREE_DATA)), "prediction", "best", "trainer.enable_progress_bar")
 SECONDS_BETWEEN_LOOKS = 0.5
 EPOCH_LINE = re.compile(r"epoch (\d+)/(\d+)  .*?(val/accuracy \S+)")
 
@@ -74,14 +65,12 @@ class Cell:
         Raises:
             UserError: Its settings or images are others.
         """
-        now = dict(leaves(self.settings))
         for path in (RUNS / self.run_name).glob(f"version_*/{CONFIG}"):
             run = path.parent
-            begun = dict(leaves(read_config(run)))
             differing = [
-                f"{name} {begun.get(name)}, got {now.get(name)}"
-                for name in sorted(begun.keys() | now.keys())
-                if repr(begun.get(name)) != repr(now.get(name)) and not _may_differ(name)  # 1 is not 1.0
+                f"{name} {old}, got {new}"
+                for name, (old, new) in changes(read_config(run), self.settings).items()
+                if not _may_differ(name)
             ]
             if differing:
                 raise UserError(

@@ -15,7 +15,8 @@ from datamodules.data_audit import ImageFacts, audit_data
 from datamodules.errors import UserError, listed
 from datamodules.image_loader import default_num_workers
 from datamodules.image_reader import MAX_PIXELS
-from datamodules.own_files import AUDIT, require_outside_splits, require_replaceable
+from datamodules.own_files import AUDIT, require_replaceable
+from datamodules.split_names import require_outside_splits
 from scripts.arguments import Arguments
 
 NOTABLE_IMBALANCE = 10.0

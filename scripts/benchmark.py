@@ -12,7 +12,8 @@ from callbacks.run_manifest import versions, write_json
 from datamodules.atomic_file import require_writable
 from datamodules.cpus import available_cpus
 from datamodules.errors import UserError
-from datamodules.own_files import BENCHMARK, require_outside_splits, require_replaceable
+from datamodules.own_files import BENCHMARK, require_replaceable
+from datamodules.split_names import require_outside_splits
 from lightning_modules.compilation import Compile
 from lightning_modules.resnet_cbam import AttentionPlacement
 from scripts.arguments import Arguments
@@ -81,7 +82,7 @@ def benchmark_parser() -> Arguments:
                         default=default_precision("auto"), help="by default this machine's")  # fmt: skip
     parser.add_argument("--trainer.max_epochs", dest="max_epochs", type=int, default=6, help="for fit")
     parser.add_argument("--rounds", type=int, help="how often all take turns (3; 1 for fit)")
-    parser.add_argument("--steps", type=int, default=5, help="steps of each turn, for step")
+    parser.add_argument("--steps", type=int, default=5, help="steps of each turn, for step and busy")
     parser.add_argument("--images", type=int, default=400, help="how many images, for input")
     return parser
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from datamodules.errors import UserError
 from lightning_modules import ResNetCBAM
 from scripts.benchmark_step import CLASSES, train_step
 from scripts.module_process import module_process
@@ -71,7 +72,10 @@ def _steps(process: "subprocess.Popen[str]", count: int) -> list[float]:
     assert process.stdout
     process.stdin.write(f"{count}\n")
     process.stdin.flush()
-    return [float(process.stdout.readline()) for _ in range(count)]
+    lines = [process.stdout.readline() for _ in range(count)]
+    if not all(lines):
+        raise UserError("expected a training step to run, its process ended: see its message above")
+    return [float(line) for line in lines]
 
 
 @contextmanager

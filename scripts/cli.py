@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import torch
 from jsonargparse import Namespace
 from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import StochasticWeightAveraging
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -32,6 +33,8 @@ from callbacks import (
 )
 from callbacks.best_weights import LAST
 from callbacks.exact_resume import TUNERS
+from callbacks.recipe import FREE_MODEL, TRAINING_CALLBACKS
+from callbacks.run_config import plain_settings
 from datamodules import ImageFolderDataModule
 from datamodules.errors import UserError, listed
 from lightning_modules import ImageClassifier
@@ -157,9 +160,8 @@ class ClassifierCLI(LightningCLI):
 
     def _take_tuned(self, config: Namespace, trained: TrainedModel) -> None:
         """What a tuner has found is the run's: it is not looked for again."""
-        given = config.trainer.callbacks or []
-        kept = [callback for callback in (given if isinstance(given, list) else [given]) if not _is_tuner(callback)]
-        config.trainer.callbacks = kept or None
+        given = _as_list(config.trainer.callbacks)
+        config.trainer.callbacks = [x for x in given if not issubclass(_class_at(x.class_path), TUNERS)] or None
         config.model.learning_rate = trained.model["learning_rate"]
         config.data.batch_size = trained.tuned_batch_size
         rank_zero_only(print)(
@@ -171,6 +173,8 @@ class ClassifierCLI(LightningCLI):
         wanted = config.trainer.max_epochs
         if wanted is None or wanted < 0:
             return
+        callbacks = (_class_at(callback.class_path) for callback in _as_list(config.trainer.callbacks))
+        wanted += any(issubclass(callback, StochasticWeightAveraging) for callback in callbacks)  # which adds one
         if wanted < done:
             raise UserError(
                 f"expected --trainer.max_epochs of more than the {done} epochs that {config.ckpt_path} has done, got "
@@ -178,7 +182,8 @@ class ClassifierCLI(LightningCLI):
             )
         if wanted == done:
             rank_zero_only(print)(
-                f"{config.ckpt_path} has done its {done} epochs: nothing is left to do but with a larger max_epochs"
+                f"{config.ckpt_path} has done its {done} epochs: nothing is left to do; raise --trainer.max_epochs to "
+                "go on"
             )
 
     def _parse_ckpt_path(self) -> None:
@@ -205,15 +210,14 @@ class ClassifierCLI(LightningCLI):
         return trainer
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
-        given = config["callbacks"] or []
-        types = {type(callback) for callback in (given if isinstance(given, list) else [given])}
+        types = {type(callback) for callback in _as_list(config["callbacks"])}
         settings = self.config[str(self.subcommand)]
         own = [
-            SameStart(settings.ckpt_path),
+            SameStart(settings.ckpt_path),  # first: what follows may wait for all processes
             *callbacks,
             BadImages(),
             FiniteLoss(),
-            ExactResume(settings.ckpt_path),
+            ExactResume(settings.ckpt_path, self._training_callbacks(settings)),
             EpochLog(),
             Stopping(),
             Interruption(),
@@ -225,9 +229,12 @@ class ClassifierCLI(LightningCLI):
         own = [callback for callback in own if type(callback) not in types]
         if config["enable_checkpointing"] is False:
             own = [callback for callback in own if not isinstance(callback, BestWeights | RunManifest)]
-        plugins = config["plugins"] or []
-        config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), CheckpointFile()]
+        config["plugins"] = [*_as_list(config["plugins"]), CheckpointFile()]
         return super()._instantiate_trainer(config, own)
+
+    def _training_callbacks(self, settings: Namespace) -> list[dict[str, Any]]:
+        given = _as_list(plain_settings(self._parser(self.subcommand), settings)["trainer"]["callbacks"])
+        return [callback for callback in given if issubclass(_class_at(callback["class_path"]), TRAINING_CALLBACKS)]
 
     def after_instantiate_classes(self) -> None:
         """Compares the model with its checkpoint, and gives it the weights, from the file as it was read once.
@@ -242,11 +249,7 @@ class ClassifierCLI(LightningCLI):
             self.model.load_pretrained()
             return
         # A resumed fit keeps its whole recipe: the optimiser's state holds the old one, and would win in silence.
-        fixed = (
-            self.trained.model.keys() - {"tta", "activation_checkpointing"}
-            if self.subcommand == "fit"
-            else self.model.architecture
-        )
+        fixed = self.trained.model.keys() - FREE_MODEL if self.subcommand == "fit" else self.model.architecture
         for name in ("class_names", *sorted(fixed)):
             came, expected = self.model.hparams.get(name), self.trained.model.get(name)
             if came != expected:
@@ -262,6 +265,11 @@ class ClassifierCLI(LightningCLI):
             self.config_init[self.subcommand]["ckpt_path"] = None
 
 
-def _is_tuner(callback: Namespace) -> bool:
-    module, _, name = callback.class_path.rpartition(".")
-    return issubclass(getattr(importlib.import_module(module), name), TUNERS)
+def _as_list(value: Any) -> list[Any]:
+    """Of an option that takes one, several or none."""
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _class_at(path: str) -> type:
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)

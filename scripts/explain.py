@@ -9,7 +9,8 @@ from callbacks.figures import short, to_png
 from datamodules.atomic_file import require_writable, write_bytes
 from datamodules.errors import UserError, listed
 from datamodules.image_reader import read_image
-from datamodules.own_files import PICTURE, require_outside_splits, require_replaceable
+from datamodules.own_files import PICTURE, require_replaceable
+from datamodules.split_names import require_outside_splits
 from datamodules.transforms import eval_transform, normalize, side_to_load
 from lightning_modules import ImageClassifier
 from lightning_modules.attention_maps import grad_cam, spatial_gates

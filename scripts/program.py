@@ -12,9 +12,10 @@ from typing import NoReturn
 from pytorch_lightning.cli import ArgsType
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from callbacks.interruption import SIGNALS, is_ours
+from callbacks.interruption import is_ours
 from datamodules.errors import UserError
 from datamodules.parent_watch import end_with_parent
+from datamodules.worker_process import SIGNALS
 from scripts.cli import ClassifierCLI
 from scripts.console import escape_what_the_console_cannot_show, hush_libraries
 from scripts.hardware import keep_freed_memory, own_threads

@@ -25,10 +25,9 @@ from callbacks.figures import (
     to_png,
 )
 from callbacks.run_config import leaves
-from datamodules import ImageFolderDataModule
+from datamodules import ImageFolderDataModule, own_files
 from datamodules.atomic_file import require_writable, write_bytes
 from datamodules.errors import UserError
-from datamodules.own_files import REPORT as PAGE
 from datamodules.own_files import require_replaceable
 from lightning_modules import ImageClassifier
 from lightning_modules.model_size import format_size, parameter_count, part_sizes
@@ -102,7 +101,7 @@ def report(words: list[str]) -> None:
     options = parser.parse_args(words)
     manifest = read_manifest(options.run)
     require_writable(options.run, "--run")
-    require_replaceable(options.run / REPORT, PAGE, "--run")
+    require_replaceable(options.run / REPORT, own_files.REPORT, "--run")
     config = read_config(options.run)
     model, trained = load_classifier(options.run / WEIGHTS)
     data_settings = {name: config["data"][name] for name in LOADING_SETTINGS}

@@ -17,7 +17,8 @@ from callbacks.run_manifest import NAME as MANIFEST
 from datamodules import own_files
 from datamodules.atomic_file import require_writable
 from datamodules.errors import UserError
-from datamodules.own_files import require_outside_splits, require_replaceable
+from datamodules.own_files import require_replaceable
+from datamodules.split_names import require_outside_splits
 
 RUNS = Path("runs")
 LOCK = ".lock"
@@ -60,7 +61,7 @@ class RunLogger(TensorBoardLogger):
         return number
 
     def finalize(self, status: str) -> None:
-        """Gives the folder free, and removes it after a start that was refused."""
+        """Releases the folder, and removes it after a start that was refused."""
         super().finalize(status)
         if self._lock is None:
             return
@@ -103,7 +104,7 @@ def require_unlocked(folder: Path) -> None:
 
 def _held(folder: Path) -> UserError:
     return UserError(
-        f"expected {folder} to be at nobody's work, another process holds it: wait for its end, or choose another name"
+        f"expected {folder} to be free, another process is at work in it: wait until that ends, or choose another name"
     )
 
 

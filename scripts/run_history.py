@@ -44,9 +44,12 @@ def read_config(run: Path) -> dict[str, Any]:
     """
     path = run / CONFIG
     try:
-        return yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+        config = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"expected {path}, it cannot be read ({error}): pass the folder of a fit") from error
+    if not isinstance(config, dict):
+        raise UserError(f"expected {path} to hold the settings of a fit, it is damaged: pass the folder of another")
+    return config
 
 
 def is_finished(run: Path) -> bool:

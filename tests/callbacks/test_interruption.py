@@ -4,7 +4,8 @@ import signal
 
 import pytest
 
-from callbacks.interruption import SIGNALS, Interruption
+from callbacks.interruption import Interruption
+from datamodules.worker_process import SIGNALS
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from torch.utils.data import SequentialSampler
 from datamodules.image_dataset import Batch
 from datamodules.image_loader import build_loader
 from datamodules.worker_pool import CHUNK, map_in_processes
-from datamodules.worker_process import GROUP_SIGNALS, _kill_the_stuck
+from datamodules.worker_process import SIGNALS, _kill_the_stuck
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process does not learn who sent a signal")
 SECONDS = 60  # after which what should have happened has failed
@@ -43,7 +43,7 @@ class Numbers:
 
 
 def signal_from_outside(pid):
-    for number in GROUP_SIGNALS:
+    for number in SIGNALS:
         subprocess.run(["kill", f"-{int(number)}", str(pid)], check=True)
 
 

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 import yaml
 from pytorch_lightning import Trainer
 
+from callbacks.recipe import trainer_options
 from datamodules import ImageFolderDataModule
 from lightning_modules import ImageClassifier
 from scripts.main import main
@@ -36,12 +38,12 @@ TRAINER_FREE = {
     "limit_predict_batches": "1", "num_sanity_val_steps": "0", "log_every_n_steps": "1",
     "enable_progress_bar": "true", "enable_model_summary": "true", "benchmark": "false", "inference_mode": "false",
     "use_distributed_sampler": "true", "profiler": "simple", "detect_anomaly": "true", "default_root_dir": "elsewhere",
-    "enable_autolog_hparams": "false", "max_epochs": "1", "accelerator": "cpu", "strategy": "auto", "devices": "1",
-    "num_nodes": "1", "sync_batchnorm": "false",
+    "enable_autolog_hparams": "false",
 }  # fmt: skip
-# Shown elsewhere, or of no meaning in a run folder of its own.
-TRAINER_OTHER = {"logger", "callbacks", "fast_dev_run", "val_check_interval", "enable_checkpointing", "barebones",
-                 "plugins", "model_registry"}  # fmt: skip
+# Compared by what they lead to (processes, device), shown elsewhere, or of no meaning in a run folder of its own.
+TRAINER_OTHER = {"accelerator", "strategy", "devices", "num_nodes", "max_epochs", "sync_batchnorm", "logger", "callbacks",
+                 "fast_dev_run", "val_check_interval", "enable_checkpointing", "barebones", "plugins",
+                 "model_registry"}  # fmt: skip
 DATA_DECIDES = {
     "image_size": "40", "batch_size": "4", "val_fraction": "0.2", "max_pixels": "1000000", "on_bad_image": "skip",
     "augmentation": "reference", "seed": None, "class_names": None,
@@ -108,6 +110,28 @@ def test_what_decides_where_a_run_ends_cannot_change(flag, resumed, capsys):
 def test_what_does_not_decide_can(group, resumed, capsys):
     resumed(*flags(group, {"trainer": TRAINER_FREE, "data": DATA_FREE, "model": MODEL_FREE}[group]))
     assert "has done its 1 epochs: nothing is left to do" in capsys.readouterr().out
+
+
+def test_shared_batch_norm_is_compared():
+    for value in (True, False):
+        trainer = Trainer(accelerator="cpu", strategy="ddp", devices=2, sync_batchnorm=value, logger=False)
+        assert trainer_options(trainer)["sync_batchnorm"] is value
+
+
+def test_the_arguments_of_a_callback_that_trains_are_compared(data_root, run_folder, capsys):
+    def fit(decay):
+        average = {"class_path": "pytorch_lightning.callbacks.EMAWeightAveraging", "init_args": {"decay": decay}}
+        Path("average.yaml").write_text(json.dumps({"trainer": {"callbacks": average}}))
+        main([*FIT, "--config=average.yaml", f"--data.root={data_root}", "--ckpt_path=last"])
+
+    fit(0.5)
+    fit(0.5)
+    assert "nothing is left to do" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        fit(0.9)
+    assert re.search(
+        "expected the checkpoint's callbacks .*'decay': 0.5.*, got .*'decay': 0.9", capsys.readouterr().err
+    )
 
 
 def test_another_number_of_threads_cannot(resumed, capsys):

@@ -2,7 +2,7 @@ import signal
 
 import pytest
 
-from callbacks.interruption import SIGNALS
+from datamodules.worker_process import SIGNALS
 from scripts.program import _ended_by_signals
 
 

@@ -34,7 +34,7 @@ def test_a_folder_in_which_a_run_is_at_work_is_not_resumed(run_folder):
     last.parent.mkdir()
     last.touch()
     before = sorted(os.listdir(alive.log_dir))
-    with pytest.raises(UserError, match="expected runs/x/version_0 to be at nobody's work, another process holds it"):
+    with pytest.raises(UserError, match="expected runs/x/version_0 to be free, another process is at work in it"):
         begin(ckpt_path=str(last))
     assert sorted(os.listdir(alive.log_dir)) == before
     for _ in range(2):  # one after the other they may

@@ -98,9 +98,7 @@ class BestWeights(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Saves inside the epoch where it is time."""
-        self._stop_asked |= (
-            trainer.should_stop and trainer.fit_loop._can_stop_early
-        )  # as --trainer.max_time may want it
+        self._stop_asked |= trainer.should_stop and trainer.fit_loop._can_stop_early  # as for --trainer.max_time
         is_time = self._stop_asked or trainer.global_step == trainer.max_steps
         if self.every_n_steps:
             is_time |= trainer.global_step % self.every_n_steps == 0

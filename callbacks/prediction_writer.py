@@ -75,7 +75,8 @@ class PredictionWriter(Callback):
         classes = _model(pl_module).classes
         if self.top_k > len(classes):
             raise UserError(
-                f"expected --prediction.top_k of at most {len(classes)}, the number of classes, got {self.top_k}: give a smaller one"
+                f"expected --prediction.top_k of at most {len(classes)}, the number of classes, got {self.top_k}: "
+                "give a smaller one"
             )
         if (label := self.fallback_label) is not None and label not in classes.names:
             alike = {name: label for name in classes.names if as_seen(name) == as_seen(label)}

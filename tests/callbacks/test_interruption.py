@@ -45,9 +45,10 @@ def test_a_terminal_that_is_closed_costs_nothing_that_is_printed_later(interrupt
         os.read(closed, 1)
         os.write(1, b"an epoch's line")
         os._exit(interruption._received)
-    os.read(began, 1)
+    os.close(begun)  # so that the read ends where the child does
+    assert os.read(began, 1)
     os.close(terminal)
     os.write(close, b"1")
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == signal.SIGHUP
-    for descriptor in (began, begun, closed, close):
+    for descriptor in (began, closed, close):
         os.close(descriptor)

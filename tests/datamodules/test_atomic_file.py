@@ -7,6 +7,7 @@ import pytest
 
 from datamodules.atomic_file import atomic_file, write_bytes
 from datamodules.errors import UserError
+from datamodules.own_files import kind_of
 
 OLD, NEW = (f"image_name,pred_label\n{name},cat\n".encode() for name in ("old", "new"))
 
@@ -79,7 +80,7 @@ def test_a_file_that_is_not_of_the_same_making_stays(name, ours, theirs, tmp_pat
         write_bytes(path, ours)
     assert path.read_bytes() == ours
     path.write_bytes(theirs)
-    with pytest.raises(UserError, match=f"expected to write {path}, where something stands that cbam100 has not"):
+    with pytest.raises(UserError, match=f"at {path}, something else is there: move it away"):
         write_bytes(path, ours)
     assert path.read_bytes() == theirs
     assert os.listdir(tmp_path) == [name]
@@ -91,31 +92,51 @@ def test_an_archive_is_known_by_what_it_holds(tmp_path):
     write_bytes(path, ours)
     write_bytes(path, ours)
     path.write_bytes(ours_with_more)
-    with pytest.raises(UserError, match="has not written"):
+    with pytest.raises(UserError, match="something else is there: move it away"):
         write_bytes(path, ours)
     assert path.read_bytes() == ours_with_more
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("x.safetensors", b"a text, whose first bytes are no length"),
+        ("x.safetensors", (3).to_bytes(8, "little") + b"[1]"),
+        ("x.ckpt", b"a text"),
+        ("x.zip", b"a text"),
+        ("x.npz", b"a text"),
+    ],
+)
+def test_a_strangers_file_is_of_no_kind(name, content, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    assert kind_of(tmp_path / name) is None
+
+
+def test_an_archive_without_a_pickle_is_no_checkpoint(tmp_path):
+    packed(tmp_path / "x.ckpt", "notes.txt")
+    assert kind_of(tmp_path / "x.ckpt") is None
 
 
 def test_a_folder_or_a_pipe_is_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "x.csv")
     (tmp_path / "y.csv").mkdir()
     for name in ("x.csv", "y.csv"):
-        with pytest.raises(UserError, match="has not written"):
+        with pytest.raises(UserError, match="something else is there: move it away"):
             write_bytes(tmp_path / name, NEW)
     assert sorted(os.listdir(tmp_path)) == ["x.csv", "y.csv"]
     assert not (tmp_path / "x.csv").is_file()
 
 
 def test_a_link_is_written_through(tmp_path):
-    link, target = tmp_path / "x.csv", tmp_path / "elsewhere" / "y.csv"
+    link, target = tmp_path / "x.csv", tmp_path / "elsewhere" / "y.dat"
     target.parent.mkdir()
-    link.symlink_to("elsewhere/y.csv")
+    link.symlink_to("elsewhere/y.dat")
     for content in (OLD, NEW):  # the first time the link leads to nothing
         write_bytes(link, content)
         assert link.is_symlink()
         assert target.read_bytes() == content
-    assert os.listdir(target.parent) == ["y.csv"]
+    assert os.listdir(target.parent) == ["y.dat"]
     target.write_text("theirs")
-    with pytest.raises(UserError, match="has not written"):
+    with pytest.raises(UserError, match="something else is there: move it away"):
         write_bytes(link, NEW)
     assert target.read_text() == "theirs"

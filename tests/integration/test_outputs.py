@@ -10,8 +10,6 @@ from matplotlib.figure import Figure
 from scripts.main import main
 from tests.conftest import SMALL
 
-HEADER = b"image_name,pred_label\n"
-
 
 def content(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -35,7 +33,7 @@ def place(trained, data_root, run_folder):
     shutil.copy(next(Path("root/test").iterdir()), "ph")
     Figure().savefig("ph.png")
     Path("notes.json").write_text('{"events": []}')
-    Path("root/labels.csv").write_bytes(HEADER + b"a,cat\n")
+    shutil.copy("root/sample_submission.csv", "root/labels.csv")
     return run_folder
 
 
@@ -47,7 +45,7 @@ def place(trained, data_root, run_folder):
         ("explain ph --output root/train/3", "outside root/train, whose files are data"),
         ("explain ph --output root/test/maps", "outside root/test"),
         ("predict --prediction.path root/sample_submission.csv", "root/sample_submission.csv is an input"),
-        ("predict --prediction.path root/labels.csv --data.template root/labels.csv", "labels.csv"),
+        ("predict --prediction.path root/labels.csv --data.template root/labels.csv", "root/labels.csv is an input"),
         ("predict --prediction.path root/test/prediction.csv", "outside root/test"),
         ("predict --prediction.path root/val/3/prediction.csv", "outside root/val"),
         ("audit --json notes.json", "something else is there"),
@@ -94,7 +92,7 @@ def test_a_page_or_a_checkpoint_in_the_way_is_told_at_the_start(place, data_root
     (folder / "report.html").write_text("<html>mine")
     assert "report.html, something else is there" in refused(["report", "--run", folder], capsys)
     resume = ["fit", *SMALL, f"--data.root={data_root}", "--trainer.max_epochs=3", "--model.restart_epochs=2"]
-    (folder / "model.safetensors").write_bytes(b"mine")
+    (folder / "model.safetensors").write_bytes(b"mine, and longer than a length")
     before = content(place)
     assert "model.safetensors, something else is there" in refused([*resume, "--ckpt_path=last"], capsys)
     assert content(place) == before

@@ -41,8 +41,8 @@ TRAINER_FREE = {
     "enable_autolog_hparams": "false",
 }  # fmt: skip
 # Compared by what they lead to (processes, device), shown elsewhere, or of no meaning in a run folder of its own.
-TRAINER_OTHER = {"accelerator", "strategy", "devices", "num_nodes", "max_epochs", "sync_batchnorm", "logger", "callbacks",
-                 "fast_dev_run", "val_check_interval", "enable_checkpointing", "barebones", "plugins",
+TRAINER_OTHER = {"accelerator", "strategy", "devices", "num_nodes", "max_epochs", "sync_batchnorm", "logger",
+                 "callbacks", "fast_dev_run", "val_check_interval", "enable_checkpointing", "barebones", "plugins",
                  "model_registry"}  # fmt: skip
 DATA_DECIDES = {
     "image_size": "40", "batch_size": "4", "val_fraction": "0.2", "max_pixels": "1000000", "on_bad_image": "skip",
@@ -129,9 +129,8 @@ def test_the_arguments_of_a_callback_that_trains_are_compared(data_root, run_fol
     assert "nothing is left to do" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
         fit(0.9)
-    assert re.search(
-        "expected the checkpoint's callbacks .*'decay': 0.5.*, got .*'decay': 0.9", capsys.readouterr().err
-    )
+    error = capsys.readouterr().err
+    assert re.search("expected the checkpoint's callbacks .*'decay': 0.5.*, got .*'decay': 0.9", error)
 
 
 def test_another_number_of_threads_cannot(resumed, capsys):

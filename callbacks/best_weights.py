@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Checkpoint, WeightAveraging
 from torch import Tensor
 
 from callbacks.loop_state import (
+    can_go_on_inside_epoch,
     epochs_done,
     is_at_epoch_end,
     is_inside_step,
@@ -114,10 +115,10 @@ class BestWeights(Checkpoint):
         """Writes ``last.ckpt`` if a resumed run could go on from here; a collective operation.
 
         Returns:
-            False at the end of an epoch, which saves by itself, between steps whose gradients add up, and where
-            ``--trainer.overfit_batches`` brings a sampler that cannot go on inside an epoch.
+            False at the end of an epoch, which saves by itself, between steps whose gradients add up, and in a run that
+            cannot go on inside an epoch.
         """
-        if is_at_epoch_end(trainer) or is_inside_step(trainer) or trainer.overfit_batches:  # type: ignore[attr-defined]
+        if is_at_epoch_end(trainer) or is_inside_step(trainer) or not can_go_on_inside_epoch(trainer):
             return False
         self._save(trainer, LAST)
         return True
@@ -191,7 +192,7 @@ class BestWeights(Checkpoint):
         is_foreign = isinstance(exception, Exception) and not isinstance(exception, UserError)
         if not is_foreign or trainer.world_size > 1 or swapped or trainer.global_step <= self._saved_step:
             return
-        if step_is_complete(trainer) and not trainer.overfit_batches:  # type: ignore[attr-defined]
+        if step_is_complete(trainer) and can_go_on_inside_epoch(trainer):
             redo_validation_on_resume(trainer)
             self._save(trainer, LAST)
             print(f"saved {self._run_folder / CHECKPOINTS / LAST} before ending")

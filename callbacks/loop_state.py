@@ -4,6 +4,8 @@ from typing import Any
 
 from pytorch_lightning import Trainer
 
+from callbacks.recipe import EPOCH_START_CALLBACKS
+
 
 def epochs_done(trainer: Trainer) -> int:
     """Whole and broken-off epochs of the fit, the one that is just ending included."""
@@ -19,6 +21,12 @@ def is_at_epoch_end(trainer: Trainer) -> bool:
 def is_inside_step(trainer: Trainer) -> bool:
     """Whether gradients of further batches are to be added before the optimiser steps."""
     return trainer.fit_loop._should_accumulate()
+
+
+def can_go_on_inside_epoch(trainer: Trainer) -> bool:
+    """Whether a run that is resumed inside an epoch can be the same: neither sampler nor callbacks begin it anew."""
+    starters = any(isinstance(callback, EPOCH_START_CALLBACKS) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    return not (trainer.overfit_batches or starters)  # type: ignore[attr-defined]
 
 
 def step_is_complete(trainer: Trainer) -> bool:

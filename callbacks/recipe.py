@@ -22,6 +22,8 @@ BATCHES_OR_SHARE = ("limit_train_batches", "limit_val_batches", "overfit_batches
 TRAINING_CALLBACKS = (
     BaseFinetuning, GradientAccumulationScheduler, ModelPruning, StochasticWeightAveraging, WeightAveraging,
 )  # fmt: skip
+# Of these, those that act at the start of an epoch, so that a run cannot go on inside one.
+EPOCH_START_CALLBACKS = (BaseFinetuning, StochasticWeightAveraging)
 
 
 def trainer_options(trainer: Trainer) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Ends a run early only for a reason that exists, and keeps an ended run ended."""
 
 from datetime import timedelta
+from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, Timer
@@ -8,6 +9,7 @@ from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 
 from callbacks.exact_resume import resumed_from
+from callbacks.loop_state import is_at_epoch_end
 from datamodules.errors import UserError
 from lightning_modules.classifier import ImageClassifier
 
@@ -20,6 +22,7 @@ class Stopping(Callback):
 
     def __init__(self) -> None:
         self._patience: dict[EarlyStopping, int] = {}
+        self._before_validation: dict[EarlyStopping, dict[str, Any]] = {}  # of the epoch, their states
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Checks the metrics that callbacks watch, and notes each patience, which a checkpoint would replace.
@@ -62,6 +65,20 @@ class Stopping(Callback):
                     f"this run has used up its time ({timedelta(seconds=round(callback.time_elapsed()))} in all "
                     "starts together): nothing is left to do; raise --trainer.max_time to go on"
                 )
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forgets the epoch before."""
+        self._before_validation = {}
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Notes the states that the validation will change."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._before_validation = {callback: callback.state_dict() for callback in self._patience}
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Takes back what was counted of a validation that a resume repeats: see ``BestWeights.on_exception``."""
+        for callback, state in self._before_validation.items() if is_at_epoch_end(trainer) else ():
+            callback.load_state_dict(state)
 
 
 def _has_stopped(callback: EarlyStopping) -> bool:

@@ -15,15 +15,15 @@ from datamodules.errors import UserError
 from lightning_modules import ResNetCBAM
 from scripts.benchmark_step import CLASSES, train_step
 from scripts.module_process import module_process
+from scripts.threads import SETTINGS, WAITING
 
 # What decides how long a thread of GNU OpenMP, which torch brings, waits by spinning before it sleeps.
 WAYS: dict[str, dict[str, str]] = {
     "the library's default": {},
-    "OMP_WAIT_POLICY=PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
-    "GOMP_SPINCOUNT=1000": {"GOMP_SPINCOUNT": "1000"},
-    "GOMP_SPINCOUNT=3000": {"GOMP_SPINCOUNT": "3000"},
+    "this project's": WAITING,
     "GOMP_SPINCOUNT=5000": {"GOMP_SPINCOUNT": "5000"},
-    "GOMP_SPINCOUNT=10000": {"GOMP_SPINCOUNT": "10000"},
+    "GOMP_SPINCOUNT=1000": {"GOMP_SPINCOUNT": "1000"},
+    "OMP_WAIT_POLICY=PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
 }
 BUSY = (0, 1, 2, 4)  # processes beside the one that is measured
 
@@ -58,8 +58,7 @@ def benchmark_busy(options: argparse.Namespace) -> tuple[list[dict[str, Any]], d
 @contextmanager
 def _stepper(way: Mapping[str, str], words: list[str]) -> Iterator["subprocess.Popen[str]"]:
     started = module_process("scripts.benchmark_busy", *words)
-    names = {name for way in WAYS.values() for name in way}
-    started["env"] = {name: value for name, value in started["env"].items() if name not in names} | dict(way)
+    started["env"] = {name: value for name, value in started["env"].items() if name not in SETTINGS} | dict(way)
     with subprocess.Popen(**started, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process

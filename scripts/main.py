@@ -3,7 +3,7 @@
 import sys
 from typing import TYPE_CHECKING
 
-from scripts.threads import wait_without_spinning
+from scripts.threads import limit_spinning
 
 if TYPE_CHECKING:
     from pytorch_lightning.cli import ArgsType
@@ -41,7 +41,7 @@ def main(args: "ArgsType" = None) -> None:
     if isinstance(words, list) and words[:1] in (["-h"], ["--help"]):
         print(HELP.format(commands="\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())))
         raise SystemExit(0)
-    wait_without_spinning()
+    limit_spinning()
     try:
         from scripts.program import run
     except KeyboardInterrupt as error:

@@ -3,13 +3,13 @@
 import os
 import sys
 
-# Read once, by the OpenMP library that comes with torch. Waiting threads of its default spin, and take the cores from
-# whatever else runs; docs/performance.md has the measurement.
-WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
+# The OpenMP library that torch brings for Linux reads this once, when it is loaded. By default its waiting threads spin
+# for long, and take the cores from whatever else runs: see docs/performance.md.
+WAITING = {"GOMP_SPINCOUNT": "10000"}
 SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # a user's choice of one of them stands
 
 
-def wait_without_spinning() -> None:
+def limit_spinning() -> None:
     """Sets this process's environment, which its children inherit; says so where that is too late for itself."""
     if any(name in os.environ for name in SETTINGS):
         return
@@ -18,7 +18,7 @@ def wait_without_spinning() -> None:
     if torch and torch.get_num_threads() > 1:
         setting = " ".join(f"{name}={value}" for name, value in WAITING.items())
         print(
-            "cbam100: torch was imported before this command, so that its threads wait by spinning: set "
+            "cbam100: torch was imported before this command, so that its waiting threads spin for long: set "
             f"{setting} before Python starts where other work shares the machine",
             file=sys.stderr,
         )

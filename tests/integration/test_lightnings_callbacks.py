@@ -177,12 +177,19 @@ class Failing(Callback):
 
 @pytest.mark.parametrize(
     "hook",
-    ["on_train_batch_end", "on_train_epoch_end", "on_validation_start", "on_validation_batch_end", "on_validation_end"],
+    [
+        "on_train_batch_end",
+        "on_validation_end",
+        *(pytest.param(hook, marks=pytest.mark.slow) for hook in ("on_train_epoch_end", "on_validation_start")),
+        pytest.param("on_validation_batch_end", marks=pytest.mark.slow),
+    ],
 )
 def test_a_fault_of_a_users_callback_costs_no_step(hook, data_root, run_folder, monkeypatch):
-    failing = overlay(("tests.integration.test_lightnings_callbacks.Failing", {}))
+    late = hook == "on_train_epoch_end"
+    stop = lightning("EarlyStopping", monitor="val/loss", patience=9, check_on_train_epoch_end=late)
+    failing = overlay(stop, ("tests.integration.test_lightnings_callbacks.Failing", {}))
     command = [*FIT, f"--data.root={data_root}", "--best.every_n_minutes=0"]
-    main([*command, "--run_name=whole"])
+    main([*command, *failing, "--run_name=whole"])
     monkeypatch.setattr(Failing, "hook", hook)
     with pytest.raises(RuntimeError, match="a fault of the user's"):
         main([*command, *failing])
@@ -196,6 +203,8 @@ def test_a_fault_of_a_users_callback_costs_no_step(hook, data_root, run_folder, 
     for part in ("optimizer_states", "lr_schedulers"):
         assert str(ended[part]) == str(expected[part])
     assert all(torch.equal(ended["state_dict"][name], value) for name, value in expected["state_dict"].items())
+    (stopping,) = (key for key in expected["callbacks"] if key.startswith("EarlyStopping"))
+    assert str(ended["callbacks"][stopping]) == str(expected["callbacks"][stopping])
     best, expected_best = (json.loads((run / "manifest.json").read_text())["best"] for run in (RUN, whole))
     assert best == expected_best
 
@@ -212,3 +221,19 @@ def test_averaged_weights_are_resumed_to_the_bit(data_root, run_folder):
         assert ended[part].keys() == expected[part].keys()
         assert all(torch.equal(ended[part][name], value) for name, value in expected[part].items()), part
     assert not torch.equal(ended["state_dict"]["network.fc.weight"], ended["current_model_state"]["network.fc.weight"])
+
+
+@pytest.mark.filterwarnings("ignore:max_epochs 3 ends inside")  # SWA adds an epoch
+def test_a_run_that_begins_something_at_epoch_starts_is_saved_between_epochs(data_root, run_folder, capsys):
+    average = overlay(lightning("StochasticWeightAveraging", swa_lrs=1e-2, swa_epoch_start=1, annealing_epochs=1))
+    command = [*FIT, f"--data.root={data_root}", *average, "--ckpt_path=last", "--best.every_n_steps=1"]
+    main([*command, "--run_name=whole"])
+    main([*command, "--trainer.max_steps=8"])
+    assert torch.load(RUN / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 6
+    main(command)
+    whole = Path("runs/whole/version_0")
+    ended, expected = (torch.load(run / "checkpoints/last.ckpt", weights_only=True) for run in (RUN, whole))
+    assert all(torch.equal(ended["state_dict"][name], value) for name, value in expected["state_dict"].items())
+    capsys.readouterr()
+    main(command)  # it has done one epoch more than its max_epochs
+    assert "has done its 3 epochs: nothing is left to do" in capsys.readouterr().out

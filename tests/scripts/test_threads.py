@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.threads import SETTINGS, WAITING, wait_without_spinning
+from scripts.threads import SETTINGS, WAITING, limit_spinning
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -38,14 +38,14 @@ def test_it_is_set_before_torch_is_imported():
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_users_choice_stands(name, monkeypatch):
     monkeypatch.setenv(name, "1")
-    wait_without_spinning()
+    limit_spinning()
     assert chosen() == {name: "1"}
 
 
 @pytest.mark.parametrize(("threads", "lines"), [(1, 0), (2, 1)])
 def test_where_torch_came_first_it_says_so_once_if_threads_wait(threads, lines, monkeypatch, capsys):
     monkeypatch.setattr("torch.get_num_threads", lambda: threads)
-    wait_without_spinning()
-    wait_without_spinning()
+    limit_spinning()
+    limit_spinning()
     assert chosen() == WAITING  # for child processes
     assert capsys.readouterr().err.count("\n") == lines

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from callbacks.loop_state import (
     can_go_on_inside_epoch,
-    epochs_done,
+    epoch_index,
     is_at_epoch_end,
     is_inside_step,
     redo_validation_on_resume,
@@ -149,7 +149,7 @@ class BestWeights(Checkpoint):
         before = {} if self.best.get("partial") else self.best
         if not before or (is_whole and metrics[MONITOR] > before[MONITOR]):
             partial = {} if is_whole else {"partial": True}
-            self.best = {"epoch": epochs_done(trainer) - 1, **metrics, **partial}
+            self.best = {"epoch": epoch_index(trainer), **metrics, **partial}
             self._folder, self._saves_measured = str(self._run_folder), True
             self._save(trainer, BEST)
             self._saves_measured = False

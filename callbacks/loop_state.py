@@ -13,6 +13,12 @@ def epochs_done(trainer: Trainer) -> int:
     return int(current.processed)
 
 
+def epoch_index(trainer: Trainer) -> int:
+    """Of the epoch that was begun last, from 0, also where the loop has counted it as done."""
+    current, _ = _counters(trainer.fit_loop.epoch_progress)
+    return int(current.started) - 1
+
+
 def is_at_epoch_end(trainer: Trainer) -> bool:
     """Whether all batches of the epoch have been fetched."""
     return trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
@@ -55,7 +61,7 @@ def redo_validation_on_resume(trainer: Trainer) -> None:
 def validate_now(trainer: Trainer) -> None:
     """Runs the fit's validation after its last epoch, as part of it; a collective operation."""
     epoch, _ = _counters(trainer.fit_loop.epoch_progress)
-    completed, epoch.completed = epoch.completed, epoch.processed - 1
+    completed, epoch.completed = epoch.completed, epoch_index(trainer)
     trainer.validating = True
     trainer.fit_loop.epoch_loop.val_loop.run()
     trainer.training = True

@@ -17,7 +17,7 @@ def test_last_is_written_in_epochs_that_are_not_the_best():
     )
     trainer.save_checkpoint = lambda path: saved.append((trainer.current_epoch, path.name))
     for trainer.current_epoch, accuracy in enumerate([0.2, 0.5, 0.5, 0.4]):
-        epochs.processed = trainer.current_epoch + 1
+        epochs.started = trainer.current_epoch + 1
         callback.on_validation_epoch_start(trainer, model)
         trainer.callback_metrics = {"val/accuracy": torch.tensor(accuracy)}
         callback.on_train_epoch_end(trainer, model)

@@ -82,7 +82,9 @@ class RunManifest(Checkpoint):
             self._note(trainer, pl_module, "failed", error=str(exception))
 
     def _earlier_events(self) -> list[dict[str, Any]]:
-        with suppress(OSError, ValueError, KeyError):  # there is none yet; one of another making is refused
+        with suppress(
+            OSError, ValueError, LookupError, TypeError
+        ):  # there is none yet; one of another making is refused
             return json.loads(self._path.read_text())["events"]
         return []
 

@@ -47,7 +47,7 @@ def read_config(run: Path) -> dict[str, Any]:
         config = yaml.safe_load(path.read_text())
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"expected {path}, it cannot be read ({error}): pass the folder of a fit") from error
-    if not isinstance(config, dict):
+    if not (isinstance(config, dict) and {"trainer", "model", "data", "size_budget"} <= config.keys()):
         raise UserError(f"expected {path} to hold the settings of a fit, it is damaged: pass the folder of another")
     return config
 

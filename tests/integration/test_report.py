@@ -115,3 +115,13 @@ def test_data_that_have_moved(trained, data_root, tmp_path):
     (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("/root", "/gone"))
     main(["report", "--run", str(run), "--data.root", str(data_root)])
     assert (run / "report.html").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", b"- a\n", b"\xff\xfe\x00", b"seed_everything: 42\ntrai"])
+def test_damaged_settings_are_told(content, trained, tmp_path, capsys):
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    (run / "config.yaml").write_bytes(content)
+    with pytest.raises(SystemExit, match="2"):
+        main(["report", "--run", str(run)])
+    assert "cbam100: error: expected " in (error := capsys.readouterr().err)
+    assert "config.yaml" in error

@@ -193,6 +193,9 @@ class BestWeights(Checkpoint):
         if not is_foreign or trainer.world_size > 1 or swapped or trainer.global_step <= self._saved_step:
             return
         if step_is_complete(trainer) and can_go_on_inside_epoch(trainer):
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, WeightAveraging):  # which may stand behind the one that failed; once a step
+                    callback.on_train_batch_end(trainer, pl_module, None, None, 0)
             redo_validation_on_resume(trainer)
             self._save(trainer, LAST)
             print(f"saved {self._run_folder / CHECKPOINTS / LAST} before ending")

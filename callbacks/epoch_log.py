@@ -83,6 +83,10 @@ class EpochLog(Callback):
         }
         self._write(trainer, numbers)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Expects no epoch's end for a validation that may follow."""
+        self._is_inside_epoch = False
+
     def _metrics(self, trainer: Trainer, prefix: str) -> dict[str, float]:
         metrics = sorted(trainer.callback_metrics.items())
         return {name: value.item() for name, value in metrics if name.startswith(prefix)}

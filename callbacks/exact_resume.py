@@ -9,13 +9,12 @@ from pytorch_lightning.callbacks import (
     BatchSizeFinder,
     GradientAccumulationScheduler,
     LearningRateFinder,
-    ModelPruning,
 )
 from torchmetrics import Metric
 
 from callbacks.loop_state import is_at_epoch_end
 from callbacks.processes import fail, gather
-from callbacks.recipe import FREE_DATA, trainer_options
+from callbacks.recipe import FREE_DATA, NOT_RESUMABLE, trainer_options
 from datamodules.errors import UserError, listed
 from lightning_modules.classifier import ImageClassifier
 
@@ -40,6 +39,7 @@ class ExactResume(Callback):
         self.training_callbacks = list(training_callbacks)
         self._options: dict[str, Any] = {}
         self._state: dict[str, Any] = {}
+        self._tuned = False
         self._max_steps = -1
         self._is_at_validation = False
 
@@ -47,16 +47,23 @@ class ExactResume(Callback):
         """Notes the Trainer's options before other callbacks change them, and refuses what no checkpoint holds.
 
         Raises:
-            UserError: A run that prunes is to be resumed.
+            UserError: A run that prunes or freezes is to be resumed, or one is to be tuned that has begun.
         """
         if stage != "fit":
             return
         self._options = {**trainer_options(trainer), "callbacks": self.training_callbacks}
-        if self.checkpoint and any(isinstance(callback, ModelPruning) for callback in trainer.callbacks):  # type: ignore[attr-defined]
-            raise UserError(
-                f"expected a run without ModelPruning, which cannot be resumed exactly, got {self.checkpoint}: start "
-                "anew from its weights with --model.weights model.safetensors"
-            )
+        for callback in trainer.callbacks if self.checkpoint else ():  # type: ignore[attr-defined]
+            name = type(callback).__name__
+            if isinstance(callback, NOT_RESUMABLE):
+                raise UserError(
+                    f"expected a run without {name}, which cannot be resumed exactly, got {self.checkpoint}: start "
+                    "anew from its weights with --model.weights model.safetensors"
+                )
+            if isinstance(callback, TUNERS):
+                raise UserError(
+                    f"expected {name} in a new run only, got it with {self.checkpoint}: leave it out, or start anew "
+                    "from its weights with --model.weights model.safetensors"
+                )
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Collects every process's state."""
@@ -68,8 +75,8 @@ class ExactResume(Callback):
             # At the end of an epoch they are full, and Lightning is about to empty them.
             "metrics": {name: _metric_state(metric) for name, metric in _train_metrics(pl_module) if batches},
         }
-        tuned = any(isinstance(callback, TUNERS) for callback in trainer.callbacks)  # type: ignore[attr-defined]
-        checkpoint[KEY] = {"recipe": self._recipe(trainer), "tuned": tuned, "processes": gather(trainer, state)}
+        self._tuned |= any(isinstance(callback, TUNERS) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+        checkpoint[KEY] = {"recipe": self._recipe(trainer), "tuned": self._tuned, "processes": gather(trainer, state)}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Compares, and keeps this process's state.
@@ -92,6 +99,7 @@ class ExactResume(Callback):
                 "start anew from its weights with --model.weights model.safetensors",
             )
         self._state = checkpoint[KEY]["processes"][trainer.global_rank]
+        self._tuned = checkpoint[KEY].get("tuned", False)
         # With a limit of steps, Lightning 2.6 goes on from an epoch's end as if it were inside the epoch.
         self._max_steps = trainer.max_steps
         trainer.fit_loop.epoch_loop.max_steps = -1

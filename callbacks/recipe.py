@@ -22,8 +22,10 @@ BATCHES_OR_SHARE = ("limit_train_batches", "limit_val_batches", "overfit_batches
 TRAINING_CALLBACKS = (
     BaseFinetuning, GradientAccumulationScheduler, ModelPruning, StochasticWeightAveraging, WeightAveraging,
 )  # fmt: skip
-# Of these, those that act at the start of an epoch, so that a run cannot go on inside one.
-EPOCH_START_CALLBACKS = (BaseFinetuning, StochasticWeightAveraging)
+# Of these, the one that acts at the start of an epoch, so that a run cannot go on inside one.
+EPOCH_START_CALLBACKS = (StochasticWeightAveraging,)
+# Of these, those whose masks or frozen layers do not come back from a checkpoint.
+NOT_RESUMABLE = (BaseFinetuning, ModelPruning)
 
 
 def trainer_options(trainer: Trainer) -> dict[str, Any]:

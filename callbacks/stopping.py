@@ -53,9 +53,9 @@ class Stopping(Callback):
         """Ends a run that has ended."""
         for callback in trainer.callbacks if resumed_from(trainer) else ():  # type: ignore[attr-defined]
             if isinstance(callback, EarlyStopping):
-                callback.patience = self._patience[callback]  # Lightning has taken the checkpoint's
-                if _has_stopped(callback):
-                    trainer.should_stop = True
+                stopped = self._has_stopped(callback)
+                trainer.should_stop |= stopped
+                if stopped and not (trainer.min_epochs or trainer.min_steps):
                     rank_zero_only(print)(
                         f"this run was stopped early ({callback.stopping_reason_message}): nothing is left to do; "
                         "raise the patience, or leave EarlyStopping out, to go on"
@@ -65,6 +65,14 @@ class Stopping(Callback):
                     f"this run has used up its time ({timedelta(seconds=round(callback.time_elapsed()))} in all "
                     "starts together): nothing is left to do; raise --trainer.max_time to go on"
                 )
+
+    def _has_stopped(self, callback: EarlyStopping) -> bool:
+        """Whether it has ended the run whose state it has taken over. Another patience counts, if it is typed."""
+        before, callback.patience = callback.patience, self._patience[callback]
+        by_patience = callback.stopping_reason is EarlyStoppingReason.PATIENCE_EXHAUSTED
+        if by_patience and callback.patience != before and callback.wait_count < callback.patience:
+            callback.stopping_reason = EarlyStoppingReason.NOT_STOPPED
+        return callback.stopping_reason is not EarlyStoppingReason.NOT_STOPPED
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forgets the epoch before."""
@@ -79,13 +87,6 @@ class Stopping(Callback):
         """Takes back what was counted of a validation that a resume repeats: see ``BestWeights.on_exception``."""
         for callback, state in self._before_validation.items() if is_at_epoch_end(trainer) else ():
             callback.load_state_dict(state)
-
-
-def _has_stopped(callback: EarlyStopping) -> bool:
-    """Whether it has ended the run whose state it has taken over, and would again."""
-    if callback.stopping_reason is EarlyStoppingReason.PATIENCE_EXHAUSTED:
-        return callback.wait_count >= callback.patience
-    return callback.stopping_reason is not EarlyStoppingReason.NOT_STOPPED
 
 
 def _may_log(callback: Callback) -> bool:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from datamodules.class_index import ClassIndex, natural_key
@@ -93,10 +94,26 @@ def hold_out(files: Files, fraction: float, seed: int, root: Path) -> tuple[File
                 f"expected more than {count} images in class {name}, to hold out {count} for validation, found "
                 f"{len(paths)}: add images, a val folder, or lower --data.val_fraction"
             )
-        chosen = set(sorted(paths, key=key)[:count])
+        chosen = _with_twins(set(sorted(paths, key=key)[:count]), paths)
+        if len(chosen) == len(paths):
+            raise UserError(
+                f"expected different images in class {name}, to hold out {count} for validation, all names there are "
+                "hard links to those: add images, or a val folder"
+            )
         held_out[name] = [path for path in paths if path in chosen]
         stay[name] = [path for path in paths if path not in chosen]
     return stay, held_out
+
+
+def _with_twins(chosen: set[str], paths: Sequence[str]) -> set[str]:
+    """Adds what other hard links name the same files: an image that is measured must not be trained with."""
+    several: dict[str, tuple[int, int]] = {}
+    for path in paths:
+        with suppress(OSError):  # gone since the scan
+            if (status := os.stat(path)).st_nlink > 1:
+                several[path] = status.st_dev, status.st_ino
+    files = {several[path] for path in chosen if path in several}
+    return chosen | {path for path, file in several.items() if file in files}
 
 
 def held_out_remark(root: Path, held_out: Files, fraction: float) -> str:

@@ -30,6 +30,7 @@ class TrainedModel:
         data: The ``DATA_SETTINGS``.
         network: State dict of the network.
         epochs: How many a checkpoint's run has finished.
+        steps: How many optimiser steps it has taken.
         precision: Of the fit, as Lightning's ``Trainer`` spells it; None where the file does not say.
         tuned_batch_size: Of a run whose learning rate or batch size a tuner has chosen, else None; its learning rate is
             among ``model``.
@@ -39,6 +40,7 @@ class TrainedModel:
     data: dict[str, Any]
     network: dict[str, Tensor]
     epochs: int = 0
+    steps: int = 0
     precision: str | None = None
     tuned_batch_size: int | None = None
 
@@ -111,7 +113,9 @@ def _read_checkpoint(path: Path) -> tuple[TrainedModel, str]:
     recipe = state.get("recipe", {})
     tuned = recipe["batch_size"] if state.get("tuned") else None
     model = dict(content["hyper_parameters"])
-    return TrainedModel(model, data, network, epochs, recipe.get("precision"), tuned), content["class_digest"]
+    return TrainedModel(
+        model, data, network, epochs, int(content["global_step"]), recipe.get("precision"), tuned
+    ), content["class_digest"]
 
 
 def _read_export(path: Path) -> tuple[TrainedModel, str]:

@@ -154,7 +154,7 @@ class ClassifierCLI(LightningCLI):
                     f"expected a checkpoint to resume, got the weights {config.ckpt_path}: pass last.ckpt, or start "
                     "anew from them with --model.weights"
                 )
-            self._compare_epochs(config, self.trained.epochs)
+            self._compare_length(config, self.trained)
             if self.trained.tuned_batch_size:
                 self._take_tuned(config, self.trained)
 
@@ -169,8 +169,13 @@ class ClassifierCLI(LightningCLI):
             f"{config.data.batch_size}"
         )
 
-    def _compare_epochs(self, config: Namespace, done: int) -> None:
-        wanted = config.trainer.max_epochs
+    def _compare_length(self, config: Namespace, trained: TrainedModel) -> None:
+        if 0 <= config.trainer.max_steps <= trained.steps:
+            rank_zero_only(print)(
+                f"{config.ckpt_path} has done its {trained.steps} steps: nothing is left to do; raise "
+                "--trainer.max_steps to go on"
+            )
+        wanted, done = config.trainer.max_epochs, trained.epochs
         if wanted is None or wanted < 0:
             return
         callbacks = (_class_at(callback.class_path) for callback in _as_list(config.trainer.callbacks))

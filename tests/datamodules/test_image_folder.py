@@ -81,6 +81,17 @@ def test_without_val_a_stratified_part_is_held_out(copy):
     assert split(seed=1) != [train, val]
 
 
+def test_an_image_is_held_out_under_all_of_its_names(copy):
+    shutil.rmtree(copy / "val")
+    for path in sorted((copy / "train").rglob("*.jpg")):
+        os.link(path, path.with_name(f"again_{path.name}"))
+    data = ImageFolderDataModule(str(copy))
+    data.setup("fit")
+    train, val = ({os.stat(path).st_ino for path in data.dataset(split).paths} for split in ("train", "val"))
+    assert val
+    assert not train & val
+
+
 def test_the_split_moves_with_the_folder(copy, tmp_path):
     shutil.rmtree(copy / "val")
     elsewhere = shutil.copytree(copy, tmp_path / "elsewhere" / "data")

@@ -120,12 +120,13 @@ def test_what_a_tuner_finds_is_the_runs(data_root, run_folder, capsys, caplog):
     # 48 images in the found size are more than 6 steps: no epoch is over, and the rate is the first
     assert state["optimizer_states"][0]["param_groups"][0]["lr"] == found
     caplog.clear()
-    main(command)  # goes on with them, and looks for none
+    main([*command, "--trainer.max_steps=7"])
+    main(command)  # goes on with them, and looks for none, however often
     assert "full run using" not in caplog.text
     assert "as found at the run's start: learning rate" in capsys.readouterr().out
     ended = json.loads((RUN / "manifest.json").read_text())
     assert (ended["learning_rate"], ended["batch_size"]) == (found, size)
-    assert events() == ["started", "finished", "resumed", "finished"]
+    assert events() == ["started", "finished", *2 * ["resumed", "finished"]]
     rate = 1e-5 + (found - 1e-5) * (1 + math.cos(math.pi * 2 / 3)) / 2  # of the third epoch of three
     numbers = EventAccumulator(str(RUN)).Reload().Scalars("lr")
     assert [number.step for number in numbers] == [0, 1, 2]
@@ -187,7 +188,9 @@ class Failing(Callback):
 def test_a_fault_of_a_users_callback_costs_no_step(hook, data_root, run_folder, monkeypatch):
     late = hook == "on_train_epoch_end"
     stop = lightning("EarlyStopping", monitor="val/loss", patience=9, check_on_train_epoch_end=late)
-    failing = overlay(stop, ("tests.integration.test_lightnings_callbacks.Failing", {}))
+    # Behind the one that fails, but not in a validation, in which averaged weights are not saved
+    average = [] if "validation" in hook else [lightning("EMAWeightAveraging", decay=0.5)]
+    failing = overlay(stop, ("tests.integration.test_lightnings_callbacks.Failing", {}), *average)
     command = [*FIT, f"--data.root={data_root}", "--best.every_n_minutes=0"]
     main([*command, *failing, "--run_name=whole"])
     monkeypatch.setattr(Failing, "hook", hook)
@@ -237,3 +240,24 @@ def test_a_run_that_begins_something_at_epoch_starts_is_saved_between_epochs(dat
     capsys.readouterr()
     main(command)  # it has done one epoch more than its max_epochs
     assert "has done its 3 epochs: nothing is left to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("callback", "sentence"),
+    [
+        (lightning("LearningRateFinder"), "expected LearningRateFinder in a new run only"),
+        (lightning("BatchSizeFinder"), "expected BatchSizeFinder in a new run only"),
+        (
+            lightning("ModelPruning", pruning_fn="l1_unstructured"),
+            "expected a run without ModelPruning, which cannot be",
+        ),
+    ],
+)
+def test_what_would_make_another_run_of_a_resumed_one_is_refused(callback, sentence, data_root, run_folder, capsys):
+    command = [*FIT, f"--data.root={data_root}", "--ckpt_path=last"]
+    main([*command, "--trainer.max_steps=3"])
+    before = {path: path.read_bytes() for path in RUN.rglob("*.*") if path.is_file()}
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, *overlay(callback)])
+    assert sentence in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in before} == before

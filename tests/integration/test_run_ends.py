@@ -122,3 +122,16 @@ def test_early_stopping_draws_the_last_epoch(data_root, run_folder):
     last = manifest()["events"][-1]["epoch"] - 1
     assert last < 8
     assert [event.step for event in events.Images("val/confusion")][-1] == last
+
+
+def test_a_limit_of_steps_that_is_reached_is_told_and_the_best_stays(data_root, run_folder, capsys):
+    command = [*FIT, f"--data.root={data_root}", "--trainer.max_steps=3", "--ckpt_path=last"]
+    main(command)
+    best, weights = manifest()["best"], load_file(RUN / "model.safetensors")
+    capsys.readouterr()
+    main(command)
+    assert "has done its 3 steps: nothing is left to do; raise --trainer.max_steps to go on" in capsys.readouterr().out
+    measured = {name: value for name, value in best.items() if not name.startswith("train/")}
+    assert {name: value for name, value in manifest()["best"].items() if not name.startswith("train/")} == measured
+    assert all(torch.equal(value, weights[name]) for name, value in load_file(RUN / "model.safetensors").items())
+    assert scalars()["val/accuracy"] == [(0, pytest.approx(best["val/accuracy"]))]

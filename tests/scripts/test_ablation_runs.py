@@ -14,6 +14,7 @@ BEGUN = {
     "trainer": {"limit_train_batches": 1, "precision": "32-true", "max_time": None, "enable_progress_bar": None},
     "model": {"dropout": 0.3},
     "data": {"root": "data", "num_workers": None},
+    "size_budget": {"limit_mb": 100.0},
     "prediction": {"path": "prediction.csv", "top_k": 0},
     "run_name": "x/seed_42",
     "ckpt_path": None,

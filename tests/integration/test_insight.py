@@ -75,6 +75,7 @@ def test_a_negative_number_is_refused(run_folder, data_root, capsys):
     assert "expected --insight.every_n_epochs of 0 or more, got -1" in capsys.readouterr().err
 
 
+@pytest.mark.slow  # a minute of compiling
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's compiler looks at it
 @pytest.mark.skipif(not shutil.which("c++"), reason="no C++ compiler for torch.compile")
 def test_compiled_gates_are_not_watched(run_folder, data_root):

@@ -49,8 +49,13 @@ def events(run=RUN):
         lightning("EMAWeightAveraging", decay=0.5),
         lightning("StochasticWeightAveraging", swa_lrs=1e-2, swa_epoch_start=1),
         lightning("ModelPruning", pruning_fn="l1_unstructured", amount=0.3),
-        lightning("ModelPruning", pruning_fn="l1_unstructured", amount=0.3, make_pruning_permanent=False),
-        lightning("ModelPruning", pruning_fn="l1_unstructured", amount=0.3, prune_on_train_epoch_end=False),
+        *(
+            pytest.param(
+                lightning("ModelPruning", pruning_fn="l1_unstructured", amount=0.3, **{option: False}),
+                marks=pytest.mark.slow,
+            )
+            for option in ("make_pruning_permanent", "prune_on_train_epoch_end")
+        ),
     ],
     ids=lambda pair: "-".join([pair[0].rpartition(".")[2], *map(str, pair[1].values())]),
 )

@@ -21,15 +21,14 @@ class RunConfig(Callback):
     """Writes the file. Own code, because Lightning's callback keeps the first start's, and can leave a torn file.
 
     Args:
-        parser: Of ``fit``.
-        config: What it made of the command.
+        settings: As of ``plain_settings``.
 
     Attributes:
         changed: Options that differ from those of the start before in this run folder: ``{option: [old, new]}``.
     """
 
-    def __init__(self, parser: LightningArgumentParser, config: Namespace) -> None:
-        self._settings = plain_settings(parser, config)
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._settings = settings
         self.changed: dict[str, list[Any]] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

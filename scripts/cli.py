@@ -217,29 +217,29 @@ class ClassifierCLI(LightningCLI):
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         types = {type(callback) for callback in _as_list(config["callbacks"])}
         settings = self.config[str(self.subcommand)]
+        is_fit = self.subcommand == "fit"
+        plain = plain_settings(self._parser("fit"), settings) if is_fit else {}
+        given = _as_list(plain["trainer"]["callbacks"]) if is_fit else []
+        training = [callback for callback in given if issubclass(_class_at(callback["class_path"]), TRAINING_CALLBACKS)]
         own = [
             SameStart(settings.ckpt_path),  # first: what follows may wait for all processes
             *callbacks,
             BadImages(),
             FiniteLoss(),
-            ExactResume(settings.ckpt_path, self._training_callbacks(settings)),
+            ExactResume(settings.ckpt_path, training),
             EpochLog(),
             Stopping(),
             Interruption(),
             PeakMemory(),
             RunManifest(),
         ]
-        if self.subcommand == "fit":
-            own.append(RunConfig(self._parser("fit"), settings))
+        if is_fit:
+            own.append(RunConfig(plain))
         own = [callback for callback in own if type(callback) not in types]
         if config["enable_checkpointing"] is False:
             own = [callback for callback in own if not isinstance(callback, BestWeights | RunManifest)]
         config["plugins"] = [*_as_list(config["plugins"]), CheckpointFile()]
         return super()._instantiate_trainer(config, own)
-
-    def _training_callbacks(self, settings: Namespace) -> list[dict[str, Any]]:
-        given = _as_list(plain_settings(self._parser(self.subcommand), settings)["trainer"]["callbacks"])
-        return [callback for callback in given if issubclass(_class_at(callback["class_path"]), TRAINING_CALLBACKS)]
 
     def after_instantiate_classes(self) -> None:
         """Compares the model with its checkpoint, and gives it the weights, from the file as it was read once.

@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 
@@ -61,7 +62,7 @@ class EpochLog(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stops the training clock."""
-        self._validation_start = time.monotonic()
+        self._validation_start = _now(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the training clock again."""
@@ -72,7 +73,7 @@ class EpochLog(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the epoch's numbers."""
-        seconds = time.monotonic() - self._start
+        seconds = _now(trainer) - self._start
         self._is_inside_epoch = False
         numbers = self._metrics(trainer, "" if self._validated else "train/")  # those of val/ are of an earlier epoch
         numbers |= {
@@ -118,3 +119,11 @@ class EpochLog(Callback):
         self._start -= state_dict["seconds"]
         self._images, self._waited = state_dict["images"], state_dict.get("waited", 0.0)
         self._is_inside_epoch = True
+
+
+def _now(trainer: Trainer) -> float:
+    """Seconds of the clock, once a GPU has done what it was told to."""
+    device = trainer.strategy.root_device
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+    return time.monotonic()

@@ -47,7 +47,9 @@ class FiniteLoss(Callback):
             UserError: A loss or a weight is NaN or infinite.
         """
         self._look(trainer)
-        spoilt = [name for name, tensor in checkpoint["state_dict"].items() if not tensor.isfinite().all()]
+        finite = {name: tensor.isfinite().all() for name, tensor in checkpoint["state_dict"].items()}
+        answers = torch.stack(list(finite.values())).tolist()  # together: a GPU is waited for once
+        spoilt = [name for name, is_finite in zip(finite, answers, strict=True) if not is_finite]
         if agree(trainer, int(bool(spoilt))):
             fail(trainer, f"expected finite weights to save, {listed(spoilt)} are not: {ADVICE}")
 

@@ -117,7 +117,7 @@ class Insight(Callback):
     ) -> None:
         """Says which images count."""
         if self._gates:
-            self._gates.real = batch.samples != BLANK
+            self._gates.real = batch.samples != BLANK if batch.num_blanks else None
 
     def on_validation_batch_end(
         self,

@@ -28,12 +28,14 @@ class Batch(NamedTuple):
         targets: Class indices ``(batch,)``, ``UNLABELLED`` where there are none.
         samples: Positions in the data set ``(batch,)``, ``BLANK`` where a batch is filled up.
         unreadable: The files that were met on the way and cannot be read.
+        num_blanks: How many of ``samples`` are ``BLANK``, known without asking a GPU.
     """
 
     images: Tensor
     targets: Tensor
     samples: Tensor
-    unreadable: tuple[ImageReadError, ...] = ()
+    unreadable: Sequence[ImageReadError] = ()  # a tuple, of which pinning to memory makes a list
+    num_blanks: int = 0
 
 
 class ImageDataset(Dataset[Any]):
@@ -84,7 +86,7 @@ class ImageDataset(Dataset[Any]):
         image, sample, unreadable = self._read(epoch, sample)
         pixels = self.transform(image, derive_seed(self.seed, epoch, sample) if sample != BLANK else 0)
         target = UNLABELLED if self.targets is None or sample == BLANK else int(self.targets[sample])
-        return Batch(pixels, torch.tensor(target), torch.tensor(sample), tuple(unreadable))
+        return Batch(pixels, torch.tensor(target), torch.tensor(sample), tuple(unreadable), int(sample == BLANK))
 
     def _read(self, epoch: int, wanted: int) -> tuple[Image.Image, int, list[ImageReadError]]:
         """The image, which sample it is, and the errors on the way to it."""
@@ -106,10 +108,11 @@ class ImageDataset(Dataset[Any]):
 
 def collate(samples: Sequence[Batch]) -> Batch:
     """Stacks samples to a batch."""
-    images, targets, positions, unreadable = map(list, zip(*samples, strict=True))
+    images, targets, positions, unreadable, blanks = map(list, zip(*samples, strict=True))
     return Batch(
         default_collate(images).permute(0, 3, 1, 2),
         default_collate(targets),
         default_collate(positions),
         tuple(itertools.chain(*unreadable)),
+        sum(blanks),
     )

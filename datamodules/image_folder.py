@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from datamodules.image_files import ImageFiles, find_images
 from datamodules.image_loader import build_loader, default_num_workers
 from datamodules.image_reader import MAX_PIXELS, ImageReadError
 from datamodules.pixel_cache import Place, open_cache
-from datamodules.sampler import BLANK, EvalSampler, TrainSampler
+from datamodules.sampler import EvalSampler, TrainSampler
 from datamodules.split_names import SPLITS, advice
 from datamodules.splits import Files, fingerprint, held_out_remark, hold_out, list_split, require_apart, split_exists
 from datamodules.submission_template import rows_from_files, rows_from_template
@@ -41,7 +41,7 @@ class ImageFolderDataModule(LightningDataModule):
         root: The folder that holds the splits.
         image_size: Side in pixels of the square that the network sees.
         batch_size: Images per step and process.
-        num_workers: Loader processes for each training process; by default the CPUs shared out, at most 8.
+        num_workers: Loader processes for each training process; by default the CPUs shared out, at most 16.
         val_fraction: Share of each class that is held out where there is no ``val/``.
         predict_dir: Images to predict, a folder of any depth or one file; by default ``ROOT/test``.
         template: CSV file whose ``image_name`` column gives the rows of the prediction and their order; by default
@@ -113,7 +113,7 @@ class ImageFolderDataModule(LightningDataModule):
         self.augmentation = augmentation
         self.cache = cache
         self.seed = seed
-        self.on_unreadable: Callable[[tuple[ImageReadError, ...]], None] = _raise_first
+        self.on_unreadable: Callable[[Sequence[ImageReadError]], None] = _raise_first
         self.classes = self._resolve_classes(class_names)
         self._datasets: dict[str, ImageDataset] = {}
         self.prediction_names: list[str] = []
@@ -301,7 +301,7 @@ class ImageFolderDataModule(LightningDataModule):
                 if error.machine:
                     raise error
             self.on_unreadable(batch.unreadable)
-            if self.trainer and self.trainer.training and (batch.samples == BLANK).any():
+            if self.trainer and self.trainer.training and batch.num_blanks:
                 _raise_first(batch.unreadable)
         return batch
 
@@ -326,11 +326,12 @@ class ImageFolderDataModule(LightningDataModule):
             drop_last=drop_last,
             num_workers=workers,
             worker_timeout=self.worker_timeout,
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
         )
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
 
-def _raise_first(errors: tuple[ImageReadError, ...]) -> None:
+def _raise_first(errors: Sequence[ImageReadError]) -> None:
     raise errors[0]

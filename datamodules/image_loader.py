@@ -11,7 +11,7 @@ from datamodules.image_dataset import Batch, ImageDataset, collate
 from datamodules.sampler import EvalSampler, TrainSampler
 from datamodules.worker_process import obey_main_process, signals_held_back
 
-MAX_WORKERS = 8
+MAX_WORKERS = 16  # deliver more images than any one GPU trains on; see docs/performance.md
 
 
 class Loader(DataLoader[Batch]):
@@ -30,8 +30,12 @@ def build_loader(
     drop_last: bool,
     num_workers: int,
     worker_timeout: int,
+    pin_memory: bool,
 ) -> DataLoader[Batch]:
-    """Batches of ``sampler``'s order, from ``num_workers`` processes or, with 0, from this one."""
+    """Batches of ``sampler``'s order, from ``num_workers`` processes or, with 0, from this one.
+
+    ``pin_memory`` lets a GPU fetch a batch while it computes; without one it is of no use.
+    """
     return Loader(
         dataset,
         batch_size=batch_size,  # by name: Lightning makes the predict loader anew from these arguments
@@ -39,7 +43,7 @@ def build_loader(
         num_workers=num_workers,
         collate_fn=collate,
         drop_last=drop_last,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
         timeout=worker_timeout if num_workers else 0,
         worker_init_fn=_prepare_worker,

@@ -115,8 +115,9 @@ def _weights(path: Path) -> str | None:
     return WEIGHTS if "class_digest" in header["__metadata__"] else None
 
 
-def _containing(text: str, kind: str) -> Callable[[Path], str | None]:
-    return lambda path: kind if text.encode() in _head(path) else None
+def _containing(kinds: dict[str, str]) -> Callable[[Path], str | None]:
+    """Of a file that begins with one of these texts, more or less, the kind."""
+    return lambda path: next((kind for text, kind in kinds.items() if text.encode() in _head(path)), None)
 
 
 READERS: dict[str, Callable[[Path], str | None]] = {
@@ -127,7 +128,8 @@ READERS: dict[str, Callable[[Path], str | None]] = {
     ".json": _json,
     ".ckpt": _checkpoint,
     ".safetensors": _weights,
-    ".png": _containing(f"Software\0{MARK}", PICTURE),
-    ".html": _containing(f'<meta name="generator" content="{MARK}">', REPORT),
-    ".md": _containing(f"`{MARK} ablate ", ABLATION),
+    ".png": _containing({f"Software\0{MARK}": PICTURE}),
+    ".html": _containing({f'<meta name="generator" content="{MARK}">': REPORT}),
+    ".md": _containing({f"`{MARK} ablate ": ABLATION, f"`{MARK} benchmark ": BENCHMARK}),
+    ".txt": _containing({f"{MARK} benchmark ": BENCHMARK}),
 }

@@ -7,12 +7,15 @@ from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.plugins import MixedPrecision, Precision
 from pytorch_lightning.trainer.states import TrainerFn
-from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
+from pytorch_lightning.utilities import GradClipAlgorithmType, rank_zero_only, rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
+from typing_extensions import override
 
 from datamodules.class_index import ClassIndex
 from datamodules.errors import UserError
@@ -103,6 +106,7 @@ class ImageClassifier(LightningModule):
             raise UserError(str(error)) from error
         self.network.activation_checkpointing = activation_checkpointing
         self.has_weights = False  # pretrained, or a checkpoint's
+        self._races_kernels = False
         self._predictor: tuple[ResNetCBAM, ...] = ()  # in a tuple, so that it is no part of the state
         # Cross-entropy is the focal loss at gamma 0: one implementation, in float32 inside autocast for both.
         self.gamma = focal_gamma if loss == "focal" else 0.0
@@ -135,7 +139,8 @@ class ImageClassifier(LightningModule):
             self.parameters(),
             learning_rate=self.hparams["learning_rate"],
             weight_decay=self.hparams["weight_decay"],
-            fused=not self.trainer.gradient_clip_val,  # Lightning 2.6 refuses to clip for a fused optimiser
+            # A fused optimiser unscales float16's gradients itself, which is too late to clip them.
+            fused=not (self.trainer.gradient_clip_val and str(self.trainer.precision) == "16-mixed"),
         )
         schedule = build_schedule(
             optimizer,
@@ -144,6 +149,21 @@ class ImageClassifier(LightningModule):
             min_learning_rate=self.hparams["min_learning_rate"],
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
+
+    @override
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        plugin = self.trainer.precision_plugin
+        if gradient_clip_val and isinstance(plugin, MixedPrecision) and plugin.scaler is None:
+            # Lightning 2.6 refuses it for a fused optimiser in bfloat16 too, where no gradient is scaled.
+            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+            Precision.clip_gradients(plugin, optimizer, gradient_clip_val, algorithm)
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def setup(self, stage: str) -> None:
         """Compiles for a fit, in place, so that parameters keep their names. Shapes are fixed: batches are full.
@@ -194,6 +214,17 @@ class ImageClassifier(LightningModule):
                 f"{' or '.join(map(str, ends))} epochs end on it"
             )
 
+    def on_validation_start(self) -> None:
+        """Has cuDNN choose its kernels by rule.
+
+        A race, as in training, may end otherwise in the process of a later ``validate``, and its digits would differ.
+        """
+        self._races_kernels, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
+
+    def on_validation_end(self) -> None:
+        """Goes back to the trainer's choice."""
+        torch.backends.cudnn.benchmark = self._races_kernels
+
     def forward(self, images: Tensor) -> Tensor:
         """Maps normalised images ``(batch, 3, height, width)`` to logits ``(batch, classes)``."""
         return self.network(images)
@@ -202,7 +233,7 @@ class ImageClassifier(LightningModule):
         """Returns the mean loss and the logits of the whole batch."""
         output = self(batch.images)
         logits, targets = output, batch.targets
-        if metrics is not self.train_metrics:
+        if batch.num_blanks:  # in a last batch; to leave images out waits for a GPU
             real = batch.samples != BLANK
             logits, targets = logits[real], targets[real]
         losses = focal_loss(logits, targets, gamma=self.gamma, reduction="none")

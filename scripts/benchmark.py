@@ -43,6 +43,11 @@ def benchmark(words: list[str]) -> None:
     Raises:
         UserError: An option is wrong, or a command that is measured fails.
     """
+    if words[:1] == ["gpu"]:
+        from scripts.benchmark_gpu.command import benchmark_gpu
+
+        benchmark_gpu(words[1:])
+        return
     options = benchmark_parser().parse_args(words)
     if options.what in ("input", "predict", "fit") and not (options.root and options.root.is_dir()):
         raise UserError(f"expected --data.root to be a folder, there is none at {options.root}: check the path")
@@ -64,7 +69,9 @@ def benchmark(words: list[str]) -> None:
 
 def benchmark_parser() -> Arguments:
     """The options of the command."""
-    parser = Arguments(prog="cbam100 benchmark", description=__doc__)
+    parser = Arguments(
+        prog="cbam100 benchmark", description=__doc__, epilog="cbam100 benchmark gpu --help says more of another."
+    )
     parser.add_argument("what", choices=BENCHMARKS)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument(

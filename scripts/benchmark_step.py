@@ -13,6 +13,7 @@ from lightning_modules import ResNetCBAM, focal_loss
 from lightning_modules.compilation import Compile, compile_in_place
 from lightning_modules.inference import for_inference
 from lightning_modules.optimization import build_optimizer
+from scripts.hardware import set_float32_rounding
 from scripts.timing import alternate, row, run_script
 
 CLASSES = 100
@@ -96,7 +97,7 @@ def train_step(network: ResNetCBAM, images: Tensor, targets: Tensor, precision: 
     """A step as ``ImageClassifier`` takes it."""
     if images.device.type == "cuda":
         network.to(memory_format=torch.channels_last)
-        torch.set_float32_matmul_precision("high")
+        set_float32_rounding(precision)
         torch.backends.cudnn.benchmark = True
     compile_in_place(network, compile)
     optimizer = build_optimizer(network.parameters(), learning_rate=1e-3, weight_decay=1e-4)

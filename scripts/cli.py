@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
 from jsonargparse import Namespace
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import StochasticWeightAveraging
@@ -40,7 +39,7 @@ from datamodules.errors import UserError, listed
 from lightning_modules import ImageClassifier
 from lightning_modules.checkpoint import TrainedModel, read_trained_model
 from lightning_modules.weights_file import SAFETENSORS_SUFFIX
-from scripts.hardware import default_precision, share_cpus
+from scripts.hardware import default_precision, set_float32_rounding, share_cpus
 from scripts.run_folder import RUNS, find_last, open_logger, require_run_name
 
 DEFAULT_CONFIG = Path(__file__).parents[1] / "configs" / "default.yaml"
@@ -132,10 +131,10 @@ class ClassifierCLI(LightningCLI):
         if trainer.precision is None:
             trainer.precision = default_precision(trainer.accelerator)
             rank_zero_only(print)(f"precision: {trainer.precision}, by this machine (--trainer.precision sets another)")
-        # On a GPU, TF32 for what stays in float32.
-        torch.set_float32_matmul_precision("high" if trainer.precision == "bf16-mixed" else "highest")
+        set_float32_rounding(trainer.precision)
         if trainer.benchmark is None:
-            trainer.benchmark = not trainer.deterministic  # cuDNN tries its kernels once: shapes are fixed
+            # cuDNN races its kernels once: shapes are fixed. What is measured has to come out alike in every process.
+            trainer.benchmark = self.config["subcommand"] == "fit" and not trainer.deterministic
 
     def _prepare_fit(self, config: Namespace) -> None:
         """Names the run, and reads the checkpoint that it resumes."""

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from datamodules.worker_pool import map_in_processes
+
 NUM_CLASSES = 100
 RECEIPT = "demo_data.json"
 SUPERSAMPLING = 2  # silhouettes are drawn this many times larger and shrunk, which smooths their edges
@@ -96,6 +98,15 @@ def draw_image(label: int, size: int, rng: np.random.Generator) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
+def _draw_file(image: tuple[Path, int, int, tuple[int, ...]]) -> str:
+    folder, label, size, seeds = image
+    rng = np.random.default_rng(seeds)
+    drawn = draw_image(label, size, rng)
+    name = rng.bytes(8).hex()
+    drawn.save(folder / f"{name}.jpg", quality=90)
+    return name
+
+
 def make_demo_data(
     root: Path,
     *,
@@ -105,17 +116,19 @@ def make_demo_data(
     train_images: int = 20,
     val_images: int = 5,
     test_images: int = 3,
+    num_processes: int = 0,
 ) -> None:
     """Writes ``train/``, ``val/``, ``test/`` and ``sample_submission.csv`` below ``root``.
 
     The same arguments and the same Pillow give the same bytes. Image counts are per class; ``test/`` is flat and
     unlabelled, and the submission lists it in a shuffled order. A ``root`` that this function wrote before with the
-    same arguments is left as it is.
+    same arguments is left as it is. ``num_processes`` draw side by side, 0 draws here.
 
     Raises:
         FileExistsError: ``root``, or the folder beside it that is drawn in, holds something else.
     """
-    settings: dict[str, Any] = {name: value for name, value in locals().items() if name != "root"}
+    settings: dict[str, Any] = locals().copy()
+    del settings["root"], settings["num_processes"]
     root = Path(os.path.realpath(root))
     if (root / RECEIPT).is_file() and (root / RECEIPT).read_text() == json.dumps(settings):
         return
@@ -130,20 +143,16 @@ def make_demo_data(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     (part / RECEIPT).write_text(json.dumps(settings))
-    test_names = []
+    images = []
     for label in range(num_classes):
         for split_number, (split, count) in enumerate(
             {"train": train_images, "val": val_images, "test": test_images}.items()
         ):
             folder = part / split / ("" if split == "test" else str(label))
             folder.mkdir(parents=True, exist_ok=True)
-            for number in range(count):
-                rng = np.random.default_rng([seed, split_number, label, number])
-                image = draw_image(label, size, rng)
-                name = rng.bytes(8).hex()
-                image.save(folder / f"{name}.jpg", quality=90)
-                if split == "test":
-                    test_names.append(name)
+            images += [(folder, label, size, (seed, split_number, label, number)) for number in range(count)]
+    names = list(map_in_processes(_draw_file, images, num_processes))
+    test_names = [name for name, (folder, *_) in zip(names, images, strict=True) if folder.name == "test"]
     with open(part / "sample_submission.csv", "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["image_name", "pred_label"])

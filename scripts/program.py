@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+import torch
 from pytorch_lightning.cli import ArgsType
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
@@ -76,6 +78,14 @@ def _run(words: ArgsType, args: ArgsType) -> None:
         raise SystemExit(INTERRUPTED) from error
     except SIGTERMException as error:
         raise SystemExit(TERMINATED) from error
+    except torch.OutOfMemoryError as error:
+        asked, *_ = re.findall(r"allocate ([\d.]+ \w+)", str(error)) or ["more"]
+        print(
+            f"cbam100: error: expected the batch to fit the GPU's memory, {asked} could not be had: lower "
+            "--data.batch_size, or pass --model.activation_checkpointing true",
+            file=sys.stderr,
+        )
+        raise SystemExit(USER_ERROR) from error
     except RuntimeError as error:
         if not str(error).startswith("DataLoader "):  # torch has no type of its own for it
             raise

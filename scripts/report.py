@@ -33,6 +33,7 @@ from lightning_modules import ImageClassifier
 from lightning_modules.model_size import format_size, parameter_count, part_sizes
 from scripts.arguments import Arguments
 from scripts.explain import explain_image
+from scripts.hardware import set_float32_rounding
 from scripts.run_history import read_config, read_manifest, read_scalars
 from scripts.trained_classifier import load_classifier
 
@@ -116,6 +117,7 @@ def report(words: list[str]) -> None:
             "(names or sizes in bytes): restore them, or pass --data.root"
         )
     recorder = Recorder()
+    set_float32_rounding(trained.precision)
     trainer = Trainer(
         logger=False, callbacks=[BadImages(), recorder], precision=trained.precision,  # type: ignore[arg-type]
         enable_checkpointing=False,

@@ -47,6 +47,19 @@ class Scheduling(LoadFileScheduling):
         return "processes" if starts_processes(self.config.rootpath / file) else file
 
 
+def pytest_addoption(parser):
+    parser.addoption("--gpu-tests-on", default="cuda", metavar="DEVICE", help="of the tests marked gpu; cpu rehearses")
+
+
+@pytest.fixture(scope="session")
+def gpu(request):
+    """The device of the tests marked ``gpu``, which are skipped where there is none."""
+    device = torch.device(request.config.getoption("--gpu-tests-on"))
+    if device.type == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA GPU, which this machine lacks or torch cannot use")
+    return device
+
+
 def pytest_xdist_make_scheduler(config, log):
     return Scheduling(config, log)
 

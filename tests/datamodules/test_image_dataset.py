@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data._utils.pin_memory import pin_memory
 
-from datamodules.image_dataset import UNLABELLED, ImageDataset, collate
+from datamodules.image_dataset import UNLABELLED, Batch, ImageDataset, collate
 from datamodules.sampler import BLANK
 
 
@@ -32,6 +33,16 @@ def test_an_unreadable_file_leaves_a_blank_and_its_name(paths):
     assert batch.samples.tolist() == [1, BLANK, BLANK, BLANK]
     assert batch.targets.tolist() == [11, UNLABELLED, UNLABELLED, UNLABELLED]
     assert [error.path for error in batch.unreadable] == [paths[2], paths[5]]
+    assert batch.num_blanks == 3
+
+
+def test_a_batch_is_one_after_it_is_pinned(paths, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor, *_: tensor.clone())  # which takes a GPU
+    batch = collate([dataset(paths)[0, sample] for sample in (1, 2)])
+    pinned = pin_memory(batch)
+    assert isinstance(pinned, Batch)
+    assert pinned.num_blanks == 1
+    assert list(pinned.unreadable) == list(batch.unreadable)
 
 
 def test_in_training_another_file_takes_its_place_under_its_own_label(paths):

@@ -10,6 +10,7 @@ import torch
 from datamodules import ImageFolderDataModule
 from datamodules.errors import UserError
 from datamodules.image_reader import ImageReadError
+from datamodules.transforms import normalize
 
 
 def batches(root, epochs=1, **options):
@@ -35,6 +36,24 @@ def test_batches_do_not_depend_on_the_number_of_workers(data_root, workers):
         assert len(here) == 48 // 8
         for a, b in zip(here, there, strict=True):
             assert all(torch.equal(x, y) for x, y in zip(a[:3], b[:3], strict=True))
+
+
+@pytest.mark.parametrize("options", [{}, {"cache": "ram"}, {"augmentation": "reference"}])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_images_arrive_channels_last_and_stay_so(workers, options, data_root):
+    ((batch, *_),) = batches(data_root, num_workers=workers, **options)
+    for images in (batch.images, normalize(batch.images)):
+        assert images.shape == (8, 3, 32, 32)
+        assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_batches_are_pinned_for_a_gpu_only(device, data_root):
+    data = ImageFolderDataModule(data_root, image_size=32)
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    data.trainer = SimpleNamespace(is_global_zero=True, global_rank=0, world_size=1, num_devices=1, strategy=strategy)
+    data.setup("validate")
+    assert data.val_dataloader().pin_memory == (device == "cuda")
 
 
 def test_an_image_is_augmented_anew_in_each_epoch_and_for_each_seed(data_root):

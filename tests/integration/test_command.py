@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lightning_modules import ImageClassifier
 from scripts.main import main
 from tests.conftest import SMALL
 
@@ -244,6 +245,30 @@ def test_gradients_are_clipped_in_mixed_precision(data_root, run_folder):
     run("fit", *SMALL, "--data.root", data_root, "--trainer.max_epochs=1", "--trainer.max_steps=1",
         "--model.restart_epochs=1", "--trainer.gradient_clip_val=1.0",
         "--trainer.precision=bf16-mixed")  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "races"), [([], True), (["--trainer.deterministic=true"], False)])
+def test_only_training_races_kernels(options, races, data_root, run_folder, monkeypatch):
+    """cuDNN's race may end otherwise in another process, and a validation would come to other digits."""
+    races_in = {}
+
+    def note(kind):
+        step = getattr(ImageClassifier, f"{kind}_step")
+
+        def noted(model, batch, batch_idx):
+            races_in.setdefault(kind, set()).add(torch.backends.cudnn.benchmark)
+            return step(model, batch, batch_idx)
+
+        monkeypatch.setattr(ImageClassifier, f"{kind}_step", noted)
+
+    for kind in ("training", "validation", "predict"):
+        note(kind)
+    data = ["--data.root", data_root, *options]
+    run("fit", *SMALL, *data, "--trainer.max_epochs=2", "--model.restart_epochs=2")
+    assert races_in == {"training": {races}, "validation": {False}}
+    for command in ("validate", "predict"):
+        run(command, "--ckpt_path=runs/default/version_0/model.safetensors", "--trainer.accelerator=cpu", *data)
+    assert races_in == {"training": {races}, "validation": {False}, "predict": {False}}
 
 
 def test_an_evaluation_computes_as_the_fit_did(data_root, run_folder, capsys):

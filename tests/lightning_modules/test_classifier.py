@@ -1,9 +1,11 @@
+import copy
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
 from pytorch_lightning import Trainer
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from datamodules.errors import UserError
 from datamodules.image_dataset import Batch
@@ -72,8 +74,26 @@ def test_a_batch_of_blanks_counts_for_nothing(batch, monkeypatch):
     model.eval()
     model.validation_step(batch, 0)
     before = model.val_metrics.compute()
-    model.validation_step(Batch(batch.images, batch.targets * 0 - 1, batch.samples * 0 + BLANK), 1)
+    blanks = Batch(batch.images, batch.targets * 0 - 1, batch.samples * 0 + BLANK, num_blanks=6)
+    model.validation_step(blanks, 1)
     assert {k: v.item() for k, v in model.val_metrics.compute().items()} == {k: v.item() for k, v in before.items()}
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize(("algorithm", "clip"), [("norm", clip_grad_norm_), ("value", clip_grad_value_)])
+def test_a_fused_optimiser_has_its_gradients_clipped(precision, algorithm, clip):
+    model = ImageClassifier(CLASSES, backbone="resnet18", weights="none")
+    model.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", precision=precision,
+                            gradient_clip_val=0.1, gradient_clip_algorithm=algorithm)  # fmt: skip
+    optimizer = model.configure_optimizers()["optimizer"]
+    assert optimizer.defaults["fused"]
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    expected = copy.deepcopy(list(model.parameters()))
+    clip(expected, 0.1)
+    model.configure_gradient_clipping(optimizer, 0.1, algorithm)
+    for parameter, clipped in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, clipped.grad)
 
 
 def test_hyper_parameters_are_plain_values():

@@ -35,7 +35,7 @@ def default_precision(accelerator: str) -> str:
     return "bf16-mixed" if native else "32-true"
 
 
-def set_float32_rounding(precision: str) -> None:
+def set_float32_rounding(precision: str | int | None) -> None:
     """Has a GPU round the factors of products to TF32 in what mixed precision leaves in float32; else nowhere.
 
     Args:

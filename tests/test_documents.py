@@ -9,6 +9,7 @@ import yaml
 
 from scripts.ablate import ablation_parser, combinations, flags
 from scripts.benchmark import benchmark_parser
+from scripts.benchmark_gpu.command import gpu_parser
 from scripts.main import COMMANDS as HELPED
 from scripts.main import main
 
@@ -43,7 +44,8 @@ def test_commands_are_understood(command, monkeypatch, capsys):
             main(shlex.split(command)[1:])
         assert re.search("expected --data.root to be a folder, there is none at (ROOT|DIR)", capsys.readouterr().err)
     elif command.startswith("cbam100 benchmark "):
-        benchmark_parser().parse_args(shlex.split(command)[2:])
+        words = shlex.split(command)[2:]
+        (gpu_parser() if words[0] == "gpu" else benchmark_parser()).parse_args(words[words[0] == "gpu" :])
     elif command.startswith("cbam100 ablate "):
         options, fit = ablation_parser().parse_known_args(shlex.split(command)[2:])
         for levels in combinations(options.vary):

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import statistics
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from scripts.main import main
 # A fork of a process that has imported everything, and has touched neither a GPU nor threads, starts at once.
 CONTEXT = multiprocessing.get_context("forkserver")
 THREADS = torch.get_num_threads()
+# multiprocessing runs in each fork what was started, which is imported by then.
+warnings.filterwarnings("ignore", "'scripts.main' found in sys.modules", RuntimeWarning)
 PRELOADED = [
     "scripts.benchmark_gpu.correctness",
     "scripts.benchmark_gpu.speed",

@@ -149,7 +149,7 @@ def run_parts(parts: Sequence[Part], output: Path, sizes: Sizes) -> bool:
             _write(output, about, results, "".join(log))
     left_out = [result["part"] for result in results if result["state"] == "had no time left"]
     if left_out:
-        print(f"to measure what is left: cbam100 benchmark gpu --output ANOTHER_DIR --only {','.join(left_out)}")
+        print(f"what had no time: cbam100 benchmark gpu --output ANOTHER_DIR --only {','.join(left_out)}")
     return all(result["state"] == "done" and all(x["held"] for x in result["checks"]) for result in results)
 
 

@@ -1,5 +1,6 @@
 """How fast it is: steps, predictions, the way from files to weights, and what a step waits for."""
 
+import itertools
 import platform
 import shutil
 import statistics
@@ -134,7 +135,7 @@ def loader(bench: Bench) -> None:
     for cache in ("none", "ram"):
         data = ImageFolderDataModule(
             str(bench.shared / "many"), image_size=bench.sizes.image_size, batch_size=bench.sizes.batches[-1],
-            num_workers=bench.sizes.workers[-1], cache=cache,  # type: ignore[arg-type]
+            num_workers=bench.sizes.workers[-1], cache=cache,
         )  # fmt: skip
         data.setup("fit")
         batches = data.train_dataloader()
@@ -166,7 +167,7 @@ def files(bench: Bench) -> None:
             if most:
                 count = len(find_images(bench.shared / "many" / "train").paths)
                 ends = _scalars(run, "images_per_second", times=True)
-                whole = [after - before for before, after in zip(ends, ends[1:], strict=False)]
+                whole = [after - before for before, after in itertools.pairwise(ends)]
                 goal = (4.2, 7.5) if cache == "ram" else None
                 what = f"{title}, epoch of {count:,} images with its validation and checkpoints"
                 bench.figure(what, "s", whole, goal)

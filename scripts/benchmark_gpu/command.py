@@ -66,14 +66,14 @@ PARTS = (
     Part(correctness.deterministic, 90),
     Part(correctness.options, 90),
     Part(correctness.faults, 60),
-    Part(correctness.tests, 60),
+    Part(correctness.tests, 120),
     Part(speed.step, 90),
     Part(speed.predict, 30),
     Part(speed.files, 150),
     Part(speed.waits, 30),
     Part(speed.loader, 60),
     Part(speed.compiled_gates, 90),
-    Part(speed.compiled_network, 180),
+    Part(speed.compiled_network, 240),
 )
 ALWAYS = ("machine", "draw")  # the others' measure and images
 

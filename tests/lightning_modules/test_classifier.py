@@ -87,9 +87,10 @@ def test_a_fused_optimiser_has_its_gradients_clipped(precision, algorithm, clip)
                             gradient_clip_val=0.1, gradient_clip_algorithm=algorithm)  # fmt: skip
     optimizer = model.configure_optimizers()["optimizer"]
     assert optimizer.defaults["fused"]
-    for parameter in model.parameters():
-        parameter.grad = torch.randn_like(parameter)
     expected = copy.deepcopy(list(model.parameters()))
+    for parameter, other in zip(model.parameters(), expected, strict=True):
+        parameter.grad = torch.randn_like(parameter)
+        other.grad = parameter.grad.clone()
     clip(expected, 0.1)
     model.configure_gradient_clipping(optimizer, 0.1, algorithm)
     for parameter, clipped in zip(model.parameters(), expected, strict=True):

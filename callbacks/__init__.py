@@ -1,20 +1,20 @@
 """What a run enforces, keeps and writes."""
 
-from callbacks.bad_images import BadImages
-from callbacks.best_weights import BestWeights
-from callbacks.checkpoint_file import CheckpointFile
-from callbacks.epoch_log import EpochLog
-from callbacks.exact_resume import ExactResume
-from callbacks.finite_loss import FiniteLoss
-from callbacks.insight import Insight
-from callbacks.interruption import Interruption
-from callbacks.peak_memory import PeakMemory
-from callbacks.prediction_writer import PredictionWriter
-from callbacks.run_config import RunConfig
-from callbacks.run_manifest import RunManifest
-from callbacks.same_start import SameStart
-from callbacks.size_budget import SizeBudget
-from callbacks.stopping import Stopping
+from callbacks.figures.insight import Insight
+from callbacks.guards.bad_images import BadImages
+from callbacks.guards.finite_loss import FiniteLoss
+from callbacks.guards.interruption import Interruption
+from callbacks.guards.peak_memory import PeakMemory
+from callbacks.guards.size_budget import SizeBudget
+from callbacks.predictions.writer import PredictionWriter
+from callbacks.run.best_weights import BestWeights
+from callbacks.run.checkpoint_io import CheckpointFile
+from callbacks.run.config import RunConfig
+from callbacks.run.epoch_log import EpochLog
+from callbacks.run.exact_resume import ExactResume
+from callbacks.run.manifest import RunManifest
+from callbacks.run.same_start import SameStart
+from callbacks.run.stopping import Stopping
 
 __all__ = [
     "BadImages",

@@ -5,7 +5,7 @@ from typing import Any, NoReturn
 import torch
 from pytorch_lightning import Trainer
 
-from datamodules.errors import UserError
+from datamodules.files.errors import UserError
 
 GPU_BATCHES_BETWEEN_AGREEMENTS = 8  # an agreement waits for the GPU; on the CPU it costs next to nothing
 

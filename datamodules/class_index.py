@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from datamodules.errors import UserError, listed
+from datamodules.files.errors import UserError, listed
 from datamodules.split_names import advice
 
 

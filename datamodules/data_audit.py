@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.class_index import natural_key
-from datamodules.errors import UserError
-from datamodules.image_files import ImageFiles, find_images
+from datamodules.files.errors import UserError
 from datamodules.image_folder import ImageFolderDataModule
-from datamodules.image_reader import MAX_PIXELS, ImageReadError, open_image, orientation, upright_rgb
+from datamodules.images.find import ImageFiles, find_images
+from datamodules.images.read import MAX_PIXELS, ImageReadError, open_image, orientation, upright_rgb
 from datamodules.split_names import SPLITS
-from datamodules.worker_pool import map_in_processes
+from datamodules.workers.pool import map_in_processes
 
 NO_CLASS = ""
 

@@ -10,11 +10,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from datamodules.image_reader import MAX_PIXELS, ImageReadError, read_image
+from datamodules.images.cache import PixelCache
+from datamodules.images.read import MAX_PIXELS, ImageReadError, read_image
+from datamodules.images.transforms import Transform
 from datamodules.path_array import PathArray
-from datamodules.pixel_cache import PixelCache
 from datamodules.sampler import BLANK, derive_seed
-from datamodules.transforms import Transform
 
 UNLABELLED = -1
 MAX_ATTEMPTS = 200  # all are in vain only where next to no file can be read
@@ -48,7 +48,7 @@ class ImageDataset(Dataset[Any]):
     Args:
         paths: The files.
         targets: Class index of each, or None for unlabelled files.
-        transform: See ``datamodules.transforms``.
+        transform: See ``datamodules.images.transforms``.
         seed: Of the run; with epoch and sample it determines what a random transform draws.
         max_pixels: As for ``read_image``.
         shorter_side: As for ``read_image``.

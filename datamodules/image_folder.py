@@ -11,18 +11,13 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from datamodules.class_index import ClassIndex, natural_key
-from datamodules.csv_cells import to_cell, to_utf8
-from datamodules.errors import UserError
+from datamodules.files.csv_cells import to_cell, to_utf8
+from datamodules.files.errors import UserError
 from datamodules.image_dataset import Batch, ImageDataset
-from datamodules.image_files import ImageFiles, find_images
-from datamodules.image_loader import build_loader, default_num_workers
-from datamodules.image_reader import MAX_PIXELS, ImageReadError
-from datamodules.pixel_cache import Place, open_cache
-from datamodules.sampler import EvalSampler, TrainSampler
-from datamodules.split_names import SPLITS, advice
-from datamodules.splits import Files, fingerprint, held_out_remark, hold_out, list_split, require_apart, split_exists
-from datamodules.submission_template import rows_from_files, rows_from_template
-from datamodules.transforms import (
+from datamodules.images.cache import Place, open_cache
+from datamodules.images.find import ImageFiles, find_images
+from datamodules.images.read import MAX_PIXELS, ImageReadError
+from datamodules.images.transforms import (
     Transform,
     eval_transform,
     normalize,
@@ -30,6 +25,11 @@ from datamodules.transforms import (
     side_to_load,
     train_transform,
 )
+from datamodules.prediction_rows import rows_from_files, rows_from_template
+from datamodules.sampler import EvalSampler, TrainSampler
+from datamodules.split_names import SPLITS, advice
+from datamodules.splits import Files, fingerprint, held_out_remark, hold_out, list_split, require_apart, split_exists
+from datamodules.workers.loader import build_loader, default_num_workers
 
 
 class ImageFolderDataModule(LightningDataModule):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from datamodules.errors import UserError
+from datamodules.files.errors import UserError
 
 SPLITS = ("train", "val", "test")
 

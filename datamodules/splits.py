@@ -7,8 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from datamodules.class_index import ClassIndex, natural_key
-from datamodules.errors import UserError, listed
-from datamodules.image_files import SUFFIXES, ImageFiles, find_images
+from datamodules.files.errors import UserError, listed
+from datamodules.images.find import SUFFIXES, ImageFiles, find_images
 from datamodules.split_names import advice, lookalikes
 
 Files = dict[str, list[str]]  # paths by class

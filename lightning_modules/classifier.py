@@ -18,19 +18,19 @@ from torchmetrics.classification import MulticlassAccuracy
 from typing_extensions import override
 
 from datamodules.class_index import ClassIndex
-from datamodules.errors import UserError
+from datamodules.files.errors import UserError
 from datamodules.image_dataset import Batch
 from datamodules.sampler import BLANK
-from lightning_modules.accuracies import BalancedAccuracy, TopKAccuracy
-from lightning_modules.attention import Gate
-from lightning_modules.calibration import CalibrationError, NegativeLogLikelihood
-from lightning_modules.compilation import Compile, compile_in_place
-from lightning_modules.exact_mean import ExactMean
-from lightning_modules.focal_loss import focal_loss
-from lightning_modules.inference import for_inference
-from lightning_modules.optimization import build_optimizer, build_schedule, nearest_cycle_ends
-from lightning_modules.pretrained import load_pretrained
-from lightning_modules.resnet_cbam import Attention, AttentionPlacement, Backbone, ResNetCBAM
+from lightning_modules.metrics.accuracies import BalancedAccuracy, TopKAccuracy
+from lightning_modules.metrics.calibration import CalibrationError, NegativeLogLikelihood
+from lightning_modules.metrics.exact_mean import ExactMean
+from lightning_modules.network.attention import Gate
+from lightning_modules.network.compilation import Compile, compile_in_place
+from lightning_modules.network.focal_loss import focal_loss
+from lightning_modules.network.inference import for_inference
+from lightning_modules.network.optimization import build_optimizer, build_schedule, nearest_cycle_ends
+from lightning_modules.network.resnet_cbam import Attention, AttentionPlacement, Backbone, ResNetCBAM
+from lightning_modules.weights.pretrained import load_pretrained
 
 # The number by which the best epoch is chosen: the share of all validation images that are classified right.
 MONITOR = "val/accuracy"

@@ -3,7 +3,7 @@
 import argparse
 from typing import NoReturn
 
-from datamodules.errors import UserError
+from datamodules.files.errors import UserError
 
 
 class Arguments(argparse.ArgumentParser):

@@ -8,15 +8,15 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from callbacks.run_manifest import write_json
-from datamodules.atomic_file import require_writable
+from callbacks.run.manifest import write_json
 from datamodules.class_index import as_seen, look_alike, natural_key
 from datamodules.data_audit import ImageFacts, audit_data
-from datamodules.errors import UserError, listed
-from datamodules.image_loader import default_num_workers
-from datamodules.image_reader import MAX_PIXELS
-from datamodules.own_files import AUDIT, require_replaceable
+from datamodules.files.atomic_file import require_writable
+from datamodules.files.errors import UserError, listed
+from datamodules.files.own_files import AUDIT, require_replaceable
+from datamodules.images.read import MAX_PIXELS
 from datamodules.split_names import require_outside_splits
+from datamodules.workers.loader import default_num_workers
 from scripts.arguments import Arguments
 
 NOTABLE_IMBALANCE = 10.0

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datamodules.image_reader import read_image
-from datamodules.transforms import Transform, reference_transform, train_transform
-from scripts.make_demo_data import draw_image
+from datamodules.images.read import read_image
+from datamodules.images.transforms import Transform, reference_transform, train_transform
+from scripts.demo.make_demo_data import draw_image
 
 SIDE, COLUMNS, GAP = 96, 6, 4
 

@@ -30,15 +30,15 @@ from callbacks import (
     SizeBudget,
     Stopping,
 )
-from callbacks.best_weights import LAST
-from callbacks.exact_resume import TUNERS
-from callbacks.recipe import FREE_MODEL, TRAINING_CALLBACKS
-from callbacks.run_config import plain_settings
+from callbacks.run.best_weights import LAST
+from callbacks.run.config import plain_settings
+from callbacks.run.exact_resume import TUNERS
+from callbacks.run.recipe import FREE_MODEL, TRAINING_CALLBACKS
 from datamodules import ImageFolderDataModule
-from datamodules.errors import UserError, listed
+from datamodules.files.errors import UserError, listed
 from lightning_modules import ImageClassifier
-from lightning_modules.checkpoint import TrainedModel, read_trained_model
-from lightning_modules.weights_file import SAFETENSORS_SUFFIX
+from lightning_modules.trained_model import TrainedModel, read_trained_model
+from lightning_modules.weights.weights_file import SAFETENSORS_SUFFIX
 from scripts.hardware import default_precision, set_float32_rounding, share_cpus
 from scripts.run_folder import RUNS, find_last, open_logger, require_run_name
 

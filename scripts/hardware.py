@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 
 import torch
 
-from datamodules.cpus import cpus_for_each
+from datamodules.workers.cpus import cpus_for_each
 
 THREADS = "OMP_NUM_THREADS"  # a user's choice of it stands
 

@@ -35,7 +35,7 @@ def main(args: "ArgsType" = None) -> None:
         args: As on the command line, which is where they come from by default.
 
     Raises:
-        SystemExit: As ``scripts.program.run``; with 0 after ``--help``.
+        SystemExit: As ``scripts.process.run``; with 0 after ``--help``.
     """
     words = sys.argv[1:] if args is None else args
     if isinstance(words, list) and words[:1] in (["-h"], ["--help"]):
@@ -43,7 +43,7 @@ def main(args: "ArgsType" = None) -> None:
         raise SystemExit(0)
     limit_spinning()
     try:
-        from scripts.program import run
+        from scripts.process import run
     except KeyboardInterrupt as error:
         raise SystemExit(130) from error
     run(args)

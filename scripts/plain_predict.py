@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from datamodules.transforms import MEAN, STD
+from datamodules.images.transforms import MEAN, STD
 from lightning_modules import ResNetCBAM
-from lightning_modules.checkpoint import read_trained_model
+from lightning_modules.trained_model import read_trained_model
 
 
 class Folder(Dataset[Tensor]):

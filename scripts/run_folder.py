@@ -12,12 +12,12 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
-from callbacks.best_weights import BEST, CHECKPOINTS, LAST, WEIGHTS
-from callbacks.run_manifest import NAME as MANIFEST
-from datamodules import own_files
-from datamodules.atomic_file import require_writable
-from datamodules.errors import UserError
-from datamodules.own_files import require_replaceable
+from callbacks.run.best_weights import BEST, CHECKPOINTS, LAST, WEIGHTS
+from callbacks.run.manifest import NAME as MANIFEST
+from datamodules.files import own_files
+from datamodules.files.atomic_file import require_writable
+from datamodules.files.errors import UserError
+from datamodules.files.own_files import require_replaceable
 from datamodules.split_names import require_outside_splits
 
 RUNS = Path("runs")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lightning_modules import ImageClassifier
-from lightning_modules.checkpoint import TrainedModel, read_trained_model
+from lightning_modules.trained_model import TrainedModel, read_trained_model
 
 
 def load_classifier(path: Path) -> tuple[ImageClassifier, TrainedModel]:

@@ -11,8 +11,8 @@ import torch
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling
 
+from scripts.demo.make_demo_data import make_demo_data
 from scripts.main import main
-from scripts.make_demo_data import make_demo_data
 
 CLASSES = 12  # more than ten, so that natural and lexical order differ
 

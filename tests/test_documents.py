@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from scripts.ablate import ablation_parser, combinations, flags
-from scripts.benchmark import benchmark_parser
-from scripts.benchmark_gpu.command import gpu_parser
+from scripts.ablation.command import ablation_parser, combinations, flags
+from scripts.benchmark.command import benchmark_parser
+from scripts.benchmark.gpu.command import gpu_parser
 from scripts.main import COMMANDS as HELPED
 from scripts.main import main
 

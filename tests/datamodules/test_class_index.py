@@ -4,7 +4,7 @@ import pytest
 
 from datamodules import ClassIndex
 from datamodules.class_index import look_alike
-from datamodules.errors import UserError
+from datamodules.files.errors import UserError
 
 
 def test_numeric_folders_come_in_natural_order(tmp_path):

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from datamodules import ImageFolderDataModule
-from datamodules.errors import UserError
-from datamodules.image_reader import ImageReadError
-from datamodules.transforms import normalize
+from datamodules.files.errors import UserError
+from datamodules.images.read import ImageReadError
+from datamodules.images.transforms import normalize
 
 
 def batches(root, epochs=1, **options):

@@ -34,7 +34,11 @@ import pytest
 import torch.utils.tensorboard  # noqa: F401
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-from scripts import ablate, audit, benchmark, explain, program, report  # noqa: F401, which main imports when needed
+from scripts import audit, process  # noqa: F401, which main imports when needed
+from scripts.ablation import command as _ablate  # noqa: F401
+from scripts.benchmark import command as _benchmark  # noqa: F401
+from scripts.explain import command as _explain  # noqa: F401
+from scripts.report import command as _report  # noqa: F401
 
 REPOSITORY = Path(__file__).parents[2]
 LAST_RESORT = 300.0  # seconds after which a command counts as hanging; nothing waits for them otherwise

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts.demo.make_demo_data import make_demo_data
 from scripts.main import main
-from scripts.make_demo_data import make_demo_data
 from tests.conftest import SMALL
 from tests.integration.fork_driver import drive
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.transforms import normalize
+from datamodules.images.transforms import normalize
 from lightning_modules import CBAM, ImageClassifier, ResNetCBAM
-from lightning_modules.compilation import compile_in_place
-from lightning_modules.inference import for_inference
+from lightning_modules.network.compilation import compile_in_place
+from lightning_modules.network.inference import for_inference
 from scripts.main import main
 from tests.conftest import SMALL
 

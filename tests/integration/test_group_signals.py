@@ -59,7 +59,7 @@ def uninterrupted(data_root, tmp_path_factory):
         (TRAINING, 3, signal.SIGHUP, 3),
         (VALIDATION, SANITY_STEPS + 1, signal.SIGTERM, STEPS),  # the epoch is finished first
         (VALIDATION, SANITY_STEPS + 2, signal.SIGUSR1, STEPS),
-        ("callbacks.checkpoint_file.write_bytes", 1, signal.SIGTERM, STEPS),  # of best.ckpt
+        ("callbacks.run.checkpoint_io.write_bytes", 1, signal.SIGTERM, STEPS),  # of best.ckpt
     ],
 )
 def test_a_fit_saves_and_the_resumed_run_ends_alike(place, call, number, step, uninterrupted, data_root, run_folder):
@@ -101,7 +101,7 @@ def test_groups_that_are_ended_at_random(times, number, uninterrupted, data_root
 
 def test_a_kill_after_the_last_checkpoint_is_made_good_by_the_next_start(uninterrupted, data_root, run_folder):
     args = [*FIT, f"--data.root={data_root}", WORKERS]
-    before_the_last_epochs_manifest = ["callbacks.run_manifest.write_json", 3]
+    before_the_last_epochs_manifest = ["callbacks.run.manifest.write_json", 3]
     killed, finished, again = drive(
         {"args": args, "at": before_the_last_epochs_manifest, "signal": signal.SIGKILL, "group": True},
         *2 * [{"args": [*args, "--ckpt_path=last"]}],

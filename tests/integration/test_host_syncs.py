@@ -69,7 +69,9 @@ def waits(monkeypatch):
             found[inside[-1]][-1].append(name)
 
     # As on a GPU, where the losses of some steps are looked at together
-    monkeypatch.setattr("callbacks.finite_loss.agreement_is_due", lambda trainer, batch_idx: (batch_idx + 1) % 4 == 0)
+    monkeypatch.setattr(
+        "callbacks.guards.finite_loss.agreement_is_due", lambda trainer, batch_idx: (batch_idx + 1) % 4 == 0
+    )
     with Operators(note), Methods(note):
         yield found
 

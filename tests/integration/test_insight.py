@@ -61,8 +61,8 @@ def test_the_default_draws_the_last_epoch_and_stays_below_its_share(length, run_
         clock[0] += 1.0  # each look at the clock takes a second
         return clock[0]
 
-    monkeypatch.setattr("callbacks.insight.time", SimpleNamespace(monotonic=tick))
-    monkeypatch.setattr("callbacks.insight.FIRST_GUESS", 0.0)
+    monkeypatch.setattr("callbacks.figures.insight.time", SimpleNamespace(monotonic=tick))
+    monkeypatch.setattr("callbacks.figures.insight.FIRST_GUESS", 0.0)
     main(["fit", *DRAWING, *length, "--model.restart_epochs=4", f"--data.root={data_root}"])
     drawn = [event.step for event in read_events("runs/default/version_0").Images("val/confusion")]
     assert drawn == [0, 3]  # the first, which took a second of a few; and the last

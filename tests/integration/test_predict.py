@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from datamodules import ImageFolderDataModule
 from lightning_modules import ImageClassifier, ResNetCBAM
-from lightning_modules.checkpoint import export_metadata
+from lightning_modules.trained_model import export_metadata
 from scripts.main import main
 
 

@@ -11,7 +11,7 @@ import torch
 import yaml
 from pytorch_lightning import Trainer
 
-from callbacks.recipe import trainer_options
+from callbacks.run.recipe import trainer_options
 from datamodules import ImageFolderDataModule
 from lightning_modules import ImageClassifier
 from scripts.main import main

@@ -5,7 +5,7 @@ import pytest
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from datamodules.errors import UserError
+from datamodules.files.errors import UserError
 from scripts.main import main
 from scripts.run_folder import open_logger
 from tests.conftest import SMALL

@@ -24,7 +24,7 @@ def chosen():
 def test_it_is_set_before_torch_is_imported():
     code = (
         "import os, sys, types, scripts.main\n"
-        "program = sys.modules['scripts.program'] = types.ModuleType('program')\n"
+        "program = sys.modules['scripts.process'] = types.ModuleType('program')\n"
         f"program.run = lambda args: print({{name: os.environ.get(name) for name in {list(WAITING)}}}, *sys.modules)\n"
         "scripts.main.main(['fit'])\n"
     )

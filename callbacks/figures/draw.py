@@ -1,0 +1,187 @@
+"""Pictures of what a classifier does, drawn with matplotlib, readable at 100 classes."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+
+from datamodules.files.own_files import MARK
+
+DPI = 100
+CHARACTERS_OF_A_NAME = 18
+MAX_LABELS = 150  # on an axis: above it, only some classes are named, so that a picture stays below 25 MB in memory
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches, that belongs to no window."""
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+
+
+def to_png(figure: Figure) -> bytes:
+    """The figure as a file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": MARK})  # by which its like may replace it
+    return buffer.getvalue()
+
+
+def short(name: str) -> str:
+    """A name that fits beside a picture."""
+    return literal(name if len(name) <= CHARACTERS_OF_A_NAME else f"{name[: CHARACTERS_OF_A_NAME - 1]}…")
+
+
+def literal(text: str) -> str:
+    """Text that matplotlib shows as it is: a dollar would begin a formula, and a byte that is no UTF-8 has no glyph."""
+    return text.encode(errors="backslashreplace").decode().replace("$", r"\$")
+
+
+def confusion_figure(counts: np.ndarray, names: Sequence[str]) -> Figure:
+    """Which class is taken for which.
+
+    Args:
+        counts: Images by class (rows) and prediction (columns), ``(classes, classes)``.
+        names: Of the classes.
+    """
+    side = max(5.0, _inches(names) + 2)
+    figure = new_figure(side + 0.3, side - 0.6)
+    axes = figure.subplots()
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    image = axes.imshow(shares, cmap="magma_r", vmin=0, vmax=1, interpolation="nearest")
+    figure.colorbar(image, ax=axes, label="share of the class's images", shrink=0.5, pad=0.01, aspect=40)
+    labels = [short(name) for name in names]
+    _label(axes.xaxis, labels, rotation=90)
+    _label(axes.yaxis, labels)
+    axes.tick_params(length=0)
+    axes.set_xlabel("prediction")
+    axes.set_ylabel("class")
+    return figure
+
+
+def class_accuracy_figure(counts: np.ndarray, names: Sequence[str]) -> Figure:
+    """Accuracy of each class, best first, and their mean over classes that have images.
+
+    Args:
+        counts: As for ``confusion_figure``.
+        names: Of the classes.
+    """
+    totals = counts.sum(1)
+    accuracies = np.diag(counts) / np.maximum(totals, 1)
+    order = np.argsort(-accuracies, kind="stable")
+    figure = new_figure(7, max(3.0, _inches(names) + 1))
+    axes = figure.subplots()
+    axes.barh(range(len(names)), accuracies[order], height=0.8)
+    _label(axes.yaxis, [f"{short(names[i])} ({totals[i]})" for i in order])
+    mean = accuracies[totals > 0].mean()
+    axes.axvline(mean, color="black", linewidth=1, label=f"mean {mean:.3f}")
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("accuracy of the class (images)")
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(loc="lower right")
+    return figure
+
+
+def _inches(names: Sequence[str]) -> float:
+    """Length of an axis that names classes."""
+    return 0.13 * min(len(names), MAX_LABELS)
+
+
+def _label(axis: Axis, labels: Sequence[str], **options: Any) -> None:
+    every = -(-len(labels) // MAX_LABELS)
+    axis.set_ticks(range(0, len(labels), every), labels[::every], fontsize=6 if len(labels) > 30 else 8, **options)
+
+
+def images_figure(images: Sequence[np.ndarray], titles: Sequence[str], columns: int = 4) -> Figure:
+    """Images ``(height, width, 3)`` in rows, each below its title."""
+    rows = -(-len(images) // columns)
+    figure = new_figure(2.1 * columns, 2.5 * rows)
+    for axes, image, title in zip(
+        np.ravel(figure.subplots(rows, columns, squeeze=False)), images, titles, strict=False
+    ):
+        axes.imshow(image)
+        axes.set_title(title, fontsize=8)
+    for axes in figure.axes:
+        axes.axis("off")
+    return figure
+
+
+def sizes_figure(sizes: Mapping[str, int], limit: int) -> Figure:
+    """Where the bytes are, and how far from the limit.
+
+    Args:
+        sizes: Bytes of each part.
+        limit: The budget in bytes.
+    """
+    figure = new_figure(8, 0.3 * len(sizes) + 1.6)
+    axes = figure.subplots()
+    total = sum(sizes.values())
+    bars = {**sizes, "all": total}
+    drawn = axes.barh(range(len(bars)), [size / 1e6 for size in bars.values()])
+    axes.bar_label(drawn, [f"{size / 1e6:.2f}" for size in bars.values()], padding=3, fontsize=8)
+    axes.axvline(limit / 1e6, color="tab:red", label=f"budget {limit / 1e6:.2f} MB")
+    axes.set_yticks(range(len(bars)), list(bars))
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.12 * max(limit, total) / 1e6)
+    axes.set_xlabel("MB of 10⁶ bytes, parameters and buffers")
+    axes.legend(loc="lower right" if total < limit / 2 else "center right")
+    return figure
+
+
+def reliability_figure(images: np.ndarray, confidence: np.ndarray, accuracy: np.ndarray, error: float) -> Figure:
+    """How often the classifier is right when it says so.
+
+    Args:
+        images: In each bin of confidence, ``(bins,)``.
+        confidence: Mean of each bin, NaN where it is empty.
+        accuracy: Of each bin.
+        error: The expected calibration error.
+    """
+    figure = new_figure(5, 5.5)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    edges = np.linspace(0, 1, len(images) + 1)
+    above.bar(edges[:-1], np.nan_to_num(accuracy), width=1 / len(images), align="edge", edgecolor="white", alpha=0.6)
+    above.plot(confidence, accuracy, "o", color="black", markersize=4, label="a bin at its mean confidence")
+    above.plot([0, 1], [0, 1], color="tab:red", linewidth=1, label="confidence = accuracy")
+    above.set_ylabel("accuracy")
+    above.set_ylim(0, 1)
+    above.set_xlim(0, 1)
+    above.set_title(f"expected calibration error {error:.3f}")
+    above.legend(loc="upper left", fontsize="small")
+    below.bar(edges[:-1], images, width=1 / len(images), align="edge", edgecolor="white", color="grey")
+    below.set_ylabel("images")
+    below.set_xlabel("confidence: probability of the predicted class")
+    return figure
+
+
+def curves_figure(scalars: Mapping[str, Mapping[int, float]], panels: Mapping[str, Sequence[str]]) -> Figure:
+    """Numbers against epochs.
+
+    Args:
+        scalars: By name and epoch.
+        panels: The names that each panel shows, by its title; names that were not logged are left out.
+    """
+    columns = 2
+    rows = -(-len(panels) // columns)
+    figure = new_figure(5 * columns, 3 * rows)
+    for axes, (title, names) in zip(
+        np.ravel(figure.subplots(rows, columns, squeeze=False)), panels.items(), strict=False
+    ):
+        for name in names:
+            if values := scalars.get(name):
+                epochs = sorted(values)
+                axes.plot([e + 1 for e in epochs], [values[e] for e in epochs], marker=".", label=name)
+        _finish_panel(axes, title)
+    for axes in figure.axes[len(panels) :]:
+        axes.axis("off")
+    return figure
+
+
+def _finish_panel(axes: Axes, title: str) -> None:
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("epoch")
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend(fontsize="small")

@@ -1,0 +1,195 @@
+"""Pictures and tables of a fit for TensorBoard: where the model fails, and whether its attention does anything."""
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from callbacks.figures.draw import (
+    class_accuracy_figure,
+    confusion_figure,
+    images_figure,
+    short,
+    sizes_figure,
+)
+from callbacks.guards.size_budget import SizeBudget
+from callbacks.predictions.answers import AnswerCollector, Answers, most_confused, worst_images
+from callbacks.processes import agree, gather
+from callbacks.run.exact_resume import resumed_from
+from callbacks.run.loop_state import epochs_done
+from datamodules.files.csv_cells import to_utf8
+from datamodules.files.errors import UserError
+from datamodules.image_dataset import Batch
+from datamodules.images.transforms import denormalize
+from datamodules.sampler import BLANK
+from lightning_modules.classifier import ImageClassifier
+from lightning_modules.metrics.gate_statistics import GateStatistics, Moments, summarize
+from lightning_modules.network.model_size import part_sizes
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter  # half a second, which a prediction does not need
+
+MAX_SHARE = 0.03
+FIRST_GUESS = 2.0  # seconds that drawing may take
+SHOWN = 16
+
+
+class Insight(Callback):
+    """Writes the confusion matrix, the most confused pairs, accuracy by class, the worst images and gate statistics.
+
+    And once, at the start, an augmented training batch and the sizes beside the budget.
+
+    Args:
+        every_n_epochs: After how many epochs; 0 for never. By default after the last one, and before it as often as
+            drawing stays below 3 % of the fit's time.
+
+    Raises:
+        UserError: A negative number.
+    """
+
+    def __init__(self, every_n_epochs: int | None = None) -> None:
+        if every_n_epochs is not None and every_n_epochs < 0:
+            raise UserError(f"expected --insight.every_n_epochs of 0 or more, got {every_n_epochs}: 0 turns it off")
+        self.every_n_epochs = every_n_epochs
+        self._answers = AnswerCollector()
+        self._gates: GateStatistics | None = None
+        self._watches = False  # the validation that is running, or has been
+        self._due = False
+        self._epoch = 0  # of that validation
+        self._start = 0.0
+        self._drawing = 0.0  # seconds
+        self._longest = FIRST_GUESS
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws the sizes."""
+        self._start = time.monotonic()
+        writer = self._writer(trainer)
+        if writer and isinstance(pl_module, ImageClassifier) and not resumed_from(trainer):
+            budget = next((x for x in trainer.callbacks if isinstance(x, SizeBudget)), None)  # type: ignore[attr-defined]
+            if budget:
+                sizes = part_sizes(pl_module.network)
+                writer.add_figure("model/size", sizes_figure(sizes, budget.limit), 0, close=False)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Draws the first batch, as augmentation left it; after it, where EpochLog counts it as work."""
+        if trainer.current_epoch or batch_idx or not isinstance(pl_module, ImageClassifier):
+            return
+        if writer := self._writer(trainer):
+            images = denormalize(batch.images[:SHOWN])
+            names = [short(pl_module.classes.names[target]) for target in batch.targets[:SHOWN].tolist()]
+            arrays = list(images.permute(0, 2, 3, 1).cpu().numpy())
+            writer.add_figure("data/augmented training batch", images_figure(arrays, names), 0, close=False)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begins to watch; gates only where a drawing is due."""
+        self._watches = (
+            isinstance(pl_module, ImageClassifier)
+            and self.every_n_epochs != 0
+            and not trainer.sanity_checking
+            and any(isinstance(x, TensorBoardLogger) for x in trainer.loggers)
+        )
+        self._due = self._watches and self._is_due(trainer)
+        self._answers, self._epoch = AnswerCollector(), trainer.current_epoch
+        if self._due and pl_module.hparams["compile"] == "none":  # what is compiled takes no hooks
+            self._gates = GateStatistics(pl_module.network)  # type: ignore[arg-type]
+            self._gates.attach()
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        epoch = trainer.current_epoch + 1
+        if self.every_n_epochs is not None:
+            return epoch % self.every_n_epochs == 0
+        if epochs_done(trainer) == epoch:  # the validation of a run that had none
+            return True
+        allowed = MAX_SHARE * (time.monotonic() - self._start)
+        # The first process draws, and so decides.
+        affordable = agree(trainer, int(trainer.is_global_zero and self._drawing + self._longest <= allowed))
+        next_epoch = epoch + (trainer.check_val_every_n_epoch or 1)
+        is_last = trainer.max_epochs is not None and 0 <= trainer.max_epochs < next_epoch  # -1 is without end
+        return is_last or 0 <= trainer.max_steps <= trainer.global_step or bool(affordable)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Says which images count."""
+        if self._gates:
+            self._gates.real = batch.samples != BLANK if batch.num_blanks else None
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keeps the answers."""
+        if self._watches:
+            self._answers.add(batch, outputs)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws where that is due."""
+        if self._due:
+            self._draw(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws the last epoch, where nobody knew at its validation that it would be."""
+        if self._watches and self.every_n_epochs is None:
+            self._draw(trainer, pl_module)
+
+    def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        start = time.monotonic()
+        answers = self._answers.finish(trainer)
+        moments = self._gate_moments(trainer)
+        self._watches, self._due, self._gates = False, False, None
+        if isinstance(pl_module, ImageClassifier) and (writer := self._writer(trainer)):
+            self._write(writer, trainer, pl_module, answers)
+            for name, value in summarize(moments).items():
+                writer.add_scalar(f"gates/{name}", value, self._epoch)
+        seconds = time.monotonic() - start
+        self._drawing, self._longest = self._drawing + seconds, max(self._longest, seconds)
+
+    def _gate_moments(self, trainer: Trainer) -> dict[tuple[str, str], Moments]:
+        """Those of all processes; a collective operation."""
+        if self._gates is None:
+            return {}
+        self._gates.detach()
+        first, *others = gather(trainer, {key: moments.to_cpu() for key, moments in self._gates.moments.items()})
+        for part in others:
+            for key, moments in part.items():
+                first[key].merge(moments)
+        return first
+
+    def _write(self, writer: "SummaryWriter", trainer: Trainer, model: ImageClassifier, answers: Answers) -> None:
+        names, epoch = model.classes.names, self._epoch
+        confusion = answers.confusion(len(names))
+        writer.add_figure("val/confusion", confusion_figure(confusion, names), epoch, close=False)
+        writer.add_figure("val/accuracy by class", class_accuracy_figure(confusion, names), epoch, close=False)
+        images, titles = worst_images(trainer.datamodule.dataset("val"), answers, names)  # type: ignore[attr-defined]
+        writer.add_figure("val/worst images", images_figure(images, titles), epoch, close=False)
+        writer.add_text("val/most confused", pairs_table(confusion, names), epoch)
+
+    def _writer(self, trainer: Trainer) -> "SummaryWriter | None":
+        """The first process's event file, unless there is none, or nothing is to be drawn."""
+        if self.every_n_epochs == 0 or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return None
+        return next((x.experiment for x in trainer.loggers if isinstance(x, TensorBoardLogger)), None)
+
+
+def pairs_table(confusion: np.ndarray, names: Sequence[str]) -> str:
+    """The most confused pairs in Markdown."""
+    totals = confusion.sum(1)
+    rows = [
+        f"| {_escaped(names[i])} | {_escaped(names[j])} | {count} of {totals[i]} |"
+        for i, j, count in most_confused(confusion)
+    ]
+    return "\n".join(["| class | taken for | images |", "| --- | --- | --- |", *rows])
+
+
+def _escaped(name: str) -> str:
+    return to_utf8(name).replace("|", "\\|").replace("<", "&lt;")

@@ -1,0 +1,1 @@
+"""What ends a run, in order and with a sentence."""

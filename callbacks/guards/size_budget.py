@@ -1,0 +1,83 @@
+"""Refuses a model that is larger than the budget, before it costs anything."""
+
+import math
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities import rank_zero_only
+from rich.console import Console
+from rich.table import Table
+
+from datamodules.files.errors import UserError, listed
+from lightning_modules.classifier import ImageClassifier
+from lightning_modules.network.model_size import (
+    BYTES_PER_MB,
+    fitting_changes,
+    format_size,
+    model_size_bytes,
+    parameter_count,
+    part_sizes,
+)
+
+
+class SizeBudget(Callback):
+    """Checks the network when training is set up, and every exported file before it gets its name.
+
+    The size of a network is the bytes of its parameters and persistent buffers.
+
+    Args:
+        limit_mb: Largest allowed size in MB of 10^6 bytes.
+
+    Raises:
+        UserError: ``limit_mb`` is not a positive, finite number.
+    """
+
+    def __init__(self, limit_mb: float = 100.0) -> None:
+        if not (limit_mb > 0 and math.isfinite(limit_mb)):
+            raise UserError(f"expected --size_budget.limit_mb above 0, got {limit_mb}: 100 is the default")
+        self.limit = round(limit_mb * BYTES_PER_MB)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Prints the network's size by part, or refuses it.
+
+        Raises:
+            UserError: As ``check_network``.
+        """
+        if stage == "fit" and isinstance(pl_module, ImageClassifier):
+            self.check_network(pl_module)
+            _print_sizes(pl_module, model_size_bytes(pl_module.network), self.limit)
+
+    def check_network(self, pl_module: ImageClassifier) -> None:
+        """Raises ``UserError`` if the network is over the limit, and names what would fit."""
+        size = model_size_bytes(pl_module.network)
+        if size > self.limit:
+            changes = fitting_changes(len(pl_module.classes), pl_module.architecture, self.limit)
+            options = listed([f"{flag} ({format_size(after)})" for flag, after in changes], limit=8)
+            raise UserError(
+                f"expected a model of at most {format_size(self.limit)}, {pl_module.hparams['backbone']} with these "
+                f"options is {format_size(size)}: raise --size_budget.limit_mb"
+                + (f" or choose one of {options}" if options else "")
+            )
+
+    def check_file(self, size: int) -> None:
+        """Raises ``UserError`` if a file of ``size`` bytes is larger than the limit."""
+        if size > self.limit:
+            raise UserError(
+                f"expected an exported file of at most {format_size(self.limit)}, it is {format_size(size)}: choose a "
+                "smaller --model.backbone or raise --size_budget.limit_mb"
+            )
+
+
+@rank_zero_only
+def _print_sizes(model: ImageClassifier, size: int, limit: int) -> None:
+    """A table by part on a terminal; the one line that matters elsewhere."""
+    console = Console(soft_wrap=True)
+    if console.is_terminal:
+        table = Table("part", "parameters", "size", title=f"{model.hparams['backbone']}, {len(model.classes)} classes")
+        for name, part_size in part_sizes(model.network).items():
+            count = parameter_count(model.network.get_submodule(name))
+            table.add_row(name, f"{count:,}", format_size(part_size))
+        console.print(table)
+    console.print(
+        f"model size: {format_size(size)} of {format_size(limit)}, {parameter_count(model.network):,} parameters",
+        highlight=False,
+    )

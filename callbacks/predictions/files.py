@@ -1,0 +1,125 @@
+"""The files that a prediction leaves: the CSV and its zip, more columns and all probabilities where they are wanted."""
+
+import csv
+import io
+import itertools
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.files.atomic_file import atomic_file
+from datamodules.files.own_files import PREDICTION, PROBABILITIES, TOP_K, kind_of, zip_of
+from datamodules.prediction_rows import NAME_COLUMN
+
+HEADER = [NAME_COLUMN, "pred_label"]
+
+
+@dataclass
+class Predictions:
+    """Every image's prediction; names and classes are spelled as the files show them.
+
+    Attributes:
+        names: Of the images, ``(images,)``.
+        classes: In the order of the network's outputs.
+        label: Class index ``(images,)``.
+        readable: False ``(images,)`` where no network saw the image and ``label`` is the fallback.
+        top_label: Class indices ``(images, k)``, most probable first, or None.
+        top_probability: Theirs, ``(images, k)``, or None.
+        probability: ``(images, classes)``, or None.
+    """
+
+    names: list[str]
+    classes: list[str]
+    label: np.ndarray
+    readable: np.ndarray
+    top_label: np.ndarray | None = None
+    top_probability: np.ndarray | None = None
+    probability: np.ndarray | None = None
+
+
+def partial_path(path: Path) -> Path:
+    """Where the rows of readable images are kept when others stand in the way of a whole ``path``."""
+    return path.with_name(f"{path.name}.partial")
+
+
+def top_k_path(path: Path) -> Path:
+    """Where the most probable classes of a table ``path`` are written."""
+    return path.with_name(f"{path.stem}_topk.csv")
+
+
+def probabilities_path(path: Path) -> Path:
+    """Where all probabilities of a table ``path`` are written."""
+    return path.with_name(f"{path.stem}_probabilities.npz")
+
+
+def kinds(path: Path, top_k: int, probabilities: bool) -> dict[Path, str]:
+    """What may be written for the table ``path``, and which kind of file each is."""
+    files = {path: PREDICTION, path.with_suffix(".zip"): zip_of(path.name), partial_path(path): PREDICTION}
+    files |= {top_k_path(path): TOP_K} if top_k else {}
+    return files | ({probabilities_path(path): PROBABILITIES} if probabilities else {})
+
+
+def write_partial(path: Path, predictions: Predictions) -> None:
+    """Writes the rows of readable images to ``partial_path``."""
+    rows = (
+        (name, predictions.classes[label])
+        for name, label, readable in zip(predictions.names, predictions.label, predictions.readable, strict=True)
+        if readable
+    )
+    with atomic_file(partial_path(path)) as temporary:
+        _write_csv(temporary, HEADER, rows)
+
+
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """Writes ``path``, its zip, and beside them what of the predictions is not None; an unread image's is empty."""
+    names, classes = predictions.names, predictions.classes
+    if predictions.probability is not None:
+        probability = np.where(predictions.readable[:, None], predictions.probability, np.float32("nan"))
+        with atomic_file(probabilities_path(path)) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(
+                file, image_name=np.array(names, str), class_name=np.array(classes, str), probability=probability
+            )
+    if predictions.top_label is not None and predictions.top_probability is not None:
+        k = predictions.top_label.shape[1]
+        ranks = range(1, k + 1)
+        header = [NAME_COLUMN, *(f"label_{rank}" for rank in ranks), *(f"probability_{rank}" for rank in ranks)]
+        top = zip(names, predictions.readable, predictions.top_label, predictions.top_probability, strict=True)
+        rows = (
+            [name, *(classes[i] for i in labels), *map(str, values)] if readable else [name, *[""] * (2 * k)]
+            for name, readable, labels, values in top
+        )
+        with atomic_file(top_k_path(path)) as temporary:
+            _write_csv(temporary, header, rows)
+    labels = (classes[position] for position in predictions.label)
+    # Both get their names at the end, or neither does.
+    with atomic_file(path) as csv_file, atomic_file(path.with_suffix(".zip")) as zip_file:
+        _write_csv(csv_file, HEADER, zip(names, labels, strict=True))
+        _write_zip(zip_file, path.name, csv_file.read_bytes())
+    if kind_of(partial_path(path)) == PREDICTION:  # of an earlier try
+        partial_path(path).unlink()
+
+
+def _write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    line = io.StringIO()
+    writer = csv.writer(line, lineterminator="\r\n")  # with "\n", Python 3.11 leaves a carriage return unquoted
+    quoting_writer = csv.writer(line, lineterminator="\r\n", quoting=csv.QUOTE_ALL)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        for cells in itertools.chain([header], rows):
+            line.seek(0)
+            line.truncate()
+            # Some spreadsheets split unquoted cells at semicolons, and would calculate the part behind one.
+            cells = list(cells)
+            (quoting_writer if any(";" in cell or "\t" in cell for cell in cells) else writer).writerow(cells)
+            file.write(line.getvalue().removesuffix("\r\n") + "\n")
+
+
+def _write_zip(path: Path, name: str, content: bytes) -> None:
+    """Packs one file, and compares what a reader will get."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)  # dated 1980: always equal bytes
+    with zipfile.ZipFile(path) as archive:
+        if archive.read(name) != content:
+            raise OSError(f"the zip does not hold {name} as it was written")

@@ -1,0 +1,211 @@
+"""Writes ``prediction.csv``, its zip and what was asked for beside them: every image once, in order, or nothing."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from callbacks.predictions.files import Predictions, kinds, partial_path, write_partial, write_predictions
+from callbacks.processes import fail, gather
+from callbacks.run.manifest import versions, write_json
+from datamodules.class_index import as_seen, spelled_apart
+from datamodules.files.atomic_file import require_writable
+from datamodules.files.errors import UserError, listed, listed_reasons
+from datamodules.files.own_files import PREDICTION_MANIFEST, require_replaceable
+from datamodules.image_folder import ImageFolderDataModule
+from datamodules.images.read import ImageReadError
+from datamodules.sampler import BLANK
+from datamodules.split_names import require_outside_splits
+from lightning_modules.classifier import ImageClassifier
+from lightning_modules.metrics.accuracies import ranked
+
+
+class PredictionWriter(Callback):
+    """Collects the predictions of all processes in tables and writes them as rows of names.
+
+    Own code, because Lightning leaves the predictions of several processes striped over them and never gathers them.
+    Here each process enters its samples in tables with a row for each image, and the tables' sum over processes holds
+    the predictions and how often each image came. No file is shared: nothing can be left over from another run, and
+    machines need no common disk.
+
+    Args:
+        path: The CSV file; the others stand beside it with the same stem.
+        top_k: Also write ``<stem>_topk.csv`` with the k most probable classes of each image, where k is above 0.
+        probabilities: Also write ``<stem>_probabilities.npz`` with ``image_name`` ``(images,)``, ``class_name``
+            ``(classes,)`` and ``probability`` ``(images, classes)``, float32.
+        fallback_label: The class to write for images that cannot be read, which ``<stem>_manifest.json`` lists. Without
+            one, they end the prediction, after all others are predicted.
+
+    Raises:
+        UserError: ``path`` does not end in ``.csv``, or ``top_k`` is negative.
+    """
+
+    def __init__(
+        self,
+        path: str = "prediction.csv",
+        top_k: int = 0,
+        probabilities: bool = False,
+        fallback_label: str | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.top_k = top_k
+        self.probabilities = probabilities
+        self.fallback_label = fallback_label
+        if self.path.suffix != ".csv":
+            raise UserError(f"expected --prediction.path to end in .csv, got {path}: rename it")
+        if top_k < 0:
+            raise UserError(f"expected --prediction.top_k of 0 or more, got {top_k}: 0 writes no such file")
+        self._manifest_path = Path(f"{self.path.with_suffix('')}_manifest.json")
+        self._tables: dict[str, Tensor] = {}
+        self._reasons: dict[str, str] = {}  # by path, why it cannot be read
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Checks what can be checked before the first batch.
+
+        Raises:
+            UserError: The folder cannot be written to or holds data, a file of somebody else or an input is in the way,
+                there are fewer than ``top_k`` classes, or the fallback is none.
+        """
+        if stage != "predict":
+            return
+        classes = _model(pl_module).classes
+        if self.top_k > len(classes):
+            raise UserError(
+                f"expected --prediction.top_k of at most {len(classes)}, the number of classes, got {self.top_k}: "
+                "give a smaller one"
+            )
+        if (label := self.fallback_label) is not None and label not in classes.names:
+            alike = {name: label for name in classes.names if as_seen(name) == as_seen(label)}
+            raise UserError(
+                f"expected --prediction.fallback_label to be one of the {len(classes)} classes, "
+                + (f"it spells {spelled_apart(alike)}" if alike else f"got {label}")
+                + f": choose one of {listed(list(alike or classes.names))}"
+            )
+        _data(trainer).on_unreadable = self._note
+        if trainer.is_global_zero:
+            self._require_free(_data(trainer))
+
+    def _require_free(self, data: ImageFolderDataModule) -> None:
+        option = "--prediction.path"
+        require_writable(self.path.parent, option)
+        require_outside_splits(self.path.parent, option, data.root)
+        templates = [data.root / "sample_submission.csv", *([Path(data.template)] if data.template else [])]
+        for path, kind in kinds(self.path, self.top_k, self.probabilities).items():
+            require_replaceable(path, kind, option, templates)
+        require_replaceable(self._manifest_path, PREDICTION_MANIFEST, option)
+
+    def _note(self, errors: Iterable[ImageReadError]) -> None:
+        self._reasons.update((error.path, error.reason) for error in errors)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Makes empty tables; the row after the last image takes the blanks that fill up batches."""
+        rows, classes = len(_data(trainer).prediction_names) + 1, len(_model(pl_module).classes)
+        widths: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {"count": (torch.long, ()), "label": (torch.long, ())}
+        if self.top_k:
+            widths |= {"top_label": (torch.long, (self.top_k,)), "top_probability": (torch.float32, (self.top_k,))}
+        if self.probabilities:
+            widths["probability"] = (torch.float32, (classes,))
+        self._tables = {
+            name: torch.zeros(rows, *width, dtype=dtype, device=pl_module.device)
+            for name, (dtype, width) in widths.items()
+        }
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Enters a batch."""
+        samples, probabilities = outputs
+        rows = torch.where(samples == BLANK, len(self._tables["count"]) - 1, samples)
+        self._tables["count"].index_add_(0, rows, torch.ones_like(rows))
+        values, labels = ranked(probabilities)
+        self._tables["label"][rows] = labels[:, 0]
+        if self.top_k:
+            self._tables["top_probability"][rows] = values[:, : self.top_k]
+            self._tables["top_label"][rows] = labels[:, : self.top_k]
+        if self.probabilities:
+            self._tables["probability"][rows] = probabilities
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Adds up the processes' tables and writes the files on the first.
+
+        Raises:
+            UserError: An image came never or more than once, and nothing is written; or there are unreadable images and
+                no fallback label, and the others' rows are kept in a ``.partial`` file.
+        """
+        tables = {
+            name: trainer.strategy.reduce(table, reduce_op="sum")[:-1].cpu().numpy()
+            for name, table in self._tables.items()
+        }
+        data, model = _data(trainer), _model(pl_module)
+        names, paths = data.prediction_names, data.dataset("predict").paths
+        reasons = {path: reason for part in gather(trainer, self._reasons) for path, reason in part.items()}
+        unreadable = [
+            {"image_name": name, "path": path, "reason": reasons[path]}
+            for name, path in zip(names, paths, strict=True)
+            if path in reasons
+        ]
+        readable = np.array([path not in reasons for path in paths], bool)
+        missing = [name for name, count, ok in zip(names, tables["count"], readable, strict=True) if ok and count == 0]
+        repeated = [name for name, count in zip(names, tables["count"], strict=True) if count > 1]
+        if missing or repeated:
+            fail(
+                trainer,
+                f"expected one prediction for each of {len(names)} images, got none for {listed(missing) or 'none'} "
+                f"and several for {listed(repeated) or 'none'}: predict again without --trainer.limit_predict_batches",
+            )
+        del tables["count"]
+        if self.fallback_label is not None:
+            tables["label"][~readable] = model.classes.position(self.fallback_label)
+        predictions = Predictions(names, data.prediction_labels, readable=readable, **tables)
+        whole = not unreadable or self.fallback_label is not None
+        if trainer.is_global_zero:
+            (write_predictions if whole else write_partial)(self.path, predictions)
+            self._write_manifest(trainer, model, whole, unreadable)
+        trainer.strategy.barrier()  # nobody ends before the first has written
+        if not whole:
+            described = listed_reasons({row["path"]: row["reason"] for row in unreadable})
+            fail(
+                trainer,
+                f"expected {len(names):,} readable images, {len(unreadable):,} are not: {described}; the others' rows "
+                f"are in {partial_path(self.path)}: replace the images, or label them by --prediction.fallback_label",
+            )
+        if trainer.is_global_zero:
+            print(f"{len(names):,} predictions in {self.path} and {self.path.with_suffix('.zip')}")
+            if unreadable:
+                print(f"{len(unreadable):,} of them unread, labelled {self.fallback_label}: see {self._manifest_path}")
+
+    def _write_manifest(
+        self, trainer: Trainer, model: ImageClassifier, whole: bool, unreadable: list[dict[str, str]]
+    ) -> None:
+        content = {
+            "versions": versions(),
+            "data": _data(trainer).fingerprint,
+            "class_digest": model.classes.digest,
+            "complete": whole,
+            "fallback_label": self.fallback_label,
+            "unreadable": unreadable,
+        }
+        write_json(self._manifest_path, content)
+
+
+def _data(trainer: Trainer) -> ImageFolderDataModule:
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    if not isinstance(data, ImageFolderDataModule):
+        raise TypeError(f"expected an ImageFolderDataModule to predict with, got {type(data).__name__}")
+    return data
+
+
+def _model(pl_module: LightningModule) -> ImageClassifier:
+    if not isinstance(pl_module, ImageClassifier):
+        raise TypeError(f"expected an ImageClassifier to predict with, got {type(pl_module).__name__}")
+    return pl_module

@@ -1,0 +1,73 @@
+"""``config.yaml`` of a run folder: the settings of its last start, ready for ``fit --config``."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import Namespace
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.cli import LightningArgumentParser
+
+from datamodules.files.atomic_file import write_bytes
+
+CONFIG = "config.yaml"
+NOT_KEPT = ("ckpt_path",)  # repeating a recipe is no resume
+
+
+class RunConfig(Callback):
+    """Writes the file. Own code, because Lightning's callback keeps the first start's, and can leave a torn file.
+
+    Args:
+        settings: As of ``plain_settings``.
+
+    Attributes:
+        changed: Options that differ from those of the start before in this run folder: ``{option: [old, new]}``.
+    """
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._settings = settings
+        self.changed: dict[str, list[Any]] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes: by now nothing has been refused."""
+        path = Path(trainer.log_dir or ".") / CONFIG  # asked by all: that is a collective operation
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        with suppress(OSError, ValueError, AttributeError, yaml.YAMLError):  # damaged: it is written anew
+            self.changed = changes(yaml.safe_load(path.read_text()), self._settings)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, yaml.safe_dump(self._settings, sort_keys=False).encode(), in_own_folder=True)
+
+
+def plain_settings(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
+    """All that ``fit`` was told or takes by default, in plain types, but for what it resumes."""
+    text = parser.dump(_spelled(config), skip_none=False, skip_validation=True)
+    return {name: None if name in NOT_KEPT else value for name, value in yaml.safe_load(text).items()}
+
+
+def changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, list[Any]]:
+    """Options whose values differ, ``{option: [old, new]}``; 1, 1.0 and true are three values."""
+    old, new = dict(leaves(before)), dict(leaves(now))
+    pairs = {name: [old.get(name), new.get(name)] for name in sorted(old.keys() | new.keys())}
+    return {name: pair for name, pair in pairs.items() if repr(pair[0]) != repr(pair[1])}
+
+
+def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """A configuration as pairs of an option's name and its value."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _spelled(value: Any) -> Any:
+    """A copy with devices as text: jsonargparse has no spelling for the one that is a default of SWA."""
+    if isinstance(value, Namespace):
+        return Namespace(**{name: _spelled(item) for name, item in vars(value).items()})
+    if isinstance(value, list):
+        return [_spelled(item) for item in value]
+    return str(value) if isinstance(value, torch.device) else value

@@ -1,0 +1,139 @@
+"""``manifest.json``: what made a run folder what it is, and what happened to the run."""
+
+import json
+import platform
+import signal
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import PIL
+import pytorch_lightning
+import torch
+import torchmetrics
+import torchvision
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+
+from callbacks.guards.bad_images import BadImages
+from callbacks.run.best_weights import BestWeights
+from callbacks.run.config import RunConfig
+from callbacks.run.exact_resume import resumed_from
+from datamodules.files.atomic_file import write_bytes
+from lightning_modules.classifier import ImageClassifier
+from lightning_modules.network.model_size import model_size_bytes, parameter_count
+
+NAME = "manifest.json"
+
+
+class RunManifest(Checkpoint):
+    """Writes versions, seed, data fingerprint, class hash, size, what was skipped, the best epoch and the events.
+
+    An event is a plain dictionary: ``event`` (started, resumed, interrupted, failed, finished), ``time``, ``epoch`` and
+    ``step`` it happened after, and what belongs to it. A run that resumes in its folder adds to the list. A
+    ``Checkpoint``, because Lightning calls these last, here after ``BestWeights``.
+    """
+
+    def __init__(self) -> None:
+        self._events: list[dict[str, Any]] = []
+        self._path = Path(NAME)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Notes the start."""
+        # Asked here, where all processes are: it is a collective operation
+        self._path = Path(trainer.log_dir or ".") / NAME
+        checkpoint = resumed_from(trainer)
+        self._events = self._earlier_events() if checkpoint else []
+        if checkpoint:
+            changes = (c.changed for c in trainer.callbacks if isinstance(c, RunConfig))  # type: ignore[attr-defined]
+            self._note(trainer, pl_module, "resumed", checkpoint=checkpoint, changed=next(changes, {}))
+            if trainer.is_global_zero:
+                done = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}"
+                print(f"resumed from {checkpoint} in {done}")
+        else:
+            self._note(trainer, pl_module, "started")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes what the epoch changed."""
+        self._write(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Notes the end."""
+        self._note(trainer, pl_module, "finished")
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Notes the end of a run that was killed between its last checkpoint and that, and has nothing left to do."""
+        if self._events or not resumed_from(trainer) or not trainer.loggers:
+            return
+        self._path = Path(trainer.loggers[0].log_dir or ".") / NAME
+        self._events = self._earlier_events()
+        if self._events and self._events[-1]["event"] != "finished":
+            self._note(trainer, pl_module, "finished")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Notes why the run ended."""
+        if not self._events:
+            return
+        number = _signal_behind(exception)
+        if number:
+            self._note(trainer, pl_module, "interrupted", by=signal.Signals(number).name)
+        else:
+            self._note(trainer, pl_module, "failed", error=str(exception))
+
+    def _earlier_events(self) -> list[dict[str, Any]]:
+        with suppress(
+            OSError, ValueError, LookupError, TypeError
+        ):  # there is none yet; one of another making is refused
+            return json.loads(self._path.read_text())["events"]
+        return []
+
+    def _note(self, trainer: Trainer, pl_module: LightningModule, event: str, **details: Any) -> None:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        where = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        self._events.append({"event": event, "time": now, **where, **details})
+        self._write(trainer, pl_module)
+
+    def _write(self, trainer: Trainer, model: LightningModule) -> None:
+        if not trainer.is_global_zero or trainer.fast_dev_run or not isinstance(model, ImageClassifier):  # type: ignore[attr-defined]
+            return
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        own = {type(callback): callback for callback in trainer.callbacks}  # type: ignore[attr-defined]
+        content: dict[str, Any] = {
+            "versions": versions(),
+            "seed": data.seed,
+            "batch_size": data.batch_size,  # as Lightning's tuners have left them
+            "learning_rate": model.hparams["learning_rate"],
+            "data": data.fingerprint,
+            "processes": trainer.world_size,
+            "classes": len(model.classes),
+            "class_digest": model.classes.digest,
+            "parameters": parameter_count(model.network),
+            "size_bytes": model_size_bytes(model.network),
+            "best": own[BestWeights].best if BestWeights in own else {},
+            "skipped": own[BadImages].unreadable if BadImages in own else {},
+            "events": self._events,
+        }
+        write_json(self._path, content)
+
+
+def _signal_behind(exception: BaseException) -> int:
+    """The number of the signal that ended the run, or 0."""
+    if isinstance(exception, KeyboardInterrupt):
+        return signal.SIGINT
+    code = exception.code if isinstance(exception, SystemExit) else 0
+    return code - 128 if isinstance(code, int) and code > 128 else 0
+
+
+def versions() -> dict[str, str]:
+    """Of what the result depends on."""
+    return {
+        "python": platform.python_version(),
+        "pillow": PIL.__version__,
+        **{module.__name__: module.__version__ for module in (torch, torchvision, pytorch_lightning, torchmetrics)},
+    }
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a file whole; a name that is no UTF-8 is escaped."""
+    write_bytes(path, json.dumps(content, indent=2).encode() + b"\n")

@@ -1,0 +1,94 @@
+"""Ends a run early only for a reason that exists, and keeps an ended run ended."""
+
+from datetime import timedelta
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, Timer
+from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
+from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
+
+from callbacks.run.exact_resume import resumed_from
+from callbacks.run.loop_state import is_at_epoch_end
+from datamodules.files.errors import UserError
+from lightning_modules.classifier import ImageClassifier
+
+
+class Stopping(Callback):
+    """Looks at Lightning's callbacks that end a run: what they watch, and whether they ended this one before.
+
+    A command that is given again, as a queue may do, trains no epoch that its run would not have had.
+    """
+
+    def __init__(self) -> None:
+        self._patience: dict[EarlyStopping, int] = {}
+        self._before_validation: dict[EarlyStopping, dict[str, Any]] = {}  # of the epoch, their states
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Checks the metrics that callbacks watch, and notes each patience, which a checkpoint would replace.
+
+        Raises:
+            UserError: Nobody logs such a metric.
+        """
+        if stage != "fit" or not isinstance(pl_module, ImageClassifier):
+            return
+        known = {str(name) for metrics in (pl_module.train_metrics, pl_module.val_metrics) for name in metrics}
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EarlyStopping):
+                self._patience[callback] = callback.patience
+            if not isinstance(callback, EarlyStopping | ModelCheckpoint) or callback.monitor in (None, *known):
+                continue
+            name = type(callback).__name__
+            choices = ", ".join(sorted(known))
+            if any(_may_log(other) for other in trainer.callbacks):  # type: ignore[attr-defined]
+                rank_zero_warn(
+                    f"{name} watches {callback.monitor}, which is none of {choices}: a callback of yours has to log it"
+                )
+            else:
+                raise UserError(
+                    f"expected {name} to watch one of {choices}, got {callback.monitor}: choose one of them"
+                )
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ends a run that has ended."""
+        for callback in trainer.callbacks if resumed_from(trainer) else ():  # type: ignore[attr-defined]
+            if isinstance(callback, EarlyStopping):
+                stopped = self._has_stopped(callback)
+                trainer.should_stop |= stopped
+                if stopped and not (trainer.min_epochs or trainer.min_steps):
+                    rank_zero_only(print)(
+                        f"this run was stopped early ({callback.stopping_reason_message}): nothing is left to do; "
+                        "raise the patience, or leave EarlyStopping out, to go on"
+                    )
+            elif isinstance(callback, Timer) and (left := callback.time_remaining()) is not None and left <= 0:
+                rank_zero_only(print)(
+                    f"this run has used up its time ({timedelta(seconds=round(callback.time_elapsed()))} in all "
+                    "starts together): nothing is left to do; raise --trainer.max_time to go on"
+                )
+
+    def _has_stopped(self, callback: EarlyStopping) -> bool:
+        """Whether it has ended the run whose state it has taken over. Another patience counts, if it is typed."""
+        before, callback.patience = callback.patience, self._patience[callback]
+        by_patience = callback.stopping_reason is EarlyStoppingReason.PATIENCE_EXHAUSTED
+        if by_patience and callback.patience != before and callback.wait_count < callback.patience:
+            callback.stopping_reason = EarlyStoppingReason.NOT_STOPPED
+        return callback.stopping_reason is not EarlyStoppingReason.NOT_STOPPED
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forgets the epoch before."""
+        self._before_validation = {}
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Notes the states that the validation will change."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._before_validation = {callback: callback.state_dict() for callback in self._patience}
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Takes back what was counted of a validation that a resume repeats: see ``BestWeights.on_exception``."""
+        for callback, state in self._before_validation.items() if is_at_epoch_end(trainer) else ():
+            callback.load_state_dict(state)
+
+
+def _may_log(callback: Callback) -> bool:
+    package = type(callback).__module__.split(".")[0]
+    return package not in ("pytorch_lightning", "callbacks") or isinstance(callback, LearningRateMonitor)

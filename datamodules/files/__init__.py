@@ -1,0 +1,1 @@
+"""Files, cells and errors: what knows nothing of images."""

@@ -1,0 +1,106 @@
+"""Files that appear under their final name whole or not at all."""
+
+import errno
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from datamodules.files.errors import UserError
+from datamodules.files.own_files import MARK, is_replaceable, kind_of
+
+SUFFIX = ".part"
+
+
+@contextmanager
+def atomic_file(path: Path, *, in_own_folder: bool = False) -> Iterator[Path]:
+    """Yields a temporary path in the same folder, which takes the name ``path`` when the block ends without an error.
+
+    In the same folder, because a move across file systems is a copy, which a kill leaves half done. Content and name
+    have reached the disk when the block is left. A process that is killed leaves the temporary file behind, unlocked,
+    for ``remove_leftovers``.
+
+    A file that stands there is replaced only by one of its own kind (``kind_of``): whatever else it is, somebody may
+    want it. A link is written through.
+
+    Args:
+        path: The final name.
+        in_own_folder: That no file of anybody else can stand there, so that a damaged one may be replaced too.
+
+    Raises:
+        UserError: The folder is missing, cannot be written, or the disk is full, or a file of another kind stands
+            there; a file at ``path`` is as before.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{path.name}.", suffix=SUFFIX)
+    except OSError as error:
+        raise UserError(
+            f"expected to write {path}, which failed ({error.strerror}): choose a folder that exists and is writable"
+        ) from error
+    temporary = Path(name)
+    try:
+        with suppress(OSError):  # not every file system has locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp keeps its files to their owner
+        os.fsync(descriptor)
+        if not in_own_folder and not is_replaceable(path, kind_of(temporary, path.suffix)):
+            raise UserError(
+                f"expected nothing or an earlier file of {MARK} of its kind at {path}, something else is there: move "
+                "it away"
+            )
+        os.replace(temporary, target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise UserError(f"expected to write {path}, which failed ({error}): see to the disk and the folder") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, content: bytes | memoryview, *, in_own_folder: bool = False) -> None:
+    """Writes a file whole, or raises ``UserError`` and leaves what was there; see ``atomic_file``."""
+    with atomic_file(path, in_own_folder=in_own_folder) as temporary:
+        temporary.write_bytes(content)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes temporary files that killed processes left in ``folder``; those being written are locked and stay."""
+    for path in folder.glob(f".*{SUFFIX}"):
+        with suppress(OSError), open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+
+
+def require_writable(folder: Path, option: str) -> None:
+    """Checks before work begins what ``atomic_file`` would find out after it.
+
+    Args:
+        folder: Where files will be written.
+        option: The command-line option that chooses it.
+
+    Raises:
+        UserError: It is no folder, or cannot be written to.
+    """
+    if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        raise UserError(
+            f"expected {folder.absolute()} to be a folder that can be written to, it is not: create it, change its "
+            f"permissions or choose another {option}"
+        )
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a new name in the folder outlast a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot
+            raise
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Photos: found, read, transformed, and kept decoded."""

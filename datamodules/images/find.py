@@ -1,0 +1,136 @@
+"""Finds the image files of a folder, each once, and counts what it passes over."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from datamodules.class_index import natural_key
+from datamodules.files.errors import UserError, listed
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+Identity = tuple[int, int]  # device and inode: the real file, whatever its names
+UNNUMBERED = 0xFFFFFFFF  # the inode that many file systems in user space list for every file
+
+
+@dataclass
+class ImageFiles:
+    """What a scan found.
+
+    Attributes:
+        paths: The image files, in natural order of their place in the folder.
+        again: Links to an image that is among ``paths`` already.
+        loops: Links to a folder that was entered already.
+        dangling: Links to nothing, and links that go round in circles.
+        hidden: Number of files and folders whose name begins with a dot.
+        other: Files that are no images, counted by suffix.
+        real: The real files behind ``paths``: their resolved paths by identity, or by resolved path where the file
+            system does not list an identity.
+    """
+
+    paths: list[str] = field(default_factory=list)
+    again: list[str] = field(default_factory=list)
+    loops: list[str] = field(default_factory=list)
+    dangling: list[str] = field(default_factory=list)
+    hidden: int = 0
+    other: Counter[str] = field(default_factory=Counter)
+    real: dict[Identity | str, str] = field(default_factory=dict)
+
+    def passed_over(self, but_again: bool = False) -> str:
+        """What was not listed, in words, perhaps without ``again``; empty where there was nothing."""
+        suffixes = listed([f"{count} {suffix}" for suffix, count in self.other.most_common()])
+        parts = [f"{self.hidden} hidden"] if self.hidden else []
+        parts += [f"{self.other.total()} of other types ({suffixes})"] if self.other else []
+        for links, what in (
+            ([] if but_again else self.again, "links to images listed already"),
+            (self.loops, "links to folders entered already"),
+            (self.dangling, "dangling links"),
+        ):
+            parts += [f"{len(links)} {what} ({listed(links)})"] if links else []
+        return ", ".join(parts)
+
+    def add(self, other: "ImageFiles") -> None:
+        """Adds what another scan met and passed over to this one's."""
+        self.again += other.again
+        self.loops += other.loops
+        self.dangling += other.dangling
+        self.hidden += other.hidden
+        self.other += other.other
+        self.real |= other.real
+
+    def shared_with(self, other: "ImageFiles") -> list[str]:
+        """The real files that are in ``other`` too, whatever names symbolic and hard links give them."""
+        common = ((path, other.real[key]) for key, path in self.real.items() if key in other.real)
+        return sorted({one for one, two in common if os.path.samefile(one, two)}, key=natural_key)
+
+
+def find_images(folder: Path) -> ImageFiles:
+    """Lists the image files below ``folder``, of any depth; opens none.
+
+    Links are followed, each folder is entered once and each real file is listed once, under its own name rather than a
+    link's.
+
+    Raises:
+        UserError: A folder cannot be listed.
+    """
+    found = ImageFiles()
+    file_links: list[str] = []
+    for entry, device, real_folder in _walk(str(folder), found):
+        if not entry.name.lower().endswith(SUFFIXES) or not entry.is_file():
+            found.other[os.path.splitext(entry.name)[1].lower() or "without suffix"] += 1
+        elif entry.is_symlink():
+            file_links.append(entry.path)
+        else:
+            found.paths.append(entry.path)
+            real_path = os.path.join(real_folder, entry.name)
+            found.real[real_path if entry.inode() == UNNUMBERED else (device, entry.inode())] = real_path
+    for link in sorted(file_links, key=natural_key):  # after the real files, whose own names count
+        identity, real_path = _identity(os.stat(link)), os.path.realpath(link)
+        (found.again if {identity, real_path} & found.real.keys() else found.paths).append(link)
+        found.real |= {identity: real_path, real_path: real_path}
+    for paths in (found.paths, found.again, found.loops, found.dangling):
+        paths.sort(key=lambda path: natural_key(path[len(str(folder)) + 1 :]))
+    return found
+
+
+def _walk(folder: str, found: ImageFiles) -> Iterator[tuple[os.DirEntry[str], int, str]]:
+    """Yields every file below ``folder``, its device, and the resolved path of the folder that it is in.
+
+    Links to folders wait until all real folders are done, so that a file's name does not depend on which way to it the
+    file system happens to list first.
+    """
+    entered: set[Identity] = set()
+    links: list[str] = []
+    folders = [folder]
+    while folders or links:
+        links.sort(key=natural_key, reverse=True)
+        current = (folders or links).pop()
+        try:
+            identity = _identity(os.stat(current))
+            if identity in entered:
+                found.loops.append(current)
+                continue
+            entered.add(identity)
+            real_folder = os.path.realpath(current)
+            with os.scandir(current) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        found.hidden += 1
+                    elif entry.is_symlink() and not os.path.exists(entry.path):
+                        found.dangling.append(entry.path)
+                    elif not entry.is_dir():
+                        yield entry, identity[0], real_folder
+                    elif entry.is_symlink():
+                        links.append(entry.path)
+                    else:
+                        folders.append(entry.path)
+        except OSError as error:
+            raise UserError(
+                f"expected to list the images in {current}, which failed ({error.strerror}): mend or remove it"
+            ) from error
+
+
+def _identity(status: os.stat_result) -> Identity:
+    return status.st_dev, status.st_ino

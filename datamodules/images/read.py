@@ -1,0 +1,155 @@
+"""Reads one image file, whatever its kind, to upright RGB; every failure is one typed error."""
+
+import errno
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import numpy as np
+from PIL import ExifTags, Image, ImageChops, ImageFile
+
+from datamodules.files.errors import UserError
+
+# Pillow's rare formats, where its vulnerabilities are, stay shut whatever the suffix. "JPEG" opens cameras' MPO too.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+MAX_PIXELS = 64_000_000
+OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class ImageReadError(UserError):
+    """An image file that cannot be read.
+
+    Args:
+        path: The file.
+        reason: What its reader said.
+        machine: Whether the machine is to blame and not the file.
+    """
+
+    def __init__(self, path: str, reason: str, machine: bool = False) -> None:
+        super().__init__(path, reason, machine)  # all, so that the error survives its way back from a loader worker
+        self.path = path
+        self.reason = reason
+        self.machine = machine
+
+    def __str__(self) -> str:
+        if self.machine:
+            return f"expected memory and file handles to read {self.path}, there are none ({self.reason}): free some"
+        return f"expected {self.path} to be a readable image, it is not ({self.reason}): replace or remove the file"
+
+
+def read_image(path: str, max_pixels: int = MAX_PIXELS, shorter_side: int | None = None) -> Image.Image:
+    """Decodes a file to an upright RGB image.
+
+    EXIF orientation is applied. What is transparent becomes white, as most viewers show it. 16-bit grey is scaled to 8
+    bits, where Pillow's own conversion clips it to white. Of several pictures in a file the first counts.
+
+    Args:
+        path: The file.
+        max_pixels: The largest width times height that is decoded.
+        shorter_side: Pixels to which the shorter side is reduced where it is longer. A JPEG of twice that or more is
+            decoded at 1/2, 1/4 or 1/8 of its size to begin with, which skips most of the work.
+
+    Raises:
+        ImageReadError: The file is missing, damaged, too large, or of a format that is not in ``FORMATS``.
+    """
+    with open_image(path, max_pixels) as image:
+        if shorter_side is None:
+            return upright_rgb(image)
+        image.draft(None, (shorter_side, shorter_side))
+        upright = upright_rgb(image)
+        return upright.resize(size_to_load(*upright.size, shorter_side), Image.Resampling.BILINEAR)
+
+
+def size_to_load(width: int, height: int, shorter_side: int) -> tuple[int, int]:
+    """Width and height of an image whose shorter side is reduced to ``shorter_side`` pixels where it is longer."""
+    shorter, longer = sorted((width, height))
+    if shorter <= shorter_side:
+        return width, height
+    longer = longer * shorter_side // shorter  # rounded down, as torchvision's Resize does
+    return (shorter_side, longer) if width <= height else (longer, shorter_side)
+
+
+@contextmanager
+def open_image(path: str, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """Opens a file, as ``read_image`` does, for a block that may decode it.
+
+    Raises:
+        ImageReadError: As above, or the block raised something.
+    """
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2  # Pillow refuses above twice this, before it takes memory
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sizes above half the limit, and of damaged EXIF
+            with Image.open(path, formats=FORMATS) as image:
+                if image.width * image.height > max_pixels:
+                    raise Image.DecompressionBombError
+                if image.format != "PNG":
+                    yield image
+                    return
+                _require_sound_png(image)
+            with Image.open(path, formats=FORMATS) as image:  # anew: the check has read to the file's end
+                yield image
+    except Image.DecompressionBombError as error:
+        raise ImageReadError(path, f"it has more pixels than --data.max_pixels, {max_pixels:,}") from error
+    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error and more
+        machine = isinstance(error, MemoryError) or getattr(error, "errno", None) in OUT_OF_RESOURCES
+        reason = str(error).replace(f" {path!r}", "").strip(": ")  # the sentence names the path already
+        raise ImageReadError(path, f"{type(error).__name__}: {reason}".strip(": "), machine) from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _require_sound_png(image: ImageFile.ImageFile) -> None:
+    """Looks where Pillow does not of itself; leaves the image unfit to be decoded.
+
+    Raises:
+        SyntaxError: A checksum is wrong, or the file ends early.
+        ValueError: Pillow would misread it.
+    """
+    rawmode = str(image.tile[0][3]) if image.tile else ""
+    if "transparency" in image.info and ";" in rawmode and image.mode != "P":
+        raise ValueError(f"a transparent colour of {rawmode} pixels, which Pillow misreads; save it with 8 bits")
+    image.verify()  # the checksums
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Decodes an open image to RGB; see ``read_image``."""
+    return _opaque(_turned(_eight_bit(image), orientation(image))).convert("RGB")
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none, or none that can be read."""
+    with suppress(Exception):  # viewers show an image with damaged EXIF as it is stored
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return value if value in _UPRIGHT else 1
+    return 1
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8))
+    if image.mode == "CMYK" and image.format in ("JPEG", "MPO") and "adobe" not in image.info:
+        return ImageChops.invert(image)  # Pillow takes every CMYK JPEG for one of Adobe's, which store 255 - ink
+    return image
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    # Not ImageOps.exif_transpose, which copies upright images and fails where it cannot write the EXIF anew.
+    return image.transpose(_UPRIGHT[orientation]) if orientation != 1 else image
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))

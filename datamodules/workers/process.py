@@ -1,0 +1,63 @@
+"""How loader and decoding processes take signals, and how they end."""
+
+import atexit
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker, util  # noqa: F401, util so that its work at the exit is done after ours
+
+from datamodules.workers.parent_watch import end_with_parent
+
+# What a terminal, SLURM, systemd or Kubernetes send to all processes of a run. The main process answers them, and may
+# need more batches for what it wants to save.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+SECONDS_TO_LEAVE = 2.0
+
+
+@contextmanager
+def signals_held_back() -> Iterator[None]:
+    """Processes that are started inside get none of these signals before ``obey_main_process`` decides about them."""
+    if multiprocessing.get_start_method() != "fork":
+        resource_tracker.ensure_running()  # started later, Python 3.11 would unblock them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def obey_main_process() -> None:
+    """Has this process, which ``multiprocessing`` has started, end when its main process says so or is gone, no sooner.
+
+    It says so with SIGTERM, as torch and ``multiprocessing`` do to a process that does not leave when it is asked.
+    """
+    for number in SIGNALS:
+        if number != signal.SIGTERM or not hasattr(signal, "sigwaitinfo"):  # macOS does not tell who has sent a signal
+            signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_leave_when_told, name="sigterm", daemon=True).start()
+    end_with_parent()
+
+
+def _leave_when_told() -> None:
+    """In a thread, because reading an image may take for ever."""
+    main = multiprocessing.parent_process()
+    while main and signal.sigwaitinfo([signal.SIGTERM]).si_pid != main.pid:
+        pass
+    os._exit(0)
+
+
+@atexit.register
+def _kill_the_stuck() -> None:
+    """Does not wait for ever for processes that do not leave, as ``multiprocessing`` would."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises where a loader process is killed
+    children = [child for child in multiprocessing.active_children() if child.daemon]
+    for child in children:
+        child.terminate()
+    for child in children:
+        child.join(SECONDS_TO_LEAVE)
+        child.kill()

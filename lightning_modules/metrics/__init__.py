@@ -1,0 +1,1 @@
+"""Metrics that any number of processes computes to the same digits."""

@@ -1,0 +1,160 @@
+"""A torchvision ResNet with CBAM modules beside its trunk, dropout and one linear head."""
+
+import functools
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal, get_args
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm  # SyncBatchNorm too
+from torch.utils.checkpoint import checkpoint
+from torchvision.models.resnet import Bottleneck
+
+from lightning_modules.network.attention import CBAM, Gate
+from lightning_modules.network.matmul_conv import use_matmul_convs
+
+Backbone = Literal[
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+]
+Attention = Literal["cbam", "none"]
+AttentionPlacement = Literal["stage", "block", "branch"]
+
+STAGES = ("layer1", "layer2", "layer3", "layer4")
+HEAD_PREFIX, ATTENTION_PREFIX = "fc.", "attention."
+
+
+class ResNetCBAM(nn.Module):
+    """Classifies images with a ResNet whose features CBAM modules re-weight.
+
+    Every trunk parameter keeps torchvision's name (``conv1.weight`` … ``layer4.2.bn3.bias``), so that its weight files
+    load as they are; what is new lives under ``attention.`` and ``fc.``.
+
+    Args:
+        num_classes: Width of the head.
+        backbone: A member of torchvision's ResNet family.
+        attention: ``cbam`` or ``none``.
+        attention_placement: ``stage`` puts one module after each of the four stages, ``block`` one after every residual
+            block, ``branch`` one inside every block before the addition, where the paper has it.
+        attention_gate: ``sigmoid``, or ``identity``, with which the network starts as the plain ResNet.
+        reduction_ratio: Channels over hidden width of the channel gate.
+        spatial_kernel_size: Side of the spatial gate's convolution.
+        dropout: Probability of dropping a feature before the head.
+
+    Attributes:
+        activation_checkpointing: Whether training keeps the outputs of the four stages only and computes what is inside
+            them a second time for the gradients: one more forward pass, for less memory.
+
+    Raises:
+        ValueError: A choice is unknown or a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        backbone: Backbone = "resnet50",
+        attention: Attention = "cbam",
+        attention_placement: AttentionPlacement = "stage",
+        attention_gate: Gate = "sigmoid",
+        reduction_ratio: int = 128,
+        spatial_kernel_size: int = 3,
+        dropout: float = 0.3,
+    ) -> None:
+        super().__init__()
+        for name, value, choices in (
+            ("backbone", backbone, get_args(Backbone)),
+            ("attention", attention, get_args(Attention)),
+            ("attention_placement", attention_placement, get_args(AttentionPlacement)),
+        ):
+            if value not in choices:
+                raise ValueError(f"expected {name} to be one of {', '.join(choices)}, got {value!r}: choose one")
+        trunk = torchvision.models.get_model(backbone, weights=None)
+        use_matmul_convs(trunk)
+        self.conv1, self.bn1, self.relu, self.maxpool = trunk.conv1, trunk.bn1, trunk.relu, trunk.maxpool
+        self.layer1, self.layer2, self.layer3, self.layer4 = trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4
+        self.attention_placement = attention_placement if attention == "cbam" else None
+        self.attention = nn.ModuleDict()
+        for stage in STAGES if attention == "cbam" else ():
+            widths = [_out_channels(block) for block in self._blocks(stage)]
+            if attention_placement == "stage":
+                self.attention[stage] = CBAM(widths[-1], reduction_ratio, spatial_kernel_size, attention_gate)
+            else:
+                self.attention[stage] = nn.ModuleList(
+                    CBAM(width, reduction_ratio, spatial_kernel_size, attention_gate) for width in widths
+                )
+        self.features = nn.Identity()  # of the last stage: a place for hooks, wherever attention is
+        self.activation_checkpointing = False
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(trunk.fc.in_features, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps normalised images ``(batch, 3, height, width)`` to logits ``(batch, num_classes)``."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        for stage in STAGES:
+            if self.activation_checkpointing and self.training and torch.is_grad_enabled():
+                contexts = functools.partial(_first_and_second_pass, getattr(self, stage))
+                x = checkpoint(self._forward_stage, stage, x, use_reentrant=False, context_fn=contexts)
+            else:
+                x = self._forward_stage(stage, x)
+        with torch.autocast(x.device.type, enabled=False):  # bfloat16 logits would make ties of near classes
+            x = self.features(x.to(self.fc.weight.dtype))
+            return self.fc(self.dropout(x.mean((2, 3))))
+
+    def _blocks(self, stage: str) -> nn.Sequential:
+        return getattr(self, stage)
+
+    def _forward_stage(self, stage: str, x: Tensor) -> Tensor:
+        blocks = self._blocks(stage)
+        if self.attention_placement is None:
+            return blocks(x)
+        if self.attention_placement == "stage":
+            return self.attention[stage](blocks(x))
+        block: Any
+        for block, attend in zip(blocks, self.attention[stage].children(), strict=True):
+            if self.attention_placement == "block":
+                x = attend(block(x))
+            else:
+                shortcut = x if block.downsample is None else block.downsample(x)
+                x = torch.relu(attend(_residual_branch(block, x)) + shortcut)
+        return x
+
+
+def _first_and_second_pass(stage: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return nullcontext(), _statistics_kept(stage)
+
+
+@contextmanager
+def _statistics_kept(stage: nn.Module) -> Iterator[None]:
+    """Keeps batch norm's running statistics from counting a batch a second time."""
+    kept = [(m, m.momentum, m.num_batches_tracked) for m in stage.modules() if isinstance(m, _BatchNorm)]
+    for norm, _, _ in kept:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, momentum, counter in kept:
+            norm.momentum, norm.num_batches_tracked = momentum, counter
+
+
+def _out_channels(block: Any) -> int:
+    return (block.bn3 if isinstance(block, Bottleneck) else block.bn2).num_features
+
+
+def _residual_branch(block: Any, x: Tensor) -> Tensor:
+    """What torchvision's block computes before its addition, which it offers no way to reach into."""
+    x = block.relu(block.bn1(block.conv1(x)))
+    if isinstance(block, Bottleneck):
+        x = block.relu(block.bn2(block.conv2(x)))
+        return block.bn3(block.conv3(x))
+    return block.bn2(block.conv2(x))

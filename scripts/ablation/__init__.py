@@ -1,0 +1,1 @@
+"""``cbam100 ablate``: combinations of settings, compared."""

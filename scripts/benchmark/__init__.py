@@ -1,0 +1,1 @@
+"""``cbam100 benchmark``: how fast this project is."""

@@ -1,0 +1,105 @@
+"""``cbam100 benchmark busy``: a training step beside processes that keep the cores busy, by how its threads wait."""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+
+from datamodules.files.errors import UserError
+from lightning_modules import ResNetCBAM
+from scripts.benchmark.step import CLASSES, train_step
+from scripts.module_process import module_process
+from scripts.threads import SETTINGS, WAITING
+
+# What decides how long a thread of GNU OpenMP, which torch brings, waits by spinning before it sleeps.
+WAYS: dict[str, dict[str, str]] = {
+    "the library's default": {},
+    "this project's": WAITING,
+    "GOMP_SPINCOUNT=5000": {"GOMP_SPINCOUNT": "5000"},
+    "GOMP_SPINCOUNT=1000": {"GOMP_SPINCOUNT": "1000"},
+    "OMP_WAIT_POLICY=PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
+}
+BUSY = (0, 1, 2, 4)  # processes beside the one that is measured
+
+
+def benchmark_busy(options: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Rows of the table, and the values of the JSON file.
+
+    Every way has a process of its own, since the library reads its settings once; all of them take turns at every load.
+    """
+    words = [str(options.image_size), str(options.batch_size), options.precision]
+    seconds: dict[tuple[str, int], list[float]] = {}
+    with ExitStack() as stack:
+        steppers = {name: stack.enter_context(_stepper(way, words)) for name, way in WAYS.items()}
+        for name in steppers:
+            _steps(steppers[name], 2)
+        for _ in range(options.rounds):
+            for busy in BUSY:
+                with _busy_processes(busy):
+                    for name, stepper in steppers.items():
+                        seconds.setdefault((name, busy), []).extend(_steps(stepper, options.steps))
+    base = {busy: statistics.median(seconds[next(iter(WAYS)), busy]) for busy in BUSY}
+    rows = []
+    for name in WAYS:
+        medians = {busy: statistics.median(seconds[name, busy]) for busy in BUSY}
+        rows.append(
+            {"name": name, **{f"s, {busy} busy": median for busy, median in medians.items()}}
+            | {f"gain, {busy} busy": base[busy] / median for busy, median in medians.items()}
+        )
+    return rows, {"size": options.image_size, "batch": options.batch_size, "precision": options.precision}
+
+
+@contextmanager
+def _stepper(way: Mapping[str, str], words: list[str]) -> Iterator["subprocess.Popen[str]"]:
+    started = module_process("scripts.benchmark.busy", *words)
+    started["env"] = {name: value for name, value in started["env"].items() if name not in SETTINGS} | dict(way)
+    with subprocess.Popen(**started, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _steps(process: "subprocess.Popen[str]", count: int) -> list[float]:
+    assert process.stdin
+    assert process.stdout
+    process.stdin.write(f"{count}\n")
+    process.stdin.flush()
+    lines = [process.stdout.readline() for _ in range(count)]
+    if not all(lines):
+        raise UserError("expected a training step to run, its process ended: see its message above")
+    return [float(line) for line in lines]
+
+
+@contextmanager
+def _busy_processes(count: int) -> Iterator[None]:
+    spin = [sys.executable, "-c", "while True: pass"]
+    with ExitStack() as stack:
+        processes = [stack.enter_context(subprocess.Popen(spin)) for _ in range(count)]
+        time.sleep(0.5)
+        try:
+            yield
+        finally:
+            for process in processes:
+                process.kill()
+
+
+def _serve(size: str, batch: str, precision: str) -> None:
+    """Takes as many steps as each line of the standard input says, and prints the seconds of each."""
+    images, targets = torch.randn(int(batch), 3, int(size), int(size)), torch.randint(0, CLASSES, (int(batch),))
+    step = train_step(ResNetCBAM(CLASSES), images, targets, precision, "none")
+    for line in sys.stdin:
+        for _ in range(int(line)):
+            start = time.perf_counter()
+            step()
+            print(time.perf_counter() - start, flush=True)
+
+
+if __name__ == "__main__":
+    _serve(*sys.argv[1:])

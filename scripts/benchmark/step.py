@@ -1,0 +1,182 @@
+"""``cbam100 benchmark step``: a training step and an inference on random images, beside plain PyTorch."""
+
+import argparse
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from lightning_modules import ResNetCBAM, focal_loss
+from lightning_modules.network.compilation import Compile, compile_in_place
+from lightning_modules.network.inference import for_inference
+from lightning_modules.network.optimization import build_optimizer
+from scripts.benchmark.timing import alternate, row, run_script
+from scripts.hardware import set_float32_rounding
+
+CLASSES = 100
+PEAK_SIDE = 4096  # of the matrices whose product measures what the machine can do at most
+
+Work = Callable[[], None]
+
+
+def benchmark_step(options: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Rows of the table, and the values of the JSON file.
+
+    The baselines are the same network as it comes from its constructor, in float32 with torch's default optimiser; the
+    network without attention, as fast as this project makes it; and an outside script, whose ``step`` prints
+    ``train_images_per_s`` and ``infer_images_per_s``.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    images = torch.randn(options.batch_size, 3, options.image_size, options.image_size, device=device)
+    targets = torch.randint(0, CLASSES, (options.batch_size,), device=device)
+
+    def network(attention: str = "cbam") -> ResNetCBAM:
+        placement = options.attention_placement
+        return ResNetCBAM(CLASSES, attention=attention, attention_placement=placement).to(device)  # type: ignore[arg-type]
+
+    fast = {"precision": options.precision, "compile": options.compile}
+    train = {
+        "train": train_step(network(), images, targets, **fast),
+        "train, without attention": train_step(network("none"), images, targets, **fast),
+        "train, plain": plain_train_step(network(), images, targets),
+    }
+    infer = {
+        "infer": inference(network(), images, options.precision),
+        "infer, plain": plain_inference(network(), images),
+    }
+    outside: dict[str, list[float]] = {"train": [], "infer": []}
+    seconds: dict[str, list[float]] = {}
+    for first in [True] + [False] * (options.rounds - 1):
+        if options.baseline:
+            words = ["--size", str(options.image_size), "--batch", str(options.batch_size)]
+            result = run_script(options.baseline, "step", *words)
+            for name, times in outside.items():
+                times.append(options.batch_size / result[f"{name}_images_per_s"])
+        for contenders in (train, infer):
+            for name, times in alternate(contenders, options.steps, warm_up=2 if first else 1).items():
+                seconds.setdefault(name, []).extend(times)
+    peak = multiplications_per_second(device, options.precision)
+    rows = [
+        row(name, options.batch_size, times, seconds[f"{name.split(',')[0]}, plain"]) for name, times in seconds.items()
+    ]
+    for name, times in outside.items():
+        if times:
+            rows.append(row(f"{name}, {options.baseline.name}", options.batch_size, times, seconds[f"{name}, plain"]))
+    rate = {row["name"]: row["images_per_s"] for row in rows}
+    return rows, {
+        "device": device.type,
+        "size": options.image_size,
+        "batch": options.batch_size,
+        "precision": options.precision,
+        "compile": options.compile,
+        "train_images_per_s": rate["train"],
+        "infer_images_per_s": rate["infer"],
+        "train_images_per_s_per_core": rate["train"] / torch.get_num_threads() if device.type == "cpu" else None,
+        "train_share_of_roofline": rate["train"] * flops_per_image(network(), images, training=True) / peak,
+        "infer_share_of_roofline": rate["infer"] * flops_per_image(network(), images, training=False) / peak,
+        "attention_cost_of_train_step": rate["train, without attention"] / rate["train"] - 1,
+        "train_gain_over_plain": rate["train"] / rate["train, plain"],
+        "infer_gain_over_plain": rate["infer"] / rate["infer, plain"],
+        **{
+            f"{name}_gain_over_baseline": rate[name] / rate[f"{name}, {options.baseline.name}"]
+            for name, times in outside.items()
+            if times
+        },
+    }
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """What Lightning wraps a step in."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16-mixed" else nullcontext()
+
+
+def train_step(network: ResNetCBAM, images: Tensor, targets: Tensor, precision: str, compile: Compile) -> Work:
+    """A step as ``ImageClassifier`` takes it."""
+    if images.device.type == "cuda":
+        network.to(memory_format=torch.channels_last)
+        set_float32_rounding(precision)
+        torch.backends.cudnn.benchmark = True
+    compile_in_place(network, compile)
+    optimizer = build_optimizer(network.parameters(), learning_rate=1e-3, weight_decay=1e-4)
+    images = images.contiguous(memory_format=torch.channels_last)
+    return _step(network, images, targets, optimizer, lambda: autocast(images.device, precision))
+
+
+def plain_train_step(network: ResNetCBAM, images: Tensor, targets: Tensor) -> Work:
+    """A step in float32, as a plain loop takes it."""
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-4)
+    return _step(network, images, targets, optimizer, nullcontext)
+
+
+def _step(
+    network: ResNetCBAM,
+    images: Tensor,
+    targets: Tensor,
+    optimizer: torch.optim.Optimizer,
+    context: Callable[[], AbstractContextManager[Any]],
+) -> Work:
+    network.train()
+
+    def work() -> None:
+        optimizer.zero_grad()
+        with context():
+            loss = focal_loss(network(images), targets)
+        loss.backward()
+        optimizer.step()
+        _wait(images.device)
+
+    return work
+
+
+def inference(network: ResNetCBAM, images: Tensor, precision: str) -> Work:
+    """Classes of a batch, as ``predict`` finds them."""
+    dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
+    network = for_inference(network, dtype)
+    images = images.to(dtype, memory_format=torch.channels_last)
+
+    def work() -> None:
+        with torch.inference_mode(), autocast(images.device, precision):
+            network(images).argmax(1).cpu()
+
+    return work
+
+
+def plain_inference(network: ResNetCBAM, images: Tensor) -> Work:
+    """The same in float32, as a plain loop does it."""
+    network.eval()
+
+    def work() -> None:
+        with torch.no_grad():
+            network(images).argmax(1).cpu()
+
+    return work
+
+
+def flops_per_image(network: ResNetCBAM, images: Tensor, training: bool) -> float:
+    """Floating-point operations of convolutions and matrix products, two for a multiplication and its addition."""
+    network.train(training)
+    with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(training):
+        logits = network(images[:2])
+        if training:
+            logits.sum().backward()
+    return counter.get_total_flops() / len(images[:2])
+
+
+def multiplications_per_second(device: torch.device, precision: str) -> float:
+    """The roofline: floating-point operations per second of a large matrix product in the run's precision."""
+    dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
+    matrix = torch.randn(PEAK_SIDE, PEAK_SIDE, device=device, dtype=dtype)
+
+    def work() -> None:
+        matrix @ matrix
+        _wait(device)
+
+    return 2 * PEAK_SIDE**3 / min(alternate({"product": work}, rounds=5)["product"])
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

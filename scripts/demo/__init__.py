@@ -1,0 +1,1 @@
+"""The tour, and the images that it draws."""

@@ -1,0 +1,58 @@
+"""The tour: draw data, then fit, validate and predict with the ``cbam100`` command, and say where everything is."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from callbacks import SizeBudget
+from lightning_modules.network.model_size import format_size
+
+FOLDER = Path("demo")
+CONFIG = Path("configs/demo.yaml")
+RUN_FOLDERS = Path("runs") / CONFIG.stem
+
+
+def _program(name: str) -> str:
+    """The command of this environment, whether or not it is activated."""
+    return os.path.relpath(Path(sys.executable).parent / name)
+
+
+def _run(name: str, *arguments: str) -> None:
+    command = [_program(name), *arguments]
+    print(f"\n$ {shlex.join(command)}", flush=True)
+    if code := subprocess.run(command).returncode:
+        raise SystemExit(code)
+
+
+def main() -> None:
+    """Runs ``make demo`` from the repository's folder."""
+    start = time.monotonic()
+    data, prediction = str(FOLDER / "data"), str(FOLDER / "prediction.csv")
+    _run("python", "-m", "scripts.demo.make_demo_data", "--output", data)
+    _run("cbam100", "fit", "--config", str(CONFIG), "--data.root", data)
+    run = max(RUN_FOLDERS.glob("version_*"), key=lambda folder: int(folder.name.removeprefix("version_")))
+    best = str(run / "checkpoints" / "best.ckpt")
+    _run("cbam100", "validate", "--ckpt_path", best, "--data.root", data)
+    _run("cbam100", "predict", "--ckpt_path", best, "--data.root", data, "--prediction.path", prediction)
+
+    weights = run / "model.safetensors"
+    manifest = json.loads((run / "manifest.json").read_text())
+    table = Table("", "", title="demo", show_header=False)
+    table.add_row("val accuracy", f"{manifest['best']['val/accuracy']:.3f} on 100 classes (chance 0.010)")
+    table.add_row("size", f"{format_size(weights.stat().st_size)} of {format_size(SizeBudget().limit)}")
+    table.add_row("seconds", f"{time.monotonic() - start:.0f}")
+    table.add_row("predictions", prediction)
+    table.add_row("weights", str(weights))
+    table.add_row("curves", f"{_program('tensorboard')} --logdir {RUN_FOLDERS.parent}")
+    Console(soft_wrap=True).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""``cbam100 explain``: where a model looks."""

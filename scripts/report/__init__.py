@@ -1,0 +1,1 @@
+"""``cbam100 report``: a run as a page."""

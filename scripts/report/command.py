@@ -1,0 +1,220 @@
+"""``cbam100 report``: one page about a run, for people without the run."""
+
+import base64
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from callbacks import BadImages, SizeBudget
+from callbacks.figures.draw import (
+    class_accuracy_figure,
+    confusion_figure,
+    curves_figure,
+    images_figure,
+    reliability_figure,
+    short,
+    sizes_figure,
+    to_png,
+)
+from callbacks.predictions.answers import AnswerCollector, Answers, most_confused, worst_images
+from callbacks.run.best_weights import WEIGHTS
+from callbacks.run.config import leaves
+from datamodules import ImageFolderDataModule
+from datamodules.files import own_files
+from datamodules.files.atomic_file import require_writable, write_bytes
+from datamodules.files.errors import UserError
+from datamodules.files.own_files import require_replaceable
+from lightning_modules import ImageClassifier
+from lightning_modules.network.model_size import format_size, parameter_count, part_sizes
+from scripts.arguments import Arguments
+from scripts.explain.command import explain_image
+from scripts.hardware import set_float32_rounding
+from scripts.report.run_history import read_config, read_manifest, read_scalars
+from scripts.trained_classifier import load_classifier
+
+REPORT = "report.html"
+# What of the run's data settings the weights' file does not say.
+LOADING_SETTINGS = ("batch_size", "num_workers", "worker_timeout", "max_pixels", "on_bad_image")
+TEMPLATE = Path(__file__).with_name("report.html.jinja")
+PANELS = {
+    "accuracy": ("train/accuracy", "val/accuracy", "val/accuracy_macro", "val/accuracy_top5"),
+    "loss": ("train/loss", "val/loss"),
+    "learning rate": ("lr",),
+    "negative log-likelihood": ("val/nll",),
+    "training images per second": ("images_per_second",),
+    "share of training time spent waiting for data": ("data_wait_share",),
+}
+MAPS = 4  # of the surest right and of the worst images each
+
+
+class Recorder(Callback):
+    """Keeps what a validation saw.
+
+    Attributes:
+        answers: A row for each image.
+        reliability: As ``CalibrationError.reliability``.
+    """
+
+    answers: Answers
+    reliability: tuple[Tensor, Tensor, Tensor]
+
+    def __init__(self) -> None:
+        self._collector = AnswerCollector()
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keeps a batch."""
+        self._collector.add(batch, outputs)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keeps the rest, before metrics are reset."""
+        self.answers = self._collector.finish(trainer)
+        self.reliability = pl_module.val_metrics["ece"].reliability()  # type: ignore[index, union-attr]
+
+
+def report(words: list[str]) -> None:
+    """Runs the command.
+
+    Args:
+        words: What stands after ``report``.
+
+    Raises:
+        UserError: The folder is not that of a fit with a best epoch, or its data are gone.
+    """
+    parser = Arguments(
+        prog="cbam100 report",
+        description="Measures the best weights of a run on its validation images; writes report.html to its folder.",
+    )
+    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="runs/<name>/version_<k>")
+    parser.add_argument("--data.root", dest="root", help="where the data are, if they have moved")
+    options = parser.parse_args(words)
+    manifest = read_manifest(options.run)
+    require_writable(options.run, "--run")
+    require_replaceable(options.run / REPORT, own_files.REPORT, "--run")
+    config = read_config(options.run)
+    model, trained = load_classifier(options.run / WEIGHTS)
+    data_settings = {name: config["data"][name] for name in LOADING_SETTINGS}
+    data = ImageFolderDataModule(
+        options.root or config["data"]["root"], **trained.data, **data_settings,
+        class_names=trained.model["class_names"],
+    )  # fmt: skip
+    data.setup("validate")
+    if data.fingerprint["val"] != manifest["data"]["val"]:
+        raise UserError(
+            f"expected the {manifest['data']['val']['images']} validation images of the run, {data.root} has others "
+            "(names or sizes in bytes): restore them, or pass --data.root"
+        )
+    recorder = Recorder()
+    set_float32_rounding(trained.precision)
+    trainer = Trainer(
+        logger=False, callbacks=[BadImages(), recorder], precision=trained.precision,  # type: ignore[arg-type]
+        enable_checkpointing=False,
+        enable_progress_bar=False, use_distributed_sampler=False, devices=1,
+    )  # fmt: skip
+    (metrics,) = trainer.validate(model, data, verbose=False)
+    limit = SizeBudget(**config["size_budget"]).limit
+    page = _page(options.run, manifest, config, model.cpu().eval(), data, recorder, metrics, limit)
+    write_bytes(options.run / REPORT, page.encode(errors="backslashreplace"))
+    print(options.run / REPORT)
+
+
+def _page(
+    run: Path,
+    manifest: dict[str, Any],
+    config: dict[str, Any],
+    model: ImageClassifier,
+    data: ImageFolderDataModule,
+    recorder: Recorder,
+    metrics: Mapping[str, float],
+    limit: int,
+) -> str:
+    names, answers, scalars = model.classes.names, recorder.answers, read_scalars(run)
+    confusion = answers.confusion(len(names))
+    dataset = data.dataset("val")
+    worst, titles = worst_images(dataset, answers, names)
+    counts, confidence, accuracy = (column.numpy() for column in recorder.reliability)
+    sizes = part_sizes(model.network)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.from_string(TEMPLATE.read_text()).render(
+        run=str(run),
+        manifest=manifest,
+        metrics=metrics,
+        images=len(answers.samples),
+        size=format_size(sum(sizes.values())),
+        limit=format_size(limit),
+        parameters=parameter_count(model.network),
+        recipe=[(name, value) for name, value in leaves(config) if value is not None and name != "data.class_names"],
+        curves=_embedded(to_png(curves_figure(scalars, PANELS))),
+        confusion=_embedded(to_png(confusion_figure(confusion, names))),
+        pairs=[(names[i], names[j], count, int(confusion[i].sum())) for i, j, count in most_confused(confusion)],
+        classes=_class_rows(confusion, names),
+        class_accuracy=_embedded(to_png(class_accuracy_figure(confusion, names))),
+        worst=_embedded(to_png(images_figure(worst, titles))),
+        maps=[_embedded(picture) for picture in _maps(model, dataset, answers)],
+        reliability=_embedded(to_png(reliability_figure(counts, confidence, accuracy, metrics["val/ece"]))),
+        sizes=[(part, format_size(size)) for part, size in sizes.items()],
+        size_figure=_embedded(to_png(sizes_figure(sizes, limit))),
+        speed=_speed(scalars),
+        splits=[(split, facts["images"], facts["sha256"]) for split, facts in manifest["data"].items()],
+        skipped=[(split, len(unreadable)) for split, unreadable in manifest["skipped"].items()],
+        events=[[event[name] for name in ("event", "time", "epoch", "step")] for event in manifest["events"]],
+    )
+
+
+def _embedded(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def _class_rows(confusion: np.ndarray, names: Sequence[str]) -> list[tuple[str, int, str, str]]:
+    """Name, images, accuracy and the most frequent mistake of each class, worst first; last those without images."""
+    rows = []
+    totals, right = confusion.sum(1), np.diag(confusion)
+    mistakes = confusion - np.diag(right)
+    order = sorted(range(len(names)), key=lambda i: (not totals[i], right[i] / max(totals[i], 1)))
+    for i in order:
+        worst = int(mistakes[i].argmax())
+        mistake = f"{names[worst]} ({mistakes[i, worst]})" if mistakes[i].any() else ""
+        rows.append((names[i], int(totals[i]), f"{right[i] / totals[i]:.3f}" if totals[i] else "", mistake))
+    return rows
+
+
+def _maps(model: ImageClassifier, dataset: Any, answers: Answers) -> list[bytes]:
+    """Attention over the images that the classifier was surest about, and over those it got most wrong."""
+    order = answers.worst(len(answers.samples))
+    rows = dict.fromkeys([*order[::-1][:MAPS].tolist(), *order[:MAPS].tolist()])
+    return [
+        explain_image(
+            model,
+            dataset[int(answers.samples[row])].images.numpy(),
+            f"{short(model.classes.names[int(answers.targets[row])])}: p = {answers.probability[row]:.2g}",
+        )
+        for row in rows
+    ]
+
+
+def _speed(scalars: Mapping[str, Mapping[int, float]]) -> list[tuple[str, str]]:
+    forms = {
+        "epoch_seconds": ("seconds per epoch, with validation, without saving", ".1f"),
+        "images_per_second": ("training images per second", ".1f"),
+        "data_wait_share": ("share of training time spent waiting for data", ".1%"),
+    }
+    return [
+        (text, format(statistics.median(scalars[name].values()), form))
+        for name, (text, form) in forms.items()
+        if scalars.get(name)
+    ]

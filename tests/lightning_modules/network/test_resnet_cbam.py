@@ -1,0 +1,104 @@
+import pytest
+import torch
+import torchvision
+from tests.lightning_modules.test_attention import restated_cbam
+from torch import nn
+
+from lightning_modules import ResNetCBAM, model_size_bytes
+
+PLACEMENTS = ["stage", "block", "branch"]
+
+
+def count(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def plain_resnet(backbone, network):
+    """torchvision's own network with the trunk and head of ``network``."""
+    plain = torchvision.models.get_model(backbone, num_classes=network.fc.out_features)
+    state = network.state_dict()
+    plain.load_state_dict({name: state[name] for name in plain.state_dict()})
+    return plain
+
+
+def test_sizes_of_the_reference_network():
+    # ResNet50 has 25,557,032 parameters with ImageNet's head; 100 classes instead of 1000 save 900 · (2048 + 1).
+    plain = 25_557_032 - 900 * 2049
+    # Channel gate: two layers of C · C/128; spatial gate: 3 · 3 weights and a bias.
+    module = {channels: 2 * channels * (channels // 128) + 10 for channels in (256, 512, 1024, 2048)}
+    stage = plain + sum(module.values())
+    block = plain + 3 * module[256] + 4 * module[512] + 6 * module[1024] + 3 * module[2048]
+    # Buffers: mean and variance of each of 26,560 batch-norm channels, and a 64-bit counter of each of 53 layers.
+    buffers = 2 * 26_560 * 4 + 53 * 8
+    expected = {"default": (23_800_012, 95_412_952), "none": (23_712_932, 95_064_632), "block": (block, None)}
+    assert (plain, stage) == (expected["none"][0], expected["default"][0])
+    for network, parameters in (
+        (ResNetCBAM(100), stage),
+        (ResNetCBAM(100, attention="none"), plain),
+        (ResNetCBAM(100, attention_placement="block"), block),
+        (ResNetCBAM(100, attention_placement="branch"), block),
+    ):
+        assert count(network) == parameters
+        assert model_size_bytes(network) == 4 * parameters + buffers
+    assert 4 * stage + buffers == expected["default"][1]
+    assert 4 * plain + buffers == expected["none"][1]
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "resnext50_32x4d"])
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("gate", ["sigmoid", "identity"])
+def test_logits_equal_torchvisions_network_with_hooks(backbone, placement, gate):
+    network = ResNetCBAM(
+        7, backbone=backbone, attention_placement=placement, attention_gate=gate, reduction_ratio=16
+    ).double()
+    for parameter in network.attention.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    plain = plain_resnet(backbone, network).double()
+    for stage, gates in network.attention.items():
+        blocks = list(getattr(plain, stage))
+        last_norms = [block.bn3 if hasattr(block, "bn3") else block.bn2 for block in blocks]
+        targets = {"stage": [getattr(plain, stage)], "block": blocks, "branch": last_norms}[placement]
+        gates = [gates] if placement == "stage" else gates
+        for target, cbam in zip(targets, gates, strict=True):
+            target.register_forward_hook(lambda _, __, output, cbam=cbam: restated_cbam(output, cbam))
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    torch.testing.assert_close(network.eval()(images), plain.eval()(images))
+
+
+@pytest.mark.parametrize("attention", [*PLACEMENTS, "none"])
+def test_identity_gates_leave_the_plain_resnet_to_the_last_bit(attention):
+    options = {"attention": "none"} if attention == "none" else {"attention_placement": attention}
+    network = ResNetCBAM(100, attention_gate="identity", **options)
+    images = torch.randn(2, 3, 64, 64)
+    assert torch.equal(network.eval()(images), plain_resnet("resnet50", network).eval()(images))
+
+
+def test_dropout_acts_before_the_head_in_training_only():
+    network = ResNetCBAM(3, backbone="resnet18", dropout=1.0)
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(network.train()(images), network.fc.bias.expand(2, 3))
+    assert not torch.equal(network.eval()(images), network.fc.bias.expand(2, 3))
+
+
+@pytest.mark.parametrize("option", ["backbone", "attention", "attention_placement", "attention_gate"])
+def test_refuses_an_unknown_choice(option):
+    with pytest.raises(ValueError, match="got 'other'"):
+        ResNetCBAM(3, **{option: "other"})
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_activation_checkpointing_changes_nothing_but_memory(placement):
+    """Gradients, and batch norm's statistics after a step, to the last bit."""
+    results = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        network = ResNetCBAM(5, backbone="resnet18", attention_placement=placement).train()
+        network.activation_checkpointing = checkpointing
+        network(torch.randn(4, 3, 32, 32)).square().sum().backward()
+        results.append({**network.state_dict(), **{name: p.grad for name, p in network.named_parameters()}})
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
+def test_logits_are_float32_in_bfloat16_training():
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ResNetCBAM(5, backbone="resnet18")(torch.randn(2, 3, 32, 32)).dtype == torch.float32

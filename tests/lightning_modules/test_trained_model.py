@@ -1,0 +1,83 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from datamodules.files.errors import UserError
+from lightning_modules.trained_model import read_trained_model
+from lightning_modules.weights.weights_file import load_safetensors
+
+
+def test_checkpoint_and_export_say_the_same(trained):
+    checkpoint = read_trained_model(trained / "checkpoints" / "best.ckpt")
+    export = read_trained_model(trained / "model.safetensors")
+    assert checkpoint.model == export.model
+    assert checkpoint.data == export.data == {"image_size": 32, "val_fraction": 0.1, "seed": 42}
+    assert checkpoint.network.keys() == export.network.keys()
+    assert all(torch.equal(checkpoint.network[name], export.network[name]) for name in checkpoint.network)
+
+
+def test_export_header_holds_what_a_stranger_needs(trained):
+    header = {
+        k: v if k == "format" else json.loads(v) for k, v in load_safetensors(trained / "model.safetensors")[1].items()
+    }
+    assert header["classes"] == [str(label) for label in range(12)]
+    assert header["image_size"] == 32
+    assert header["normalization"] == {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    assert header["architecture"]["backbone"] == "resnet18"
+    assert 0 <= header["metrics"]["val/accuracy"] <= 1
+
+
+def test_altered_classes_are_refused(trained, tmp_path):
+    tensors, header = load_file(trained / "model.safetensors"), load_safetensors(trained / "model.safetensors")[1]
+    header["classes"] = json.dumps(["renamed", *json.loads(header["classes"])[1:]])
+    save_file(tensors, tmp_path / "altered.safetensors", header)
+    with pytest.raises(UserError, match=r"expected the classes in .* to match their hash"):
+        read_trained_model(tmp_path / "altered.safetensors")
+
+
+def test_a_setting_of_a_later_version_is_refused(trained, tmp_path):
+    tensors, header = load_file(trained / "model.safetensors"), load_safetensors(trained / "model.safetensors")[1]
+    header["training"] = json.dumps({**json.loads(header["training"]), "label_smoothing": 0.1})
+    save_file(tensors, tmp_path / "later.safetensors", header)
+    with pytest.raises(UserError, match=r"expected settings of this version .*, got label_smoothing: update cbam100"):
+        read_trained_model(tmp_path / "later.safetensors")
+
+
+def test_a_setting_that_is_no_name_is_refused(trained, tmp_path):
+    content = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
+    content["hyper_parameters"] |= {1: 2, "a": 3}
+    torch.save(content, tmp_path / "altered.ckpt")
+    with pytest.raises(UserError, match="to be a checkpoint or an exported model of cbam100"):
+        read_trained_model(tmp_path / "altered.ckpt")
+
+
+def foreign_state_dict(path):
+    torch.save({"conv1.weight": torch.zeros(1)}, path)
+
+
+def foreign_list(path):
+    torch.save([1, 2], path)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "message"),
+    [
+        ("a.ckpt", lambda path: path.write_text("hello"), "cannot be read so"),
+        ("a.ckpt", lambda path: path.touch(), "cannot be read so"),
+        ("a.ckpt", foreign_state_dict, "to be a checkpoint or an exported model of cbam100"),
+        ("a.ckpt", foreign_list, "to be a checkpoint or an exported model of cbam100"),
+        ("a.safetensors", lambda path: path.write_text("hello"), "to be a safetensors file"),
+        (
+            "a.safetensors",
+            lambda path: save_file({"x": torch.zeros(1)}, path),
+            "to be a checkpoint or an exported model",
+        ),
+        ("a.ckpt", lambda path: None, "expected a file at"),
+    ],
+)
+def test_anything_else_is_refused(name, write, message, tmp_path):
+    write(tmp_path / name)
+    with pytest.raises(UserError, match=message):
+        read_trained_model(tmp_path / name)

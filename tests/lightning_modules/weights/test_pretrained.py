@@ -1,0 +1,170 @@
+import json
+import pickle
+from urllib.error import URLError
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from datamodules.files.errors import UserError
+from lightning_modules import ResNetCBAM
+from lightning_modules.weights.pretrained import load_pretrained
+
+
+@pytest.fixture(scope="module")
+def imagenet_state():
+    """What torchvision's file for a ResNet18 holds: 1000 classes, random values."""
+    return torchvision.models.resnet18(num_classes=1000).state_dict()
+
+
+@pytest.fixture
+def network():
+    return ResNetCBAM(12, backbone="resnet18")
+
+
+def saved(state, folder, name="weights.pth", header=None):
+    path = folder / name
+    save_file(state, path, header) if path.suffix == ".safetensors" else torch.save(state, path)
+    return str(path)
+
+
+def names(number):
+    return [f"class {i}" for i in range(number)]
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("placement", ["stage", "block", "branch"])
+def test_torchvision_shaped_file_loads_into_every_placement(placement, suffix, tmp_path):
+    state = torchvision.models.resnet50(num_classes=1000).state_dict()
+    network = ResNetCBAM(100, attention_placement=placement)
+    head = network.fc.weight.clone()
+    report = load_pretrained(network, saved(state, tmp_path, "w" + suffix), "resnet50", names(100))
+    trunk = {name: value for name, value in state.items() if not name.startswith("fc.")}
+    assert all(torch.equal(network.state_dict()[name], value) for name, value in trunk.items())
+    assert torch.equal(network.fc.weight, head)
+    assert report.startswith(f"weights: {len(trunk)} tensors taken from")
+    assert "its head of 1000 classes is left out" in report
+    assert "attention.layer1" in report
+
+
+@pytest.mark.parametrize("num_classes", [12, 1000])  # a thousand of the user's own are not ImageNet's
+def test_name_loads_from_torchvisions_cache_without_its_head(num_classes, imagenet_state, tmp_path, monkeypatch):
+    network = ResNetCBAM(num_classes, backbone="resnet18")
+    head = network.fc.weight.clone()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    cache = tmp_path / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    saved(imagenet_state, cache, torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1])
+    report = load_pretrained(network, "IMAGENET1K_V1", "resnet18", names(num_classes))
+    assert torch.equal(network.conv1.weight, imagenet_state["conv1.weight"])
+    assert torch.equal(network.fc.weight, head)
+    assert "its head of 1000 classes is left out; new and random: " in report
+
+
+def test_offline_and_not_cached_names_three_ways_out(network, tmp_path, monkeypatch):
+    def offline(*_, **__):
+        raise URLError("no route to host")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
+    before = network.conv1.weight.clone()
+    with pytest.raises(UserError, match=r"connect to the network, put the file at .*\.pth, or choose --model.weights"):
+        load_pretrained(network, "IMAGENET1K_V1", "resnet18", names(12))
+    assert torch.equal(network.conv1.weight, before)
+
+
+OF_12 = "its head of 12 classes"
+UNNAMED = f"{OF_12} is taken, though the file does not say which they are"
+
+
+@pytest.mark.parametrize(
+    ("header", "head_is_taken", "remark"),
+    [
+        ({"classes": json.dumps(names(12))}, True, ""),
+        ({"classes": json.dumps([*names(11), "another"])}, False, f"{OF_12} is left out: they are others, or in"),
+        ({"classes": json.dumps(names(12)[::-1])}, False, f"{OF_12} is left out: they are others, or in another order"),
+        ({"classes": json.dumps(names(10))}, False, f"{OF_12} is left out: they are others"),  # of an altered file
+        (None, True, UNNAMED),
+        ({"classes": "twelve"}, True, UNNAMED),
+        ({"classes": "[" * 100_000}, True, UNNAMED),
+    ],
+)
+def test_a_head_is_taken_for_its_classes_alone(header, head_is_taken, remark, network, tmp_path):
+    other = ResNetCBAM(12, backbone="resnet18")
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    path = saved(other.state_dict(), tmp_path, "m.safetensors", header)
+    report = load_pretrained(network, path, "resnet18", names(12))
+    for name, value in network.state_dict().items():
+        source = other.state_dict() if head_is_taken or not name.startswith("fc.") else before
+        assert torch.equal(value, source[name])
+    taken = len(before) - 2 * (not head_is_taken)
+    new = "" if head_is_taken else "; new and random: fc.bias, fc.weight"
+    assert report.startswith(f"weights: {taken} tensors taken from {path}{'; ' if remark else ''}{remark}")
+    assert report.endswith(new)
+
+
+@pytest.mark.parametrize("width", [10, 37])
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_a_head_of_another_width_is_left_out(name, width, network, tmp_path):
+    other = ResNetCBAM(width, backbone="resnet18")
+    head = network.fc.weight.clone()
+    path = saved(other.state_dict(), tmp_path, name, {"classes": json.dumps(names(width))})
+    report = load_pretrained(network, path, "resnet18", names(12))
+    assert f"its head of {width} classes is left out; new and random: fc.bias, fc.weight" in report
+    assert torch.equal(network.layer4[0].conv1.weight, other.layer4[0].conv1.weight)
+    assert torch.equal(network.fc.weight, head)
+
+
+def test_file_without_batch_norm_counters_loads(network, imagenet_state, tmp_path):
+    old = {name: value for name, value in imagenet_state.items() if "num_batches" not in name}
+    load_pretrained(network, saved(old, tmp_path), "resnet18", names(12))
+    assert torch.equal(network.bn1.running_var, imagenet_state["bn1.running_var"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("layer3.1.conv2.weight"), "missing layer3.1.conv2.weight"),
+        (lambda s: s.update({"extra.weight": torch.zeros(1)}), "unexpected extra.weight"),
+        (lambda s: s.update({"conv1.weight": torch.zeros(64, 1, 7, 7)}), r"another shape conv1.weight \(64, 1, 7, 7\)"),
+        (lambda s: s.update({"fc.weight": torch.zeros(12, 100)}), r"fc.weight \(12, 100\) for \(12, 512\)"),
+        (lambda s: s.pop("fc.weight"), "missing fc.weight"),
+        (lambda s: s.update({1: torch.zeros(1)}), "it holds something else"),
+        (lambda s: s.update({"attention.layer1.spatial_gate.conv.bias": torch.zeros(1)}), "missing attention.layer1"),
+    ],
+)
+def test_any_other_tensor_is_an_error_that_names_it(network, imagenet_state, tmp_path, change, message):
+    state = dict(imagenet_state)
+    change(state)
+    with pytest.raises(UserError, match=message):
+        load_pretrained(network, saved(state, tmp_path), "resnet18", names(12))
+
+
+def test_code_in_a_file_is_not_run(network, tmp_path):
+    canary = tmp_path / "canary"
+
+    class Attack:
+        def __reduce__(self):
+            return canary.touch, ()
+
+    path = tmp_path / "attack.pth"
+    path.write_bytes(pickle.dumps({"conv1.weight": Attack()}))
+    torch.save({"conv1.weight": Attack()}, tmp_path / "zip.pth")
+    for name in (path, tmp_path / "zip.pth"):
+        with pytest.raises(UserError, match="tensors and plain values only"):
+            load_pretrained(network, str(name), "resnet18", names(12))
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ("missing.pth", "expected a file at missing.pth, there is none"),
+        ("IMAGENET1K_V2", "expected --model.weights to be one of IMAGENET1K_V1 for resnet18"),
+        ("weights.onnx", "expected --model.weights to be one of"),
+    ],
+)
+def test_refuses(network, weights, message):
+    with pytest.raises(UserError, match=message):
+        load_pretrained(network, weights, "resnet18", names(12))

@@ -1,0 +1,122 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_modules import ResNetCBAM
+from scripts.benchmark.step import flops_per_image
+from scripts.benchmark.timing import row
+from scripts.main import main
+from tests.integration.fork_driver import drive
+
+BASELINE = """
+import json, sys
+assert sys.argv[1] in ("step", "input")
+print("a line before")
+print(json.dumps({"train_images_per_s": 2.0, "infer_images_per_s": 4.0,
+                  "train_images_per_s_per_core": 8.0, "eval_images_per_s_per_core": 16.0}))
+"""
+
+
+@pytest.fixture
+def baseline(tmp_path):
+    path = tmp_path / "baseline.py"
+    path.write_text(BASELINE)
+    return path
+
+
+def measured(tmp_path, *words):
+    main(["benchmark", *words, "--rounds=1", f"--json={tmp_path / 'figures.json'}"])
+    return json.loads((tmp_path / "figures.json").read_text())
+
+
+def test_a_row_is_medians_and_their_ratio():
+    # 8 images in 2 s (the median of 1, 2, 4) are 4 images/s; the base takes 6 s, three times as long.
+    assert row("x", 8, [4.0, 1.0, 2.0], [6.0, 5.0, 7.0]) == {
+        "name": "x", "images_per_s": 4.0, "slowest": 2.0, "fastest": 8.0, "gain": 3.0,
+    }  # fmt: skip
+
+
+def test_flops_are_the_published_ones():
+    """4.09 billion multiplications and additions an image at 224 px for ResNet50; three times that to train, but for
+    the first convolution, which needs no gradient of its input."""
+    network = ResNetCBAM(1000, attention="none")
+    images = torch.zeros(2, 3, 224, 224)
+    infer = flops_per_image(network, images, training=False)
+    assert infer == pytest.approx(2 * 4.089e9, rel=1e-3)
+    first = 2 * 112 * 112 * 64 * 3 * 49
+    assert flops_per_image(network, images, training=True) == pytest.approx(3 * infer - first, rel=1e-6)
+
+
+def test_step_compares_with_an_outside_script(tmp_path, baseline, monkeypatch, capsys):
+    monkeypatch.setattr("scripts.benchmark.step.PEAK_SIDE", 256)
+    words = ["step", "--data.image_size=32", "--data.batch_size=8", "--steps=1", f"--baseline={baseline}"]
+    figures = measured(tmp_path, *words)
+    assert figures["train_gain_over_baseline"] == pytest.approx(figures["train_images_per_s"] / 2.0)
+    assert figures["infer_gain_over_baseline"] == pytest.approx(figures["infer_images_per_s"] / 4.0)
+    rates = {entry["name"]: entry["images_per_s"] for entry in figures["rows"]}
+    assert figures["attention_cost_of_train_step"] == rates["train, without attention"] / rates["train"] - 1
+    assert figures["train_share_of_roofline"] > 0
+    assert "train, baseline.py" in capsys.readouterr().out
+
+
+def test_input_compares_with_an_outside_script(tmp_path, baseline, data_root):
+    words = ["input", f"--data.root={data_root}", "--data.image_size=32", "--images=12", f"--baseline={baseline}"]
+    figures = measured(tmp_path, *words)
+    assert figures["images"] == 12
+    assert figures["train_gain_over_baseline"] == pytest.approx(figures["train_images_per_s_per_core"] / 8.0)
+    assert figures["eval_gain_over_baseline"] == pytest.approx(figures["eval_images_per_s_per_core"] / 16.0)
+
+
+@pytest.mark.processes
+def test_predict_and_fit_run_whole_commands(data_root, run_folder):
+    size = ["--data.image_size=32", "--data.batch_size=8", f"--data.root={data_root}", "--rounds=1"]
+    outcomes = drive(
+        {"args": ["benchmark", "predict", *size, "--json=predict.json"]},
+        {"args": ["benchmark", "fit", *size, "--trainer.max_epochs=1", "--json=fit.json"]},
+    )
+    assert [outcome["code"] for outcome in outcomes] == [0, 0], outcomes
+    predicted, fitted = (json.loads(Path(name).read_text()) for name in ("predict.json", "fit.json"))
+    assert predicted["images"] == 24
+    assert predicted["predict_gain_over_plain"] > 0
+    assert all(0 <= fitted[name][0] <= 1 for name in ("best_val_accuracy", "plain_best_val_accuracy"))
+
+
+@pytest.mark.slow  # an interpreter for each way to wait
+@pytest.mark.processes
+def test_busy_compares_ways_to_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr("scripts.benchmark.busy.BUSY", (0, 1))
+    figures = measured(tmp_path, "busy", "--data.image_size=32", "--data.batch_size=2", "--steps=1")
+    base = figures["rows"][0]
+    for entry in figures["rows"]:
+        for busy in (0, 1):
+            assert entry[f"gain, {busy} busy"] == pytest.approx(base[f"s, {busy} busy"] / entry[f"s, {busy} busy"])
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["dance"], "invalid choice: 'dance'"),
+        (["fit"], "expected --data.root to be a folder, there is none at None"),
+        (["step", "--data.image_size=32", "--baseline=nowhere.py"], "expected nowhere.py step to print a line of JSON"),
+    ],
+)
+def test_refuses_in_one_sentence(words, sentence, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["benchmark", *words])
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith("cbam100: error: ")
+    assert sentence in error
+
+
+def test_help_waits_for_no_library():
+    code = "import sys; from scripts.main import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1] == "False"
+    assert all(command in done.stdout for command in ("audit", "fit", "validate", "test", "predict", "benchmark"))

@@ -28,13 +28,13 @@ class Batch(NamedTuple):
         targets: Class indices ``(batch,)``, ``UNLABELLED`` where there are none.
         samples: Positions in the data set ``(batch,)``, ``BLANK`` where a batch is filled up.
         unreadable: The files that were met on the way and cannot be read.
-        num_blanks: How many of ``samples`` are ``BLANK``, known without asking a GPU.
+        num_blanks: Number of ``BLANK`` samples, counted on the host so that reading it does not sync with a GPU.
     """
 
     images: Tensor
     targets: Tensor
     samples: Tensor
-    unreadable: Sequence[ImageReadError] = ()  # a tuple, of which pinning to memory makes a list
+    unreadable: Sequence[ImageReadError] = ()  # pin_memory turns the tuple into a list
     num_blanks: int = 0
 
 

@@ -106,7 +106,7 @@ class ImageClassifier(LightningModule):
             raise UserError(str(error)) from error
         self.network.activation_checkpointing = activation_checkpointing
         self.has_weights = False  # pretrained, or a checkpoint's
-        self._races_kernels = False
+        self._cudnn_benchmark = False
         self._predictor: tuple[ResNetCBAM, ...] = ()  # in a tuple, so that it is no part of the state
         # Cross-entropy is the focal loss at gamma 0: one implementation, in float32 inside autocast for both.
         self.gamma = focal_gamma if loss == "focal" else 0.0
@@ -214,16 +214,14 @@ class ImageClassifier(LightningModule):
                 f"{' or '.join(map(str, ends))} epochs end on it"
             )
 
+    @override
     def on_validation_start(self) -> None:
-        """Has cuDNN choose its kernels by rule.
+        # Autotuning may pick other kernels in a later `validate`, whose last digits would then differ.
+        self._cudnn_benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
 
-        A race, as in training, may end otherwise in the process of a later ``validate``, and its digits would differ.
-        """
-        self._races_kernels, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
-
+    @override
     def on_validation_end(self) -> None:
-        """Goes back to the trainer's choice."""
-        torch.backends.cudnn.benchmark = self._races_kernels
+        torch.backends.cudnn.benchmark = self._cudnn_benchmark
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps normalised images ``(batch, 3, height, width)`` to logits ``(batch, classes)``."""
@@ -233,7 +231,7 @@ class ImageClassifier(LightningModule):
         """Returns the mean loss and the logits of the whole batch."""
         output = self(batch.images)
         logits, targets = output, batch.targets
-        if batch.num_blanks:  # in a last batch; to leave images out waits for a GPU
+        if batch.num_blanks:  # only then, as boolean indexing syncs with a GPU
             real = batch.samples != BLANK
             logits, targets = logits[real], targets[real]
         losses = focal_loss(logits, targets, gamma=self.gamma, reduction="none")

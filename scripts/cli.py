@@ -39,7 +39,7 @@ from datamodules.files.errors import UserError, listed
 from lightning_modules import ImageClassifier
 from lightning_modules.trained_model import TrainedModel, read_trained_model
 from lightning_modules.weights.weights_file import SAFETENSORS_SUFFIX
-from scripts.hardware import default_precision, set_float32_rounding, share_cpus
+from scripts.hardware import default_precision, set_tf32, share_cpus
 from scripts.run_folder import RUNS, find_last, open_logger, require_run_name
 
 DEFAULT_CONFIG = Path(__file__).parents[1] / "configs" / "default.yaml"
@@ -131,9 +131,9 @@ class ClassifierCLI(LightningCLI):
         if trainer.precision is None:
             trainer.precision = default_precision(trainer.accelerator)
             rank_zero_only(print)(f"precision: {trainer.precision}, by this machine (--trainer.precision sets another)")
-        set_float32_rounding(trainer.precision)
+        set_tf32(trainer.precision)
         if trainer.benchmark is None:
-            # cuDNN races its kernels once: shapes are fixed. What is measured has to come out alike in every process.
+            # cuDNN autotunes once, as shapes are fixed. Not in evaluation, whose digits must not depend on the process.
             trainer.benchmark = self.config["subcommand"] == "fit" and not trainer.deterministic
 
     def _prepare_fit(self, config: Namespace) -> None:

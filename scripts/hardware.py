@@ -35,23 +35,23 @@ def default_precision(accelerator: str) -> str:
     return "bf16-mixed" if native else "32-true"
 
 
-def set_float32_rounding(precision: str | int | None) -> None:
-    """Has a GPU round the factors of products to TF32 in what mixed precision leaves in float32; else nowhere.
+def set_tf32(precision: str | int | None) -> None:
+    """Allows TF32 in the float32 products and convolutions of mixed precision, and nowhere else.
 
     Args:
         precision: As for Lightning's ``Trainer``.
     """
     is_mixed = str(precision).endswith("-mixed")
     torch.set_float32_matmul_precision("high" if is_mixed else "highest")
-    torch.backends.cudnn.allow_tf32 = is_mixed  # which is on by default
+    torch.backends.cudnn.allow_tf32 = is_mixed  # on by default in torch
 
 
 def keep_freed_memory() -> None:
     """Has malloc keep what is freed, where it would give it back to the kernel and ask for it again.
 
     A training step on the CPU frees and takes gigabytes; every page that comes back from the kernel has to be zeroed
-    first. Measured on 2 cores at 224 px and batch 16: 107,000 page faults and 14 % of the time of a step. Where a GPU
-    trains, loader processes would only keep what they do not need.
+    first. Measured on 2 cores at 224 px and batch 16: 107,000 page faults and 14 % of the time of a step. Left
+    alone on a machine with a GPU, where training does not use this memory.
     """
     if sys.platform == "linux" and not torch.cuda.is_available():
         with suppress(OSError, AttributeError):  # another C library

@@ -79,10 +79,10 @@ def _run(words: ArgsType, args: ArgsType) -> None:
     except SIGTERMException as error:
         raise SystemExit(TERMINATED) from error
     except torch.OutOfMemoryError as error:
-        asked, *_ = re.findall(r"allocate ([\d.]+ \w+)", str(error)) or ["more"]
+        asked = re.search(r"allocate ([\d.]+ \w+)", str(error))
         print(
-            f"cbam100: error: expected the batch to fit the GPU's memory, {asked} could not be had: lower "
-            "--data.batch_size, or pass --model.activation_checkpointing true",
+            f"cbam100: error: the GPU is out of memory{f' ({asked[1]} more was needed)' if asked else ''}: lower "
+            "--data.batch_size; fit can also take --model.activation_checkpointing true",
             file=sys.stderr,
         )
         raise SystemExit(USER_ERROR) from error

@@ -48,7 +48,9 @@ class Scheduling(LoadFileScheduling):
 
 
 def pytest_addoption(parser):
-    parser.addoption("--gpu-tests-on", default="cuda", metavar="DEVICE", help="of the tests marked gpu; cpu rehearses")
+    parser.addoption(
+        "--gpu-tests-on", default="cuda", metavar="DEVICE", help="device for the tests marked gpu; cpu rehearses them"
+    )
 
 
 @pytest.fixture(scope="session")

@@ -122,7 +122,7 @@ class EpochLog(Callback):
 
 
 def _now(trainer: Trainer) -> float:
-    """Seconds of the clock, once a GPU has done what it was told to."""
+    """Monotonic time in seconds, after the device has finished: kernels are launched asynchronously."""
     device = trainer.strategy.root_device
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

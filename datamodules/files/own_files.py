@@ -116,7 +116,7 @@ def _weights(path: Path) -> str | None:
 
 
 def _containing(kinds: dict[str, str]) -> Callable[[Path], str | None]:
-    """Of a file that begins with one of these texts, more or less, the kind."""
+    """A reader that returns the kind whose text is near the start of the file."""
     return lambda path: next((kind for text, kind in kinds.items() if text.encode() in _head(path)), None)
 
 

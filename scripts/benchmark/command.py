@@ -70,7 +70,9 @@ def benchmark(words: list[str]) -> None:
 def benchmark_parser() -> Arguments:
     """The options of the command."""
     parser = Arguments(
-        prog="cbam100 benchmark", description=__doc__, epilog="cbam100 benchmark gpu --help says more of another."
+        prog="cbam100 benchmark",
+        description=__doc__,
+        epilog="For checks and measurements on a GPU, see cbam100 benchmark gpu --help.",
     )
     parser.add_argument("what", choices=BENCHMARKS)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")

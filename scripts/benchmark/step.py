@@ -13,8 +13,8 @@ from lightning_modules import ResNetCBAM, focal_loss
 from lightning_modules.network.compilation import Compile, compile_in_place
 from lightning_modules.network.inference import for_inference
 from lightning_modules.network.optimization import build_optimizer
-from scripts.benchmark.timing import alternate, row, run_script
-from scripts.hardware import set_float32_rounding
+from scripts.benchmark.timing import alternate, row, run_script, synchronize
+from scripts.hardware import set_tf32
 
 CLASSES = 100
 PEAK_SIDE = 4096  # of the matrices whose product measures what the machine can do at most
@@ -97,7 +97,7 @@ def train_step(network: ResNetCBAM, images: Tensor, targets: Tensor, precision: 
     """A step as ``ImageClassifier`` takes it."""
     if images.device.type == "cuda":
         network.to(memory_format=torch.channels_last)
-        set_float32_rounding(precision)
+        set_tf32(precision)
         torch.backends.cudnn.benchmark = True
     compile_in_place(network, compile)
     optimizer = build_optimizer(network.parameters(), learning_rate=1e-3, weight_decay=1e-4)
@@ -126,7 +126,7 @@ def _step(
             loss = focal_loss(network(images), targets)
         loss.backward()
         optimizer.step()
-        _wait(images.device)
+        synchronize(images.device)
 
     return work
 
@@ -172,11 +172,6 @@ def multiplications_per_second(device: torch.device, precision: str) -> float:
 
     def work() -> None:
         matrix @ matrix
-        _wait(device)
+        synchronize(device)
 
     return 2 * PEAK_SIDE**3 / min(alternate({"product": work}, rounds=5)["product"])
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

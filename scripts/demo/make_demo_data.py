@@ -122,7 +122,8 @@ def make_demo_data(
 
     The same arguments and the same Pillow give the same bytes. Image counts are per class; ``test/`` is flat and
     unlabelled, and the submission lists it in a shuffled order. A ``root`` that this function wrote before with the
-    same arguments is left as it is. ``num_processes`` draw side by side, 0 draws here.
+    same arguments is left as it is. ``num_processes`` worker
+    processes draw the images; with 0, this process does.
 
     Raises:
         FileExistsError: ``root``, or the folder beside it that is drawn in, holds something else.

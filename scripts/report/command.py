@@ -34,7 +34,7 @@ from lightning_modules import ImageClassifier
 from lightning_modules.network.model_size import format_size, parameter_count, part_sizes
 from scripts.arguments import Arguments
 from scripts.explain.command import explain_image
-from scripts.hardware import set_float32_rounding
+from scripts.hardware import set_tf32
 from scripts.report.run_history import read_config, read_manifest, read_scalars
 from scripts.trained_classifier import load_classifier
 
@@ -118,7 +118,7 @@ def report(words: list[str]) -> None:
             "(names or sizes in bytes): restore them, or pass --data.root"
         )
     recorder = Recorder()
-    set_float32_rounding(trained.precision)
+    set_tf32(trained.precision)
     trainer = Trainer(
         logger=False, callbacks=[BadImages(), recorder], precision=trained.precision,  # type: ignore[arg-type]
         enable_checkpointing=False,

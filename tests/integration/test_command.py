@@ -247,16 +247,16 @@ def test_gradients_are_clipped_in_mixed_precision(data_root, run_folder):
         "--trainer.precision=bf16-mixed")  # fmt: skip
 
 
-@pytest.mark.parametrize(("options", "races"), [([], True), (["--trainer.deterministic=true"], False)])
-def test_only_training_races_kernels(options, races, data_root, run_folder, monkeypatch):
-    """cuDNN's race may end otherwise in another process, and a validation would come to other digits."""
-    races_in = {}
+@pytest.mark.parametrize(("options", "tunes"), [([], True), (["--trainer.deterministic=true"], False)])
+def test_only_training_autotunes_kernels(options, tunes, data_root, run_folder, monkeypatch):
+    """cuDNN may choose others in another process, where a validation would come to other digits."""
+    tuned_in = {}
 
     def note(kind):
         step = getattr(ImageClassifier, f"{kind}_step")
 
         def noted(model, batch, batch_idx):
-            races_in.setdefault(kind, set()).add(torch.backends.cudnn.benchmark)
+            tuned_in.setdefault(kind, set()).add(torch.backends.cudnn.benchmark)
             return step(model, batch, batch_idx)
 
         monkeypatch.setattr(ImageClassifier, f"{kind}_step", noted)
@@ -265,10 +265,10 @@ def test_only_training_races_kernels(options, races, data_root, run_folder, monk
         note(kind)
     data = ["--data.root", data_root, *options]
     run("fit", *SMALL, *data, "--trainer.max_epochs=2", "--model.restart_epochs=2")
-    assert races_in == {"training": {races}, "validation": {False}}
+    assert tuned_in == {"training": {tunes}, "validation": {False}}
     for command in ("validate", "predict"):
         run(command, "--ckpt_path=runs/default/version_0/model.safetensors", "--trainer.accelerator=cpu", *data)
-    assert races_in == {"training": {races}, "validation": {False}, "predict": {False}}
+    assert tuned_in == {"training": {tunes}, "validation": {False}, "predict": {False}}
 
 
 def test_an_evaluation_computes_as_the_fit_did(data_root, run_folder, capsys):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from lightning_fabric.utilities.distributed import _set_num_threads_if_needed
 
-from scripts.hardware import THREADS, keep_freed_memory, own_threads, set_float32_rounding, share_cpus
+from scripts.hardware import THREADS, keep_freed_memory, own_threads, set_tf32, share_cpus
 
 CPUS = 4  # of a quota
 
@@ -51,11 +51,11 @@ def test_a_users_choice_stands(monkeypatch):
 )
 def test_what_is_all_float32_is_rounded_to_nothing_else(precision, matrices, convolutions):
     try:
-        set_float32_rounding(precision)
+        set_tf32(precision)
         assert torch.get_float32_matmul_precision() == matrices
         assert torch.backends.cudnn.allow_tf32 == convolutions
     finally:
-        set_float32_rounding("32-true")
+        set_tf32("32-true")
 
 
 @pytest.mark.parametrize("with_gpu", [False, True])

@@ -19,8 +19,11 @@ def test_a_signal_before_work_begins_ends_in_order(number):
 @pytest.mark.parametrize(
     ("said", "shown"),
     [
-        ("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79", "2.00 GiB"),
-        ("another sentence of a later torch", "more"),
+        (
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79",
+            " (2.00 GiB more was needed)",
+        ),
+        ("another sentence of a later torch", ""),
     ],
 )
 def test_a_batch_that_does_not_fit_the_gpu_is_said_in_one_sentence(said, shown, monkeypatch, capsys):
@@ -31,6 +34,6 @@ def test_a_batch_that_does_not_fit_the_gpu_is_said_in_one_sentence(said, shown, 
     with pytest.raises(SystemExit, match="2"):
         run(["fit"])
     assert capsys.readouterr().err == (
-        f"cbam100: error: expected the batch to fit the GPU's memory, {shown} could not be had: lower "
-        "--data.batch_size, or pass --model.activation_checkpointing true\n"
+        f"cbam100: error: the GPU is out of memory{shown}: lower --data.batch_size; fit can also take "
+        "--model.activation_checkpointing true\n"
     )

@@ -1,4 +1,4 @@
-"""What the parts of the benchmark have at hand: sizes, commands in processes of their own, and what they found."""
+"""What the parts of the benchmark share: sizes, goals, commands in processes of their own, and a record of findings."""
 
 import json
 import multiprocessing
@@ -12,22 +12,37 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import yaml
+from pytorch_lightning import Callback
 
 from datamodules.workers.parent_watch import end_with_parent
 from scripts.cli import ClassifierCLI
 from scripts.main import main
 
-# A fork of a process that has imported everything, and has touched neither a GPU nor threads, starts at once.
+REPOSITORY = Path(__file__).parents[3]
+# Forks of a server that has imported everything, but has touched neither a GPU nor OpenMP, start at once.
 CONTEXT = multiprocessing.get_context("forkserver")
-THREADS = torch.get_num_threads()
-# multiprocessing runs in each fork what was started, which is imported by then.
-warnings.filterwarnings("ignore", "'scripts.main' found in sys.modules", RuntimeWarning)
 PRELOADED = [
     "scripts.benchmark.gpu.correctness",
     "scripts.benchmark.gpu.speed",
+    "scripts.benchmark.gpu.host_syncs",
     "scripts.process",
     "torch.utils.tensorboard",
 ]
+THREADS = torch.get_num_threads()
+# multiprocessing runs the main module again in each fork, where it has been imported by then.
+warnings.filterwarnings("ignore", "'scripts.main' found in sys.modules", RuntimeWarning)
+
+# What is aimed at, and what is still acceptable, by figure. The titles are those of a run on a GPU.
+GOALS = {
+    "training from files, 16 workers, cache ram, throughput after epoch 1": (5000.0, 2800.0),
+    "training from files, 16 workers, cache ram, epoch of 20,700 images": (4.2, 7.5),
+    "training step, batch 16, attention stage": (4.0, 8.0),
+    "inference latency, batch 16": (1.2, 2.5),
+    "inference throughput, batch 256": (25_000.0, 12_000.0),
+    "attention stage, batch 256, added to the step time": (2.9, 8.0),
+    "attention block, batch 256, added to the step time": (10.0, 20.0),
+}
 
 
 @dataclass(frozen=True)
@@ -35,62 +50,64 @@ class Sizes:
     """How much work there is.
 
     Attributes:
-        device: Of the work, as torch calls it.
-        classes: Of the drawn images.
-        images: Drawn for each class to train on; a quarter as many to validate, an eighth to predict.
-        photo_side: Of a drawn image, in pixels.
-        image_size: Of what the network sees, in pixels.
-        backbone: Of the network.
-        batches: A small, a middling and a large one.
-        files: For each class, on the way from files to weights.
-        short: Batches of an epoch where not all files are taken.
+        device: Device that the work runs on, as torch names it.
+        num_classes: Number of classes drawn.
+        train_images: Training images drawn per class; a quarter as many for validation, an eighth for prediction.
+        jpeg_size: Side of a drawn JPEG, in pixels.
+        image_size: Side of the network's input, in pixels.
+        backbone: Backbone of the network in the speed parts.
+        batch_sizes: A small, a medium and a large batch, in images.
+        images_per_class: Training images per class in the parts that read many files (copies of the drawn ones).
+        limit_train_batches: Batches per epoch of the shortened fits.
         workers: Numbers of loader processes to compare.
-        steps: How often each step is timed at the small batch; at the large one a quarter of that.
-        precisions: To fit in beside the default.
-        seconds: The whole may take.
-        words: Options of a command that computes on the device.
-        recipe: Options of a fit at these sizes.
+        steps: Timed calls at the small batch; a half of them at the medium one, a quarter at the large one.
+        precisions: ``--trainer.precision`` values to try.
+        time_limit: Limit of the whole benchmark, in seconds.
+        device_options: Options that put a command on the device.
+        fit_options: Options of a fit at these sizes.
     """
 
     device: str
-    classes: int
-    images: int
-    photo_side: int
+    num_classes: int
+    train_images: int
+    jpeg_size: int
     image_size: int
     backbone: str
-    batches: tuple[int, int, int]
-    files: int
-    short: int
+    batch_sizes: tuple[int, int, int]
+    images_per_class: int
+    limit_train_batches: int
     workers: tuple[int, ...]
     steps: int
     precisions: tuple[str, ...]
-    seconds: float
-    words: tuple[str, ...]
-    recipe: tuple[str, ...]
+    time_limit: float
+    device_options: tuple[str, ...]
+    fit_options: tuple[str, ...]
 
 
 GPU = Sizes(
-    device="cuda", classes=100, images=16, photo_side=320, image_size=224, backbone="resnet50", batches=(16, 64, 256),
-    files=207, short=24, workers=(4, 8, 16), steps=40, precisions=("16-mixed", "bf16-mixed", "32-true"), seconds=360,
-    words=("--trainer.accelerator=gpu", "--trainer.devices=1"), recipe=("--model.weights=none",),
+    device="cuda", num_classes=100, train_images=16, jpeg_size=320, image_size=224, backbone="resnet50",
+    batch_sizes=(16, 64, 256), images_per_class=207, limit_train_batches=24, workers=(4, 8, 16), steps=40,
+    precisions=("16-mixed", "bf16-mixed", "32-true"), time_limit=360,
+    device_options=("--trainer.accelerator=gpu", "--trainer.devices=1"), fit_options=("--model.weights=none",),
 )  # fmt: skip
 REHEARSAL = Sizes(
-    device="cpu", classes=12, images=8, photo_side=48, image_size=32, backbone="resnet18", batches=(2, 4, 8),
-    files=8, short=4, workers=(1, 2), steps=4, precisions=("bf16-mixed", "32-true"), seconds=480,
-    words=("--trainer.accelerator=cpu", "--trainer.devices=1", "--data.num_workers=1"),
-    recipe=("--model.weights=none", "--model.backbone=resnet18", "--data.image_size=32"),
+    device="cpu", num_classes=12, train_images=8, jpeg_size=48, image_size=32, backbone="resnet18",
+    batch_sizes=(2, 4, 8), images_per_class=8, limit_train_batches=4, workers=(1, 2), steps=4,
+    precisions=("bf16-mixed", "32-true"), time_limit=480,
+    device_options=("--trainer.accelerator=cpu", "--trainer.devices=1", "--data.num_workers=1"),
+    fit_options=("--model.weights=none", "--model.backbone=resnet18", "--data.image_size=32"),
 )  # fmt: skip
 
 
 class Outcome(NamedTuple):
     """How a command ended: its exit code, negative for a signal, and what it printed."""
 
-    code: int
+    exit_code: int
     output: str
 
 
 class Bench:
-    """A part's folder and records.
+    """What a part works with.
 
     Args:
         folder: The part's own; commands run there.
@@ -105,58 +122,66 @@ class Bench:
 
     @property
     def data(self) -> Path:
-        """The drawn images."""
+        """Root of the drawn images."""
         return self.shared / "data"
 
-    def check(self, name: str, held: bool, detail: str = "") -> None:
-        """Records whether a promise was kept."""
-        self._record("checks", check=name, held=bool(held), detail=detail)
+    @property
+    def many(self) -> Path:
+        """Root of a data set of many files."""
+        return self.shared / "many"
 
-    def figure(self, name: str, unit: str, values: Sequence[float], goal: tuple[float, float] | None = None) -> float:
-        """Records the median and the spread of what was measured, and returns the median.
-
-        Args:
-            name: What it is.
-            unit: Of the values.
-            values: All that were measured.
-            goal: What is aimed at, and the least that will do; they hold at the sizes of a GPU.
-        """
-        median = statistics.median(values)
-        spread = {"median": median, "lowest": min(values), "highest": max(values), "values": len(values)}
-        goals = {"goal": goal[0], "least": goal[1]} if goal and self.sizes.device == "cuda" else {}
-        self._record("figures", name=name, unit=unit, **spread, **goals)
-        return median
+    def run_folder(self, name: str) -> Path:
+        """Run folder of the first run of that name."""
+        return self.folder / "runs" / name / "version_0"
 
     def fact(self, name: str, value: str) -> None:
         """Records what the machine is."""
         self._record("facts", fact=name, value=value)
 
+    def check(self, name: str, passed: bool, detail: str = "") -> None:
+        """Records whether a promise was kept."""
+        self._record("checks", check=name, passed=bool(passed), detail=detail)
+
+    def figure(self, name: str, unit: str, values: Sequence[float]) -> float:
+        """Records the median and the range of what was measured, beside its goal, and returns the median."""
+        median = statistics.median(values)
+        spread = {"median": median, "lowest": min(values), "highest": max(values), "values": len(values)}
+        goals = dict(zip(("goal", "acceptable"), GOALS.get(name, ()), strict=False))
+        self._record("figures", name=name, unit=unit, **spread, **goals)
+        return median
+
     def _record(self, kind: str, **record: Any) -> None:
         with open(self.folder / f"{kind}.jsonl", "a") as file:  # at once, as the part may be killed
             file.write(json.dumps(record) + "\n")
 
+    def callback_option(self, callback: type[Callback], **arguments: Any) -> str:
+        """The option that adds a callback to a fit."""
+        entry = {"class_path": f"{callback.__module__}.{callback.__name__}", "init_args": arguments}
+        path = self.folder / f"{callback.__name__}.yaml"
+        path.write_text(yaml.safe_dump({"trainer": {"callbacks": [entry]}}))
+        return f"--config={path}"
+
     def command(self, *words: str) -> Outcome:
         """Runs ``cbam100`` in a process of its own, which ends with this one."""
-        return self._outcome(_follow, list(words))
-
-    def metrics(self, *words: str) -> dict[str, float]:
-        """What a ``validate`` comes to, in full."""
-        path = self.folder / "metrics.json"
-        outcome = self._outcome(_measure, list(words), path)
-        if outcome.code:
-            raise RuntimeError(f"{words} ended with {outcome.code}:\n{outcome.output}")
-        return json.loads(path.read_text())
+        return self._outcome(_run_command, list(words))
 
     def succeed(self, *words: str) -> str:
-        """What a command prints.
+        """Runs a command and returns what it printed.
 
         Raises:
-            RuntimeError: It fails.
+            RuntimeError: It failed.
         """
-        outcome = self.command(*words)
-        if outcome.code:
-            raise RuntimeError(f"{words} ended with {outcome.code}:\n{outcome.output}")
-        return outcome.output
+        return _require(words, self.command(*words))
+
+    def metrics(self, *words: str) -> dict[str, float]:
+        """Runs a ``validate`` and returns its metrics at full precision.
+
+        Raises:
+            RuntimeError: It failed.
+        """
+        path = self.folder / "metrics.json"
+        _require(words, self._outcome(_run_validate, list(words), path))
+        return json.loads(path.read_text())
 
     def _outcome(self, target: Any, *arguments: Any) -> Outcome:
         log = self.folder / "command.txt"
@@ -168,6 +193,12 @@ class Bench:
         output = log.read_text(errors="replace")
         print(f"\n$ cbam100 {' '.join(arguments[0])}\n{output}[{process.exitcode}]", flush=True)
         return Outcome(process.exitcode or 0, output)
+
+
+def _require(words: Sequence[str], outcome: Outcome) -> str:
+    if outcome.exit_code:
+        raise RuntimeError(f"cbam100 {' '.join(words)} ended with exit code {outcome.exit_code}:\n{outcome.output}")
+    return outcome.output
 
 
 def enter(folder: Path, log: str) -> None:
@@ -182,13 +213,13 @@ def enter(folder: Path, log: str) -> None:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
-def _follow(words: list[str], folder: Path) -> None:
+def _run_command(words: list[str], folder: Path) -> None:
     enter(folder, "command.txt")
     sys.argv = ["cbam100", *words]
     main()
 
 
-def _measure(words: list[str], path: Path, folder: Path) -> None:
+def _run_validate(words: list[str], path: Path, folder: Path) -> None:
     enter(folder, "command.txt")
     sys.argv = ["cbam100", *words]
     trainer = ClassifierCLI().trainer

@@ -1,11 +1,10 @@
-"""The command: every part in a process of its own, for a limited time, and the files that say what came of it."""
+"""The command: runs every part in a process of its own, for a limited time, and writes what it found."""
 
 import json
 import os
 import signal
 import subprocess
 import tempfile
-import textwrap
 import time
 import traceback
 from argparse import RawDescriptionHelpFormatter
@@ -22,23 +21,29 @@ from datamodules.files.errors import UserError, listed
 from datamodules.files.own_files import BENCHMARK, require_replaceable
 from datamodules.split_names import require_outside_splits
 from scripts.arguments import Arguments
-from scripts.benchmark.gpu import correctness, speed
-from scripts.benchmark.gpu.bench import CONTEXT, GPU, PRELOADED, REHEARSAL, Bench, Sizes, enter
+from scripts.benchmark.gpu import correctness, host_syncs, speed
+from scripts.benchmark.gpu.bench import CONTEXT, GPU, PRELOADED, REHEARSAL, REPOSITORY, Bench, Sizes, enter
 from scripts.benchmark.gpu.table import to_markdown
 
 REPORT, TABLE, LOG = "gpu.json", "gpu.md", "logs.txt"
-# What CUDA builds of torch and pytorch-lightning do not bring along.
+DONE, NO_TIME = "done", "had no time left"
+# What an image with CUDA builds of torch and pytorch-lightning may lack.
 WHEELS = ("jsonargparse", "typeshed-client", "docstring-parser", "captum")
-HELP = f"""\
-Beside this folder it needs torch, torchvision, pytorch-lightning and what else setup.cfg lists. Where those are but no
-package index is, collect the rest elsewhere and carry the folder WHEELS along:
+DESCRIPTION = """\
+Checks correctness on a GPU, then measures speed, in at most 6 minutes. Each part runs in its own process with its own
+time limit, most important first, so that one that fails or hangs does not affect the others. Exits with 1 if a check
+fails or a part does not finish."""
+EPILOG = f"""\
+Needs this checkout, torch, torchvision, pytorch-lightning and the other packages in setup.cfg. For a machine without a
+package index, download what a CUDA image usually lacks on another machine, and copy the folder WHEELS over:
 
-  python -m pip download --no-deps --only-binary=:all: --python-version 3.12 --constraint constraints.txt --dest WHEELS
-      {" ".join(WHEELS)}
+  python -m pip download --no-deps --only-binary=:all: --python-version 3.12 --constraint constraints.txt \\
+      --dest WHEELS {" ".join(WHEELS)}
   python -m pip install --no-index --no-deps --target SITE WHEELS/*.whl
   PYTHONPATH=SITE python -m scripts.main benchmark gpu --output DIR
 
-Parts, in their order: """
+Parts, in the order in which they run:
+"""
 
 
 @dataclass(frozen=True)
@@ -47,15 +52,15 @@ class Part:
 
     Attributes:
         function: What it does.
-        seconds: It may take.
+        time_limit: Limit of this part, in seconds.
     """
 
     function: Callable[[Bench], None]
-    seconds: float
+    time_limit: float
 
     @property
     def name(self) -> str:
-        """As ``--only`` has it."""
+        """As ``--only`` takes it."""
         return self.function.__name__
 
 
@@ -68,9 +73,9 @@ PARTS = (
     Part(correctness.faults, 60),
     Part(correctness.tests, 120),
     Part(speed.step, 90),
-    Part(speed.predict, 30),
+    Part(speed.infer, 30),
     Part(speed.files, 150),
-    Part(speed.waits, 30),
+    Part(host_syncs.host_syncs, 30),
     Part(speed.loader, 60),
     Part(speed.compiled_gates, 90),
     Part(speed.compiled_network, 240),
@@ -86,17 +91,17 @@ def benchmark_gpu(words: Sequence[str]) -> None:
 
     Raises:
         UserError: An option is wrong.
-        SystemExit: With 1 where a check did not hold, or a part failed or had no time.
+        SystemExit: With 1 if a check failed or a part did not finish.
     """
     options = gpu_parser().parse_args(words)
     names = [part.name for part in PARTS]
     wanted = options.only.split(",") if options.only else names
     if unknown := [name for name in wanted if name not in names]:
-        raise UserError(f"expected --only of {listed(names)}, got {listed(unknown)}: choose of these")
+        raise UserError(f"--only takes names from {listed(names)}, got {listed(unknown)}")
     try:
         options.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"expected --output to be a folder, {options.output} is not ({error.strerror})") from error
+        raise UserError(f"--output must be a folder, got {options.output} ({error.strerror})") from error
     require_writable(options.output, "--output")
     require_outside_splits(options.output, "--output")
     for name in (REPORT, TABLE, LOG):
@@ -109,14 +114,17 @@ def benchmark_gpu(words: Sequence[str]) -> None:
 
 def gpu_parser() -> Arguments:
     """The options of the command."""
-    parts = textwrap.fill(", ".join(part.name for part in PARTS), 110)
+    parts = "\n".join(f"  {part.name:<18}{part.function.__doc__}" for part in PARTS)
     parser = Arguments(
-        prog="cbam100 benchmark gpu", description=__doc__, epilog=HELP + parts,
+        prog="cbam100 benchmark gpu", description=DESCRIPTION, epilog=EPILOG + parts,
         formatter_class=RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help=f"gets {REPORT}, {TABLE} and {LOG}")
-    parser.add_argument("--rehearse", action="store_true", help="every part at small sizes, on the CPU")
-    parser.add_argument("--only", metavar="PART,...", help="these parts, and what they need")
+    into = f"folder for {REPORT}, {TABLE} and {LOG}; created if missing"
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help=into)
+    rehearse = "run every part at small sizes on the CPU, to try the benchmark itself"
+    parser.add_argument("--rehearse", action="store_true", help=rehearse)
+    only = f"run only these parts, comma-separated ({' and '.join(ALWAYS)} always run)"
+    parser.add_argument("--only", metavar="PART,...", help=only)
     return parser
 
 
@@ -129,7 +137,7 @@ def run_parts(parts: Sequence[Part], output: Path, sizes: Sizes) -> bool:
         sizes: Of the work.
     """
     CONTEXT.set_forkserver_preload(PRELOADED)
-    end = time.monotonic() + sizes.seconds
+    end = time.monotonic() + sizes.time_limit
     results: list[dict[str, Any]] = []
     about: dict[str, Any] = {"benchmark": "gpu", "rehearsal": sizes.device == "cpu", "commit": _commit()}
     about |= {"machine": {}, "versions": versions()}
@@ -138,23 +146,23 @@ def run_parts(parts: Sequence[Part], output: Path, sizes: Sizes) -> bool:
         for part in parts:
             shared, own = Path(folder), Path(folder) / part.name
             own.mkdir()
-            limit = min(part.seconds, end - time.monotonic())
+            limit = min(part.time_limit, end - time.monotonic())
             start = time.monotonic()
-            state = _run(part, Bench(own, shared, sizes), limit) if limit > 1 else "had no time left"
+            status = _run(part, Bench(own, shared, sizes), limit) if limit > 1 else NO_TIME
             found: dict[str, Any] = {kind: _records(own, kind) for kind in ("checks", "figures")}
-            results.append({"part": part.name, "state": state, "seconds": time.monotonic() - start, **found})
+            results.append({"part": part.name, "status": status, "seconds": time.monotonic() - start, **found})
             about["machine"] |= {fact["fact"]: fact["value"] for fact in _records(own, "facts")}
-            log.append(f"\n{'=' * 20} {part.name}: {state}\n{_text(own / 'log.txt')}")
+            log.append(f"\n{'=' * 20} {part.name}: {status}\n{_text(own / 'log.txt')}")
             print(_line(results[-1]), flush=True)
             _write(output, about, results, "".join(log))
-    left_out = [result["part"] for result in results if result["state"] == "had no time left"]
-    if left_out:
-        print(f"what had no time: cbam100 benchmark gpu --output ANOTHER_DIR --only {','.join(left_out)}")
-    return all(result["state"] == "done" and all(x["held"] for x in result["checks"]) for result in results)
+    if left_out := ",".join(result["part"] for result in results if result["status"] == NO_TIME):
+        rehearse = " --rehearse" if about["rehearsal"] else ""
+        print(f"To run what had no time left: cbam100 benchmark gpu --output ANOTHER_DIR{rehearse} --only {left_out}")
+    return all(result["status"] == DONE and all(x["passed"] for x in result["checks"]) for result in results)
 
 
 def _run(part: Part, bench: Bench, limit: float) -> str:
-    process = CONTEXT.Process(target=_follow, args=(part.function, bench))
+    process = CONTEXT.Process(target=_run_part, args=(part.function, bench))
     process.start()
     try:
         ended = wait([process.sentinel], limit)
@@ -164,10 +172,10 @@ def _run(part: Part, bench: Bench, limit: float) -> str:
         process.join()
     if not ended:
         return f"was stopped after {limit:.0f} s"
-    return "done" if process.exitcode == 0 else f"failed with {process.exitcode}: {_last_line(bench.folder)}"
+    return DONE if process.exitcode == 0 else f"failed with {process.exitcode}: {_last_line(bench.folder)}"
 
 
-def _follow(function: Callable[[Bench], None], bench: Bench) -> None:
+def _run_part(function: Callable[[Bench], None], bench: Bench) -> None:
     os.setpgid(0, 0)  # so that it can be killed with its commands
     enter(bench.folder, "log.txt")
     try:
@@ -182,12 +190,12 @@ def _records(folder: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def _line(result: dict[str, Any]) -> str:
-    broken = [x["check"] for x in result["checks"] if not x["held"]]
-    held = f"{len(result['checks']) - len(broken)} of {len(result['checks'])} checks held"
-    counts = [held] if result["checks"] else []
-    counts += [f"{len(result['figures'])} figures"] if result["figures"] else []
-    counts += [f"{result['seconds']:.0f} s", *(f"NOT: {name}" for name in broken)]
-    return f"{result['part']}: {result['state']}, {', '.join(counts)}"
+    checks, figures = result["checks"], result["figures"]
+    failed = [x["check"] for x in checks if not x["passed"]]
+    counts = [f"{len(checks) - len(failed)} of {len(checks)} checks passed"] if checks else []
+    counts += [f"{len(figures)} figures"] if figures else []
+    counts += [f"{result['seconds']:.0f} s", *(f"FAILED: {name}" for name in failed)]
+    return f"{result['part']}: {result['status']}, {', '.join(counts)}"
 
 
 def _write(output: Path, about: dict[str, Any], results: list[dict[str, Any]], log: str) -> None:
@@ -207,7 +215,7 @@ def _last_line(folder: Path) -> str:
 
 def _commit() -> str:
     try:
-        words = ["git", "-C", str(correctness.REPOSITORY), "describe", "--always", "--dirty", "--abbrev=40"]
+        words = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=40"]
         return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return "unknown, for this is no git checkout"
+        return "unknown (not a git checkout)"

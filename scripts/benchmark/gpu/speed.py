@@ -1,31 +1,25 @@
-"""How fast it is: steps, predictions, the way from files to weights, and what a step waits for."""
+"""How fast it is: training steps, inference, and the way from files to weights."""
 
 import itertools
-import platform
 import shutil
 import statistics
 import subprocess
 import time
-import warnings
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from pytorch_lightning import Callback, LightningModule, Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from datamodules import ImageFolderDataModule
-from datamodules.images.find import find_images
 from datamodules.workers.cpus import available_cpus
 from lightning_modules import ResNetCBAM
 from lightning_modules.network.compilation import Compile
 from scripts.benchmark.gpu.bench import Bench
-from scripts.benchmark.gpu.correctness import run_folder
-from scripts.benchmark.step import inference, multiplications_per_second, train_step
-from scripts.benchmark.timing import alternate
+from scripts.benchmark.gpu.correctness import NO_FIGURES
+from scripts.benchmark.step import PEAK_SIDE, inference, multiplications_per_second, train_step
+from scripts.benchmark.timing import alternate, synchronize
 from scripts.demo.make_demo_data import make_demo_data
 from scripts.hardware import default_precision
 
@@ -34,188 +28,140 @@ ATTENTION = {"none": ("none", "stage"), "stage": ("cbam", "stage"), "block": ("c
 
 
 def machine(bench: Bench) -> None:
-    """What the machine is capable of, as a measure for the rest."""
-    device = torch.device(bench.sizes.device)
+    """What the machine is, and what it is capable of."""
+    device, precision = torch.device(bench.sizes.device), _precision(bench)
     bench.fact("GPU", torch.cuda.get_device_name() if device.type == "cuda" else "none")
     bench.fact("driver", _driver() if device.type == "cuda" else "none")
     bench.fact("CUDA and cuDNN", f"{torch.version.cuda}, {torch.backends.cudnn.version()}")
     bench.fact("CPU cores", str(available_cpus()))
-    bench.figure("matrix product", "TFLOP/s", [multiplications_per_second(device, _precision(bench)) / 1e12])
+    rate = multiplications_per_second(device, precision) / 1e12
+    bench.figure(f"matrix multiplication, {PEAK_SIDE} x {PEAK_SIDE}, {precision}", "TFLOP/s", [rate])
     content = torch.empty(2**28 if device.type == "cuda" else 2**24, dtype=torch.uint8, device=device)
 
     def copy() -> None:
         content.clone()
-        _wait(device)
+        synchronize(device)
 
     rates = [2 * len(content) / seconds / 1e9 for seconds in alternate({"copy": copy}, rounds=5)["copy"]]
-    bench.figure("copy, read and written", "GB/s", rates)
-    print(platform.platform(), torch.__config__.show())
+    bench.figure("memory bandwidth of the device (copy: bytes read and written)", "GB/s", rates)
 
 
 def draw(bench: Bench) -> None:
-    """Draws the images, and copies of them, of which an epoch has many."""
+    """The images of the other parts."""
     sizes = bench.sizes
-    counts = {"train_images": sizes.images, "val_images": sizes.images // 4, "test_images": sizes.images // 8}
+    counts = {"train_images": sizes.train_images, "val_images": sizes.train_images // 4}
+    counts |= {"test_images": sizes.train_images // 8, "num_processes": available_cpus()}
     start = time.perf_counter()
-    make_demo_data(
-        bench.data, size=sizes.photo_side, num_classes=sizes.classes, num_processes=available_cpus(), **counts
-    )
-    bench.figure("drawing", "s", [time.perf_counter() - start])
+    make_demo_data(bench.data, size=sizes.jpeg_size, num_classes=sizes.num_classes, **counts)
+    bench.figure("time to draw the images", "s", [time.perf_counter() - start])
+    kilobytes = []
     for label in (bench.data / "train").iterdir():
-        folder = bench.shared / "many" / "train" / label.name
+        folder = bench.many / "train" / label.name
         folder.mkdir(parents=True)
-        originals = sorted(label.iterdir())
-        for number in range(sizes.files):
-            shutil.copyfile(originals[number % len(originals)], folder / f"{number}.jpg")
-    shutil.copytree(bench.data / "val", bench.shared / "many" / "val")
-    bytes_of_one = sum(path.stat().st_size for path in originals) / len(originals)
-    bench.figure("size of a JPEG", "kB", [bytes_of_one / 1e3])
+        drawn = sorted(label.iterdir())
+        kilobytes += [path.stat().st_size / 1e3 for path in drawn]
+        for number in range(sizes.images_per_class):
+            shutil.copyfile(drawn[number % len(drawn)], folder / f"{number}.jpg")
+    shutil.copytree(bench.data / "val", bench.many / "val")
+    bench.figure(f"size of a JPEG of {sizes.jpeg_size} px", "kB", kilobytes)
 
 
 def step(bench: Bench) -> None:
-    """A training step by batch and attention, and the memory it takes."""
-    goals = {("16", "stage"): (4.0, 8.0)}
-    for place, batch in enumerate(bench.sizes.batches):
-        network = partial(_network, bench)
-        contenders = {name: _step(bench, network(name), batch) for name in ATTENTION}
-        for name, work in contenders.items():
-            _first_call(bench, f"train step, batch {batch}, attention {name}", work)
+    """A training step by batch and attention, and the memory that it takes."""
+    for place, batch in enumerate(bench.sizes.batch_sizes):
+        titles = {name: f"training step, batch {batch}, attention {name}" for name in ATTENTION}
+        steps = {name: _step(bench, name, batch) for name in ATTENTION}
+        for name, work in steps.items():
+            _first_call(bench, titles[name], work)
         medians = {}
-        for name, seconds in alternate(contenders, max(2, bench.sizes.steps // 2**place), warm_up=2).items():
-            milliseconds = [1e3 * second for second in seconds]
-            title = f"train step, batch {batch}, attention {name}"
-            medians[name] = bench.figure(title, "ms", milliseconds, goals.get((str(batch), name)))
-            bench.figure(f"{title}, rate", "images/s", [batch / second for second in seconds])
-        is_large = batch == bench.sizes.batches[-1]
-        for name, goal in {"stage": (2.9, 8.0), "block": (10.0, 20.0)}.items():
-            share = 100 * (medians[name] / medians["none"] - 1)
-            title = f"attention {name} at batch {batch}, over a step without"
-            bench.figure(title, "%", [share], goal if is_large else None)
+        for name, seconds in alternate(steps, max(2, bench.sizes.steps // 2**place), warm_up=2).items():
+            medians[name] = bench.figure(titles[name], "ms", [1e3 * x for x in seconds])
+            bench.figure(f"{titles[name]}, throughput", "images/s", [batch / x for x in seconds])
+        for name in ("stage", "block"):
+            added = 100 * (medians[name] / medians["none"] - 1)
+            bench.figure(f"attention {name}, batch {batch}, added to the step time", "%", [added])
 
 
 def compiled_gates(bench: Bench) -> None:
-    """The gates' kernels made by torch.compile, beside the others."""
-    batch = bench.sizes.batches[-1]
+    """A step whose gates are compiled, beside an eager one."""
     for attention in ("stage", "block"):
-        _beside_eager(bench, attention, "gates", batch)
+        _beside_eager(bench, attention, "gates", bench.sizes.batch_sizes[-1])
 
 
 def compiled_network(bench: Bench) -> None:
-    """The whole network's, which take a minute to make."""
-    for batch in (bench.sizes.batches[0], bench.sizes.batches[-1]):
+    """A step of a compiled network, beside an eager one; compiling takes a minute each."""
+    for batch in (bench.sizes.batch_sizes[0], bench.sizes.batch_sizes[-1]):
         _beside_eager(bench, "stage", "full", batch)
 
 
 def _beside_eager(bench: Bench, attention: str, what: Compile, batch: int) -> None:
-    title = f"train step, batch {batch}, attention {attention}, compile {what}"
-    eager = _step(bench, _network(bench, attention), batch)
-    compiled = _step(bench, _network(bench, attention), batch, what)
-    _first_call(bench, title, compiled)
-    seconds = alternate({"eager": eager, "compiled": compiled}, max(2, bench.sizes.steps // 4), warm_up=2)
+    title = f"training step, batch {batch}, attention {attention}, compile {what}"
+    contenders = {"compiled": _step(bench, attention, batch, what), "eager": _step(bench, attention, batch)}
+    _first_call(bench, title, contenders["compiled"])
+    seconds = alternate(contenders, max(2, bench.sizes.steps // 4), warm_up=2)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
-    bench.figure(title, "ms", [1e3 * second for second in seconds["compiled"]])
-    bench.figure(f"{title}, gain over eager", "", [medians["eager"] / medians["compiled"]])
+    bench.figure(title, "ms", [1e3 * x for x in seconds["compiled"]])
+    bench.figure(f"{title}, speedup over eager", "x", [medians["eager"] / medians["compiled"]])
 
 
-def predict(bench: Bench) -> None:
-    """Classes of a batch, as ``predict`` finds them, from images on the device."""
-    goals = {16: ("ms", (1.2, 2.5)), 256: ("images/s", (25_000.0, 12_000.0))}
-    for batch in (bench.sizes.batches[0], bench.sizes.batches[-1]):
-        images = _images(bench, batch)
-        work = inference(_network(bench, "stage"), images, _precision(bench))
-        torch.backends.cudnn.benchmark = False  # as in predict
-        seconds = alternate({"predict": work}, bench.sizes.steps, warm_up=3)["predict"]
-        for unit, values in {"ms": [1e3 * x for x in seconds], "images/s": [batch / x for x in seconds]}.items():
-            goal = goals.get(batch, ("", (0.0, 0.0)))
-            bench.figure(f"inference, batch {batch}, in {unit}", unit, values, goal[1] if goal[0] == unit else None)
+def infer(bench: Bench) -> None:
+    """Labels of a batch as predict finds them, from images on the device."""
+    for batch in (bench.sizes.batch_sizes[0], bench.sizes.batch_sizes[-1]):
+        work = inference(_network(bench, "stage"), _images(bench, batch), _precision(bench))
+        seconds = alternate({"infer": work}, bench.sizes.steps, warm_up=3)["infer"]
+        bench.figure(f"inference latency, batch {batch}", "ms", [1e3 * x for x in seconds])
+        bench.figure(f"inference throughput, batch {batch}", "images/s", [batch / x for x in seconds])
 
 
 def loader(bench: Bench) -> None:
-    """What the loader alone delivers, with as many processes."""
+    """What the loader alone delivers."""
+    workers = bench.sizes.workers[-1]
     for cache in ("none", "ram"):
         data = ImageFolderDataModule(
-            str(bench.shared / "many"), image_size=bench.sizes.image_size, batch_size=bench.sizes.batches[-1],
-            num_workers=bench.sizes.workers[-1], cache=cache,
+            str(bench.many), image_size=bench.sizes.image_size, batch_size=bench.sizes.batch_sizes[-1],
+            num_workers=workers, cache=cache,
         )  # fmt: skip
         data.setup("fit")
         batches = data.train_dataloader()
-        iter(batches)  # starts the processes
         rates = []
-        for _ in range(2):
+        for _ in range(3):
             start, images = time.perf_counter(), 0
             for batch in batches:
                 images += len(batch.images)
             rates.append(images / (time.perf_counter() - start))
-        bench.figure(f"loader alone, {bench.sizes.workers[-1]} workers, cache {cache}", "images/s", rates)
+        bench.figure(f"loader alone, {workers} workers, cache {cache}", "images/s", rates[1:])  # the first starts them
 
 
 def files(bench: Bench) -> None:
-    """From files to weights: fits, by number of loader processes and cache."""
-    words = ["fit", *bench.sizes.words, *bench.sizes.recipe, f"--data.root={bench.shared / 'many'}"]
-    words += [f"--data.batch_size={bench.sizes.batches[-1]}", "--best.every_n_minutes=0", "--insight.every_n_epochs=0"]
+    """Fits from files to weights, by number of loader processes and cache."""
+    fit = ["fit", *bench.sizes.device_options, *bench.sizes.fit_options, f"--data.root={bench.many}", NO_FIGURES]
+    fit += [f"--data.batch_size={bench.sizes.batch_sizes[-1]}", "--best.every_n_minutes=0"]
     for workers in sorted(bench.sizes.workers, reverse=True):
+        is_full = workers == bench.sizes.workers[-1]
+        epochs = 3 if is_full else 2
+        options = [
+            f"--trainer.max_epochs={epochs}",
+            f"--model.restart_epochs={epochs}",
+            f"--data.num_workers={workers}",
+        ]
+        options += [] if is_full else [f"--trainer.limit_train_batches={bench.sizes.limit_train_batches}"]
         for cache in ("ram", "none"):
-            most = workers == bench.sizes.workers[-1]
-            epochs, name = 3 if most else 2, f"workers_{workers}_{cache}"
-            way = [] if most else [f"--trainer.limit_train_batches={bench.sizes.short}"]
-            way += [f"--trainer.max_epochs={epochs}", f"--model.restart_epochs={epochs}", f"--run_name={name}"]
-            bench.succeed(*words, *way, f"--data.num_workers={workers}", f"--data.cache={cache}")
-            run = run_folder(bench, name)
-            title = f"files to weights, {workers} workers, cache {cache}"
-            goal = (5000.0, 2800.0) if most and cache == "ram" else None
-            bench.figure(f"{title}, after the first epoch", "images/s", _scalars(run, "images_per_second")[1:], goal)
-            if most:
-                count = len(find_images(bench.shared / "many" / "train").paths)
-                ends = _scalars(run, "images_per_second", times=True)
-                whole = [after - before for before, after in itertools.pairwise(ends)]
-                goal = (4.2, 7.5) if cache == "ram" else None
-                what = f"{title}, epoch of {count:,} images with its validation and checkpoints"
-                bench.figure(what, "s", whole, goal)
-            bench.figure(f"{title}, share of waiting", "", _scalars(run, "data_wait_share")[1:])
+            run = f"workers_{workers}_{cache}"
+            bench.succeed(*fit, *options, f"--data.cache={cache}", f"--run_name={run}")
+            title = f"training from files, {workers} workers, cache {cache}"
+            _report_fit(bench, bench.run_folder(run), title, is_full)
 
 
-def _scalars(run: Path, tag: str, times: bool = False) -> list[float]:
+def _report_fit(bench: Bench, run: Path, title: str, is_full: bool) -> None:
     events = EventAccumulator(str(run))
     events.Reload()
-    return [event.wall_time if times else event.value for event in events.Scalars(tag)]
-
-
-class CountWaits(Callback):
-    """Prints what a training step of the third batch and later waits for the GPU for, and where."""
-
-    def __init__(self) -> None:
-        self._caught: Any = None
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Begins to look; from here to the same point of the next step."""
-        if self._caught is None and batch_idx == 2:
-            self._caught = warnings.catch_warnings(record=True)
-            self._found = self._caught.__enter__()
-            warnings.simplefilter("always")
-            if torch.cuda.is_available():
-                torch.cuda.set_sync_debug_mode("warn")
-        elif self._caught is not None and self._found is not None:
-            places = [f"{x.filename}:{x.lineno}" for x in self._found if "synchronizing" in str(x.message)]
-            print(f"waits of batch {batch_idx}: {len(places)} {' '.join(places)}", flush=True)
-            self._found.clear()
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Looks no longer."""
-        if torch.cuda.is_available():
-            torch.cuda.set_sync_debug_mode("default")
-        if self._caught is not None:
-            self._caught.__exit__(None, None, None)
-
-
-def waits(bench: Bench) -> None:
-    """How often the host waits for the GPU in a step, by ``torch.cuda.set_sync_debug_mode``."""
-    callback = {"class_path": f"{CountWaits.__module__}.{CountWaits.__name__}"}
-    (bench.folder / "waits.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [callback]}}))
-    words = ["fit", *bench.sizes.words, *bench.sizes.recipe, f"--data.root={bench.data}", "--config=waits.yaml"]
-    output = bench.succeed(*words, "--trainer.max_epochs=1", "--model.restart_epochs=1")
-    counts = [int(line.split()[4]) for line in output.splitlines() if line.startswith("waits of batch ")]
-    bench.figure("waits of the host for the GPU in a step", "", counts)
-    bench.check("at most one step in eight waits", sum(map(bool, counts)) <= len(counts) / 8 + 1, f"{counts}")
+    rates, waits = (events.Scalars(tag) for tag in ("images_per_second", "data_wait_share"))
+    bench.figure(f"{title}, throughput after epoch 1", "images/s", [event.value for event in rates[1:]])
+    bench.figure(f"{title}, share of time waiting for data", "", [event.value for event in waits[1:]])
+    if is_full:  # from the end of an epoch to the next, with validation and checkpoints
+        images = bench.sizes.num_classes * bench.sizes.images_per_class
+        seconds = [after.wall_time - before.wall_time for before, after in itertools.pairwise(rates)]
+        bench.figure(f"{title}, epoch of {images:,} images", "s", seconds)
 
 
 def _precision(bench: Bench) -> str:
@@ -232,27 +178,22 @@ def _network(bench: Bench, attention: str) -> ResNetCBAM:
     return ResNetCBAM(CLASSES, **options).to(bench.sizes.device)
 
 
-def _step(bench: Bench, network: ResNetCBAM, batch: int, compile: Compile = "none") -> Callable[[], None]:
+def _step(bench: Bench, attention: str, batch: int, compile: Compile = "none") -> Callable[[], None]:
     targets = torch.randint(0, CLASSES, (batch,), device=bench.sizes.device)
-    return train_step(network, _images(bench, batch), targets, _precision(bench), compile)
+    return train_step(_network(bench, attention), _images(bench, batch), targets, _precision(bench), compile)
 
 
 def _first_call(bench: Bench, title: str, work: Callable[[], None]) -> None:
-    """The time of the first call, which chooses or makes kernels, and the memory of a call."""
-    on_gpu = bench.sizes.device == "cuda"
+    """The seconds of the first call, and the memory of one beyond weights, optimizer state and gradients."""
     start = time.perf_counter()
     work()
-    bench.figure(f"{title}, first call", "s", [time.perf_counter() - start])
-    if on_gpu:
-        before = torch.cuda.memory_allocated()
+    bench.figure(f"{title}, first call (kernel selection or compilation)", "s", [time.perf_counter() - start])
+    if bench.sizes.device == "cuda":
+        kept = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         work()
-        bench.figure(f"{title}, memory above what is kept", "GB", [(torch.cuda.max_memory_allocated() - before) / 1e9])
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        peak = (torch.cuda.max_memory_allocated() - kept) / 1e9
+        bench.figure(f"{title}, peak memory beyond weights, gradients and optimizer state", "GB", [peak])
 
 
 def _driver() -> str:
@@ -260,4 +201,4 @@ def _driver() -> str:
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
         return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
     except (OSError, subprocess.CalledProcessError, IndexError):
-        return "unknown, as nvidia-smi does not tell"
+        return "unknown (nvidia-smi failed)"

@@ -5,30 +5,34 @@ from typing import Any
 
 
 def to_markdown(about: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> str:
-    """The page: what it ran on, what was promised and held, and what was measured beside what is aimed at."""
-    remark = "; a rehearsal on the CPU at small sizes, in which nothing is a measurement" if about["rehearsal"] else ""
+    """The page: what it ran on, which checks passed, and what was measured beside its goals."""
+    remark = "; a rehearsal on the CPU at small sizes: its figures are not measurements" if about["rehearsal"] else ""
     facts = {**about["machine"], **about["versions"], "commit": about["commit"]}
-    lines = [f"`cbam100 benchmark gpu`{remark}", "", *_table(("", ""), [[name, str(x)] for name, x in facts.items()])]
+    parts = [[result["part"], result["status"], f"{result['seconds']:.0f}"] for result in results]
     checks = [
-        [result["part"], check["check"], "yes" if check["held"] else "**no**", check["detail"]]
+        [result["part"], check["check"], "yes" if check["passed"] else "**no**", check["detail"]]
         for result in results
         for check in result["checks"]
     ]
-    parts = [[result["part"], result["state"], f"{result['seconds']:.0f}"] for result in results]
     figures = [
         [
             result["part"],
             figure["name"],
             f"{_number(figure['median'])} {figure['unit']}",
-            f"{_number(figure['lowest'])} to {_number(figure['highest'])}, {figure['values']}",
-            f"{_number(figure['goal'])} ({_number(figure['least'])})" if "goal" in figure else "",
+            f"{_number(figure['lowest'])} to {_number(figure['highest'])} ({figure['values']})",
+            f"{_number(figure['goal'])} ({_number(figure['acceptable'])})" if "goal" in figure else "",
         ]
         for result in results
         for figure in result["figures"]
     ]
-    lines += ["", *_table(("part", "ended", "s"), parts)]
-    lines += ["", *_table(("part", "check", "held", "detail"), checks)]
-    lines += ["", *_table(("part", "figure", "median", "spread, values", "goal (least)"), figures)]
+    lines = [f"`cbam100 benchmark gpu`{remark}"]
+    for header, rows in (
+        (("", ""), [[name, str(value)] for name, value in facts.items()]),
+        (("part", "status", "time (s)"), parts),
+        (("part", "check", "passed", "detail"), checks),
+        (("part", "figure", "median", "range (samples)", "goal (acceptable)"), figures),
+    ):
+        lines += ["", *_table(header, rows)]
     return "\n".join([*lines, ""])
 
 

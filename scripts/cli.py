@@ -30,17 +30,17 @@ from callbacks import (
     SizeBudget,
     Stopping,
 )
-from callbacks.run.best_weights import LAST
 from callbacks.run.config import plain_settings
 from callbacks.run.exact_resume import TUNERS
 from callbacks.run.recipe import FREE_MODEL, TRAINING_CALLBACKS
+from callbacks.run.run_folder import RUNS, RunFolder
 from datamodules import ImageFolderDataModule
 from datamodules.files.errors import UserError, listed
 from lightning_modules import ImageClassifier
 from lightning_modules.trained_model import TrainedModel, read_trained_model
 from lightning_modules.weights.weights_file import SAFETENSORS_SUFFIX
 from scripts.hardware import default_precision, set_tf32, share_cpus
-from scripts.run_folder import RUNS, find_last, open_logger, require_run_name
+from scripts.run_logger import open_logger, require_run_name
 
 DEFAULT_CONFIG = Path(__file__).parents[1] / "configs" / "default.yaml"
 EPILOG = "Beforehand: cbam100 audit --data.root DIR looks at every file of a data set."
@@ -142,10 +142,10 @@ class ClassifierCLI(LightningCLI):
             config.run_name = Path(str(config.config[-1])).stem if config.config else DEFAULT_CONFIG.stem
         require_run_name(config.run_name, "--run_name")
         if config.ckpt_path == "last":
-            found = find_last(config.run_name)
-            config.ckpt_path = str(found) if found else None
+            found = RunFolder.newest(config.run_name)
+            config.ckpt_path = str(found.last) if found else None
             if not found:  # not an error, so that a job that is requeued has one command from its first start
-                rank_zero_only(print)(f"no {LAST} in {RUNS / config.run_name} yet: starting anew")
+                rank_zero_only(print)(f"no last.ckpt in {RUNS / config.run_name} yet: starting anew")
         if config.ckpt_path:
             self.trained = read_trained_model(Path(config.ckpt_path))
             if Path(config.ckpt_path).suffix == SAFETENSORS_SUFFIX:

@@ -21,13 +21,12 @@ from callbacks.run.loop_state import (
     step_is_complete,
     validate_now,
 )
+from callbacks.run.run_folder import RunFolder
 from datamodules.files.atomic_file import remove_leftovers, require_writable, write_bytes
 from datamodules.files.errors import UserError
 from lightning_modules.classifier import MONITOR, ImageClassifier
 from lightning_modules.trained_model import NETWORK_PREFIX, export_metadata
 from lightning_modules.weights.pruning import without_masks
-
-CHECKPOINTS, LAST, BEST, WEIGHTS = "checkpoints", "last.ckpt", "best.ckpt", "model.safetensors"
 
 
 class BestWeights(Checkpoint):
@@ -55,7 +54,7 @@ class BestWeights(Checkpoint):
         self.every_n_steps = every_n_steps
         self.best: dict[str, Any] = {}
         self._folder = ""  # of the best epoch's run
-        self._run_folder = Path()
+        self._run = RunFolder(Path())
         self._saved_at = time.monotonic()
         self._saved_step: float = math.inf  # until training begins
         self._stop_asked = False
@@ -81,15 +80,15 @@ class BestWeights(Checkpoint):
                 "expected validation images, by which the best weights are chosen, got --trainer.limit_val_batches "
                 f"{trainer.limit_val_batches}: leave it out, or give 1 for a single batch"
             )
-        self._run_folder = Path(trainer.log_dir or ".")  # asked once, by all: that is a collective operation
+        self._run = RunFolder(Path(trainer.log_dir or "."))  # asked once, by all: that is a collective operation
         if not trainer.is_global_zero:
             return
-        for folder in (self._run_folder, self._run_folder / CHECKPOINTS):
+        for folder in (self._run.path, self._run.checkpoints):
             if folder.exists():
                 require_writable(folder, "run folder")
-        for folder in (self._run_folder, *self._run_folder.parent.glob("version_*")):  # of runs that were killed
-            remove_leftovers(folder)
-            remove_leftovers(folder / CHECKPOINTS)
+        for run in (self._run, *RunFolder.versions(self._run.path.parent)):  # which may have been killed
+            remove_leftovers(run.path)
+            remove_leftovers(run.checkpoints)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock."""
@@ -120,7 +119,7 @@ class BestWeights(Checkpoint):
         """
         if is_at_epoch_end(trainer) or is_inside_step(trainer) or not can_go_on_inside_epoch(trainer):
             return False
-        self._save(trainer, LAST)
+        self._save(trainer, self._run.last)
         return True
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -134,7 +133,7 @@ class BestWeights(Checkpoint):
         is_whole = is_at_epoch_end(trainer)
         self._save_if_best(trainer, pl_module, is_whole)
         if is_whole:  # else the epoch was broken off, and is saved
-            self._save(trainer, LAST)  # after the export, so that a resumed run never lacks it
+            self._save(trainer, self._run.last)  # after the export, so that a resumed run never lacks it
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures a run that has never been: of few steps, or fewer epochs than check_val_every_n_epoch."""
@@ -150,8 +149,8 @@ class BestWeights(Checkpoint):
         if not before or (is_whole and metrics[MONITOR] > before[MONITOR]):
             partial = {} if is_whole else {"partial": True}
             self.best = {"epoch": epoch_index(trainer), **metrics, **partial}
-            self._folder, self._saves_measured = str(self._run_folder), True
-            self._save(trainer, BEST)
+            self._folder, self._saves_measured = str(self._run.path), True
+            self._save(trainer, self._run.best)
             self._saves_measured = False
             if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
                 self._export(trainer, model)
@@ -162,9 +161,9 @@ class BestWeights(Checkpoint):
         if self._saves_measured:
             checkpoint["state_dict"] = self._measured
 
-    def _save(self, trainer: Trainer, name: str) -> None:
+    def _save(self, trainer: Trainer, path: Path) -> None:
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            trainer.save_checkpoint(self._run_folder / CHECKPOINTS / name)
+            trainer.save_checkpoint(path)
             self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
 
     def _export(self, trainer: Trainer, model: LightningModule) -> None:
@@ -180,7 +179,7 @@ class BestWeights(Checkpoint):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, SizeBudget):
                 callback.check_file(len(content))
-        write_bytes(self._run_folder / WEIGHTS, content)
+        write_bytes(self._run.weights, content)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Saves what was done before a fault that is not this project's, on a single process.
@@ -197,8 +196,8 @@ class BestWeights(Checkpoint):
                 if isinstance(callback, WeightAveraging):  # which may stand behind the one that failed; once a step
                     callback.on_train_batch_end(trainer, pl_module, None, None, 0)
             redo_validation_on_resume(trainer)
-            self._save(trainer, LAST)
-            print(f"saved {self._run_folder / CHECKPOINTS / LAST} before ending")
+            self._save(trainer, self._run.last)
+            print(f"saved {self._run.last} before ending")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Says which epoch was best and where it is, once the progress bar is gone."""

@@ -11,9 +11,9 @@ from jsonargparse import Namespace
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.cli import LightningArgumentParser
 
+from callbacks.run.run_folder import RunFolder
 from datamodules.files.atomic_file import write_bytes
 
-CONFIG = "config.yaml"
 NOT_KEPT = ("ckpt_path",)  # repeating a recipe is no resume
 
 
@@ -33,7 +33,7 @@ class RunConfig(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes: by now nothing has been refused."""
-        path = Path(trainer.log_dir or ".") / CONFIG  # asked by all: that is a collective operation
+        path = RunFolder(Path(trainer.log_dir or ".")).config  # asked by all: that is a collective operation
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         with suppress(OSError, ValueError, AttributeError, yaml.YAMLError):  # damaged: it is written anew

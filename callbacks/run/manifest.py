@@ -20,11 +20,10 @@ from callbacks.guards.bad_images import BadImages
 from callbacks.run.best_weights import BestWeights
 from callbacks.run.config import RunConfig
 from callbacks.run.exact_resume import resumed_from
+from callbacks.run.run_folder import RunFolder
 from datamodules.files.atomic_file import write_bytes
 from lightning_modules.classifier import ImageClassifier
 from lightning_modules.network.model_size import model_size_bytes, parameter_count
-
-NAME = "manifest.json"
 
 
 class RunManifest(Checkpoint):
@@ -37,12 +36,12 @@ class RunManifest(Checkpoint):
 
     def __init__(self) -> None:
         self._events: list[dict[str, Any]] = []
-        self._path = Path(NAME)
+        self._path = RunFolder(Path()).manifest
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Notes the start."""
         # Asked here, where all processes are: it is a collective operation
-        self._path = Path(trainer.log_dir or ".") / NAME
+        self._path = RunFolder(Path(trainer.log_dir or ".")).manifest
         checkpoint = resumed_from(trainer)
         self._events = self._earlier_events() if checkpoint else []
         if checkpoint:
@@ -66,7 +65,7 @@ class RunManifest(Checkpoint):
         """Notes the end of a run that was killed between its last checkpoint and that, and has nothing left to do."""
         if self._events or not resumed_from(trainer) or not trainer.loggers:
             return
-        self._path = Path(trainer.loggers[0].log_dir or ".") / NAME
+        self._path = RunFolder(Path(trainer.loggers[0].log_dir or ".")).manifest
         self._events = self._earlier_events()
         if self._events and self._events[-1]["event"] != "finished":
             self._note(trainer, pl_module, "finished")

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from callbacks.run.config import leaves, plain_settings
 from callbacks.run.recipe import BATCHES_OR_SHARE
+from callbacks.run.run_folder import RUNS
 from datamodules import ImageFolderDataModule
 from datamodules.files.atomic_file import require_writable
 from datamodules.files.errors import UserError, listed
@@ -22,7 +23,7 @@ from scripts.ablation.runs import OWN, Cell, outcome_of, run_all
 from scripts.ablation.table import require_free, write_tables
 from scripts.arguments import Arguments
 from scripts.cli import ClassifierCLI, require_seed
-from scripts.run_folder import RUNS, lock, require_run_name
+from scripts.run_logger import lock, require_run_name
 
 MAX_BYTES_OF_A_NAME = 200
 

@@ -21,7 +21,7 @@ class Outcome:
         run: Its folder.
         levels: Value of each varied option.
         seed: Of the run.
-        scalars: By name and epoch, as ``read_scalars`` gives them.
+        scalars: By name and epoch, as ``RunFolder.read_scalars`` gives them.
         size_bytes: Of parameters and buffers.
         data: The manifest's fingerprint of the images.
         processes: How many the run had.

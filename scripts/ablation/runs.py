@@ -7,19 +7,17 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from callbacks.run.config import CONFIG, changes
+from callbacks.run.config import changes
 from callbacks.run.recipe import FREE_DATA
+from callbacks.run.run_folder import RUNS, RunFolder
 from datamodules.files.errors import UserError, listed
 from scripts.ablation.outcomes import Outcome
 from scripts.module_process import module_process
-from scripts.report.run_history import MANIFEST, is_finished, read_config, read_manifest, read_scalars
-from scripts.run_folder import RUNS
 
 LOG = "log.txt"
 ERROR = "cbam100: error: "
@@ -55,9 +53,9 @@ class Cell:
         """For people."""
         return f"{' '.join(f'{name}={value}' for name, value in self.levels.items())} seed {self.seed}"
 
-    def finished_run(self) -> Path | None:
+    def finished_run(self) -> RunFolder | None:
         """The run folder, if the run has come to its end."""
-        return next(filter(is_finished, (RUNS / self.run_name).glob("version_*")), None)
+        return next(filter(RunFolder.is_finished, RunFolder.versions(RUNS / self.run_name)), None)
 
     def require_same_start(self) -> None:
         """Checks that a run of this name, finished or not, was begun as one would be that begins now.
@@ -65,21 +63,22 @@ class Cell:
         Raises:
             UserError: Its settings or images are others.
         """
-        for path in (RUNS / self.run_name).glob(f"version_*/{CONFIG}"):
-            run = path.parent
+        for run in RunFolder.versions(RUNS / self.run_name):
+            if not run.config.exists():
+                continue
             differing = [
                 f"{name} {old}, got {new}"
-                for name, (old, new) in changes(read_config(run), self.settings).items()
+                for name, (old, new) in changes(run.read_config(), self.settings).items()
                 if not _may_differ(name)
             ]
             if differing:
                 raise UserError(
-                    f"expected the settings with which {run} was begun, {listed(differing)}: use the same options, or "
-                    "choose another --name"
+                    f"expected the settings with which {run.path} was begun, {listed(differing)}: use the same options, "
+                    "or choose another --name"
                 )
-            if (run / MANIFEST).exists() and (data := read_manifest(run)["data"]) != self.data:
+            if run.manifest.exists() and (data := run.read_manifest()["data"]) != self.data:
                 raise UserError(
-                    f"expected the images with which {run} was begun, {_counted(data)}, there are "
+                    f"expected the images with which {run.path} was begun, {_counted(data)}, there are "
                     f"{_counted(self.data)} (names or sizes in bytes differ): restore them, or choose another --name"
                 )
 
@@ -168,12 +167,12 @@ def outcome_of(cell: Cell) -> Outcome:
     """What a finished cell came to."""
     run = cell.finished_run()
     assert run is not None
-    manifest = read_manifest(run)
+    manifest = run.read_manifest()
     return Outcome(
-        run,
+        run.path,
         cell.levels,
         cell.seed,
-        read_scalars(run),
+        run.read_scalars(),
         manifest["size_bytes"],
         manifest["data"],
         manifest["processes"],

@@ -1,6 +1,5 @@
 """The tour: draw data, then fit, validate and predict with the ``cbam100`` command, and say where everything is."""
 
-import json
 import os
 import shlex
 import subprocess
@@ -12,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from callbacks import SizeBudget
+from callbacks.run.run_folder import RUNS, RunFolder
 from lightning_modules.network.model_size import format_size
 
 FOLDER = Path("demo")
 CONFIG = Path("configs/demo.yaml")
-RUN_FOLDERS = Path("runs") / CONFIG.stem
 
 
 def _program(name: str) -> str:
@@ -37,20 +36,20 @@ def main() -> None:
     data, prediction = str(FOLDER / "data"), str(FOLDER / "prediction.csv")
     _run("python", "-m", "scripts.demo.make_demo_data", "--output", data)
     _run("cbam100", "fit", "--config", str(CONFIG), "--data.root", data)
-    run = max(RUN_FOLDERS.glob("version_*"), key=lambda folder: int(folder.name.removeprefix("version_")))
-    best = str(run / "checkpoints" / "best.ckpt")
+    run = RunFolder.newest(CONFIG.stem)
+    assert run
+    best = str(run.best)
     _run("cbam100", "validate", "--ckpt_path", best, "--data.root", data)
     _run("cbam100", "predict", "--ckpt_path", best, "--data.root", data, "--prediction.path", prediction)
 
-    weights = run / "model.safetensors"
-    manifest = json.loads((run / "manifest.json").read_text())
+    manifest = run.read_manifest()
     table = Table("", "", title="demo", show_header=False)
     table.add_row("val accuracy", f"{manifest['best']['val/accuracy']:.3f} on 100 classes (chance 0.010)")
-    table.add_row("size", f"{format_size(weights.stat().st_size)} of {format_size(SizeBudget().limit)}")
+    table.add_row("size", f"{format_size(run.weights.stat().st_size)} of {format_size(SizeBudget().limit)}")
     table.add_row("seconds", f"{time.monotonic() - start:.0f}")
     table.add_row("predictions", prediction)
-    table.add_row("weights", str(weights))
-    table.add_row("curves", f"{_program('tensorboard')} --logdir {RUN_FOLDERS.parent}")
+    table.add_row("weights", str(run.weights))
+    table.add_row("curves", f"{_program('tensorboard')} --logdir {RUNS}")
     Console(soft_wrap=True).print(table)
 
 

@@ -23,8 +23,8 @@ from callbacks.figures.draw import (
     to_png,
 )
 from callbacks.predictions.answers import AnswerCollector, Answers, most_confused, worst_images
-from callbacks.run.best_weights import WEIGHTS
 from callbacks.run.config import leaves
+from callbacks.run.run_folder import PATTERN, RunFolder
 from datamodules import ImageFolderDataModule
 from datamodules.files import own_files
 from datamodules.files.atomic_file import require_writable, write_bytes
@@ -35,10 +35,8 @@ from lightning_modules.network.model_size import format_size, parameter_count, p
 from scripts.arguments import Arguments
 from scripts.explain.command import explain_image
 from scripts.hardware import set_tf32
-from scripts.report.run_history import read_config, read_manifest, read_scalars
 from scripts.trained_classifier import load_classifier
 
-REPORT = "report.html"
 # What of the run's data settings the weights' file does not say.
 LOADING_SETTINGS = ("batch_size", "num_workers", "worker_timeout", "max_pixels", "on_bad_image")
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -98,14 +96,15 @@ def report(words: list[str]) -> None:
         prog="cbam100 report",
         description="Measures the best weights of a run on its validation images; writes report.html to its folder.",
     )
-    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="runs/<name>/version_<k>")
+    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help=PATTERN)
     parser.add_argument("--data.root", dest="root", help="where the data are, if they have moved")
     options = parser.parse_args(words)
-    manifest = read_manifest(options.run)
-    require_writable(options.run, "--run")
-    require_replaceable(options.run / REPORT, own_files.REPORT, "--run")
-    config = read_config(options.run)
-    model, trained = load_classifier(options.run / WEIGHTS)
+    run = RunFolder(options.run)
+    manifest = run.read_manifest()
+    require_writable(run.path, "--run")
+    require_replaceable(run.report, own_files.REPORT, "--run")
+    config = run.read_config()
+    model, trained = load_classifier(run.weights)
     data_settings = {name: config["data"][name] for name in LOADING_SETTINGS}
     data = ImageFolderDataModule(
         options.root or config["data"]["root"], **trained.data, **data_settings,
@@ -126,13 +125,13 @@ def report(words: list[str]) -> None:
     )  # fmt: skip
     (metrics,) = trainer.validate(model, data, verbose=False)
     limit = SizeBudget(**config["size_budget"]).limit
-    page = _page(options.run, manifest, config, model.cpu().eval(), data, recorder, metrics, limit)
-    write_bytes(options.run / REPORT, page.encode(errors="backslashreplace"))
-    print(options.run / REPORT)
+    page = _page(run, manifest, config, model.cpu().eval(), data, recorder, metrics, limit)
+    write_bytes(run.report, page.encode(errors="backslashreplace"))
+    print(run.report)
 
 
 def _page(
-    run: Path,
+    run: RunFolder,
     manifest: dict[str, Any],
     config: dict[str, Any],
     model: ImageClassifier,
@@ -141,7 +140,7 @@ def _page(
     metrics: Mapping[str, float],
     limit: int,
 ) -> str:
-    names, answers, scalars = model.classes.names, recorder.answers, read_scalars(run)
+    names, answers, scalars = model.classes.names, recorder.answers, run.read_scalars()
     confusion = answers.confusion(len(names))
     dataset = data.dataset("val")
     worst, titles = worst_images(dataset, answers, names)

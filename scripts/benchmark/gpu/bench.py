@@ -15,6 +15,7 @@ import torch
 import yaml
 from pytorch_lightning import Callback
 
+from callbacks.run.run_folder import RUNS, RunFolder
 from datamodules.workers.parent_watch import end_with_parent
 from scripts.cli import ClassifierCLI
 from scripts.main import main
@@ -130,9 +131,9 @@ class Bench:
         """Root of a data set of many files."""
         return self.shared / "many"
 
-    def run_folder(self, name: str) -> Path:
-        """Run folder of the first run of that name."""
-        return self.folder / "runs" / name / "version_0"
+    def run_folder(self, name: str) -> RunFolder:
+        """Of the first run of that name."""
+        return RunFolder(self.folder / RUNS / name / "version_0")
 
     def fact(self, name: str, value: str) -> None:
         """Records what the machine is."""

@@ -1,6 +1,5 @@
 """What is promised on a CPU, tried on a GPU."""
 
-import json
 import math
 import os
 import shutil
@@ -14,6 +13,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from typing_extensions import override
 
+from callbacks.run.run_folder import RUNS
 from datamodules.images.find import find_images
 from scripts.benchmark.gpu.bench import REPOSITORY, Bench
 from scripts.demo.make_demo_data import make_demo_data
@@ -46,15 +46,15 @@ def fit(bench: Bench) -> None:
     options = [*bench.sizes.device_options, f"--data.root={bench.data}"]
     bench.succeed("fit", *options, *bench.sizes.fit_options, *TWO_EPOCHS)
     run = bench.run_folder("default")
-    best = json.loads((run / "manifest.json").read_text())["best"]
+    best = run.read_manifest()["best"]
     detail = f"val/loss {best['val/loss']:.4f}, val/accuracy {best['val/accuracy']:.4f}"
     bench.check("two epochs of the default recipe end with a finite loss", math.isfinite(best["val/loss"]), detail)
-    for file in ("checkpoints/best.ckpt", "model.safetensors"):
-        metrics = bench.metrics("validate", *options, f"--ckpt_path={run / file}")
+    for file in (run.best, run.weights):
+        metrics = bench.metrics("validate", *options, f"--ckpt_path={file}")
         differing = {name: (best[name], value) for name, value in metrics.items() if best[name] != value}
         passed = bool(metrics) and not differing
-        bench.check(f"validate of {file} equals fit to the last digit", passed, str(differing or ""))
-    _compare_predictions(bench, run / "model.safetensors", options)
+        bench.check(f"validate of {file.name} equals fit to the last digit", passed, str(differing or ""))
+    _compare_predictions(bench, run.weights, options)
 
 
 def _compare_predictions(bench: Bench, model: Path, options: list[str]) -> None:
@@ -91,7 +91,7 @@ def deterministic(bench: Bench) -> None:
 
 
 def _compare_runs(bench: Bench, name: str, other: str) -> None:
-    files = [bench.run_folder(run) / "checkpoints" / "last.ckpt" for run in ("once", other)]
+    files = [bench.run_folder(run).last for run in ("once", other)]
     first, second = (torch.load(file, map_location="cpu", weights_only=True) for file in files)
     differing = [key for key, value in first["state_dict"].items() if not torch.equal(value, second["state_dict"][key])]
     states = [checkpoint["optimizer_states"][0]["state"] for checkpoint in (first, second)]
@@ -122,7 +122,7 @@ def options(bench: Bench) -> None:
         if outcome.exit_code:
             bench.check(name, False, " ".join(outcome.output.split())[-200:])
             continue
-        loss = json.loads((bench.run_folder(run) / "manifest.json").read_text())["best"]["val/loss"]
+        loss = bench.run_folder(run).read_manifest()["best"]["val/loss"]
         bench.check(name, math.isfinite(loss), f"val/loss {loss:.4f}")
 
 
@@ -143,7 +143,7 @@ def faults(bench: Bench) -> None:
     ended = bench.command(*fit, "--run_name=diverges", "--model.learning_rate=1e30")
     bench.check("a non-finite loss ends with exit code 2", ended.exit_code == 2, f"exit code {ended.exit_code}")
     bench.check("a non-finite loss is reported as such", "expected a finite loss, got" in ended.output)
-    shutil.rmtree(bench.folder / "runs")
+    shutil.rmtree(bench.folder / RUNS)
     ended = bench.command(*fit, "--run_name=after")
     bench.check("a run after a non-finite loss succeeds", ended.exit_code == 0, f"exit code {ended.exit_code}")
 

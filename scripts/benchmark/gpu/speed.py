@@ -6,12 +6,12 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from callbacks.run.run_folder import RunFolder
 from datamodules import ImageFolderDataModule
 from datamodules.workers.cpus import available_cpus
 from lightning_modules import ResNetCBAM
@@ -152,8 +152,8 @@ def files(bench: Bench) -> None:
             _report_fit(bench, bench.run_folder(run), title, is_full)
 
 
-def _report_fit(bench: Bench, run: Path, title: str, is_full: bool) -> None:
-    events = EventAccumulator(str(run))
+def _report_fit(bench: Bench, run: RunFolder, title: str, is_full: bool) -> None:
+    events = EventAccumulator(str(run.path))
     events.Reload()
     rates, waits = (events.Scalars(tag) for tag in ("images_per_second", "data_wait_share"))
     bench.figure(f"{title}, throughput after epoch 1", "images/s", [event.value for event in rates[1:]])

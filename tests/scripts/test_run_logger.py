@@ -7,7 +7,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from datamodules.files.errors import UserError
 from scripts.main import main
-from scripts.run_folder import open_logger
+from scripts.run_logger import open_logger
 from tests.conftest import SMALL
 
 VARY = "--vary=model.loss=focal,cross_entropy"

@@ -12,23 +12,15 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
-from callbacks.run.best_weights import BEST, CHECKPOINTS, LAST, WEIGHTS
-from callbacks.run.manifest import NAME as MANIFEST
+from callbacks.run.run_folder import RUNS, RunFolder
 from datamodules.files import own_files
 from datamodules.files.atomic_file import require_writable
 from datamodules.files.errors import UserError
 from datamodules.files.own_files import require_replaceable
 from datamodules.split_names import require_outside_splits
 
-RUNS = Path("runs")
 LOCK = ".lock"
 OF_ANY_START = re.compile(rf"events\.out\.tfevents|(config\.yaml|hparams\.yaml|{re.escape(LOCK)})$")
-OWN_FILES = {
-    MANIFEST: own_files.RUN_MANIFEST,
-    WEIGHTS: own_files.WEIGHTS,
-    f"{CHECKPOINTS}/{BEST}": own_files.CHECKPOINT,
-    f"{CHECKPOINTS}/{LAST}": own_files.CHECKPOINT,
-}
 
 
 class RunLogger(TensorBoardLogger):
@@ -54,7 +46,7 @@ class RunLogger(TensorBoardLogger):
         number = super()._get_next_version()
         while rank_zero_only.rank == 0 and not self._made:  # type: ignore[attr-defined]
             try:
-                os.makedirs(os.path.join(self.root_dir, f"version_{number}"))
+                RunFolder.make(Path(self.root_dir), number)
                 self._made = True
             except FileExistsError:
                 number += 1
@@ -121,12 +113,6 @@ def require_run_name(name: str, option: str) -> None:
         )
 
 
-def find_last(run_name: str) -> Path | None:
-    """The ``last.ckpt`` of ``runs/<run_name>/`` that was written last, or None."""
-    found = (RUNS / run_name).glob(f"version_*/{CHECKPOINTS}/{LAST}")
-    return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
-
-
 def open_logger(run_name: str, ckpt_path: str | None, epochs: int, data_root: Path) -> RunLogger:
     """The logger, whose folder is the run folder.
 
@@ -140,18 +126,20 @@ def open_logger(run_name: str, ckpt_path: str | None, epochs: int, data_root: Pa
     Raises:
         UserError: The folder cannot be written to, another process works in it, or a file in it is somebody else's.
     """
-    place = Path(ckpt_path or "").absolute()
-    version = re.fullmatch(r"version_([0-9]+)", place.parent.parent.name)
-    if version and place.name == LAST and place.parent.name == CHECKPOINTS:
-        run_folder = place.parents[1]
-        require_writable(run_folder, "--ckpt_path")
-        require_unlocked(Path(os.path.relpath(run_folder)))
-        for name, kind in OWN_FILES.items():
-            require_replaceable(run_folder / name, kind, "--ckpt_path")
+    if ckpt_path and (run := RunFolder.of_last(Path(ckpt_path))):
+        require_writable(run.path, "--ckpt_path")
+        require_unlocked(Path(os.path.relpath(run.path)))
+        for path, kind in {
+            run.manifest: own_files.RUN_MANIFEST,
+            run.weights: own_files.WEIGHTS,
+            run.best: own_files.CHECKPOINT,
+            run.last: own_files.CHECKPOINT,
+        }.items():
+            require_replaceable(path, kind, "--ckpt_path")
         return RunLogger(
-            os.path.relpath(run_folder.parents[1]),
-            run_folder.parent.name,
-            version=int(version[1]),
+            os.path.relpath(run.path.parents[1]),
+            run.name,
+            version=run.version,
             default_hp_metric=False,
             purge_step=epochs,
         )

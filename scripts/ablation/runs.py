@@ -73,8 +73,8 @@ class Cell:
             ]
             if differing:
                 raise UserError(
-                    f"expected the settings with which {run.path} was begun, {listed(differing)}: use the same options, "
-                    "or choose another --name"
+                    f"expected the settings with which {run.path} was begun, {listed(differing)}: use the same "
+                    "options, or choose another --name"
                 )
             if run.manifest.exists() and (data := run.read_manifest()["data"]) != self.data:
                 raise UserError(

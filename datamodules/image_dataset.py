@@ -29,6 +29,7 @@ class Batch(NamedTuple):
         samples: Positions in the data set ``(batch,)``, ``BLANK`` where a batch is filled up.
         unreadable: The files that were met on the way and cannot be read.
         num_blanks: Number of ``BLANK`` samples, counted on the host so that reading it does not sync with a GPU.
+            Metrics rely on it.
     """
 
     images: Tensor

@@ -106,7 +106,7 @@ class ImageClassifier(LightningModule):
             raise UserError(str(error)) from error
         self.network.activation_checkpointing = activation_checkpointing
         self.has_weights = False  # pretrained, or a checkpoint's
-        self._cudnn_benchmark = False
+        self._cudnn_flags: tuple[bool, bool] | None = None  # of training, during a validation
         self._predictor: tuple[ResNetCBAM, ...] = ()  # in a tuple, so that it is no part of the state
         # Cross-entropy is the focal loss at gamma 0: one implementation, in float32 inside autocast for both.
         self.gamma = focal_gamma if loss == "focal" else 0.0
@@ -216,12 +216,21 @@ class ImageClassifier(LightningModule):
 
     @override
     def on_validation_start(self) -> None:
-        # Autotuning may pick other kernels in a later `validate`, whose last digits would then differ.
-        self._cudnn_benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
+        # Autotuning may pick other kernels in a later `validate`, whose last digits would then differ. Deterministic,
+        # because torch remembers kernels by that flag: else this would use the tuned ones, and training these.
+        cudnn = torch.backends.cudnn
+        self._cudnn_flags = (cudnn.benchmark, cudnn.deterministic)
+        cudnn.benchmark, cudnn.deterministic = False, True
 
     @override
     def on_validation_end(self) -> None:
-        torch.backends.cudnn.benchmark = self._cudnn_benchmark
+        if self._cudnn_flags:
+            torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = self._cudnn_flags
+        self._cudnn_flags = None
+
+    @override
+    def teardown(self, stage: str) -> None:
+        self.on_validation_end()  # which an error may have left out
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps normalised images ``(batch, 3, height, width)`` to logits ``(batch, classes)``."""
@@ -231,7 +240,7 @@ class ImageClassifier(LightningModule):
         """Returns the mean loss and the logits of the whole batch."""
         output = self(batch.images)
         logits, targets = output, batch.targets
-        if batch.num_blanks:  # only then, as boolean indexing syncs with a GPU
+        if getattr(batch, "num_blanks", 0):  # only then, as boolean indexing syncs with a GPU
             real = batch.samples != BLANK
             logits, targets = logits[real], targets[real]
         losses = focal_loss(logits, targets, gamma=self.gamma, reduction="none")

@@ -41,7 +41,7 @@ def set_tf32(precision: str | int | None) -> None:
     Args:
         precision: As for Lightning's ``Trainer``.
     """
-    is_mixed = str(precision).endswith("-mixed")
+    is_mixed = str(precision) in ("16", "bf16") or str(precision).endswith("-mixed")
     torch.set_float32_matmul_precision("high" if is_mixed else "highest")
     torch.backends.cudnn.allow_tf32 = is_mixed  # on by default in torch
 

@@ -117,7 +117,7 @@ class Insight(Callback):
     ) -> None:
         """Says which images count."""
         if self._gates:
-            self._gates.real = batch.samples != BLANK if batch.num_blanks else None
+            self._gates.real = batch.samples != BLANK if getattr(batch, "num_blanks", 0) else None
 
     def on_validation_batch_end(
         self,

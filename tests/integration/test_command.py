@@ -257,6 +257,10 @@ def test_only_training_autotunes_kernels(options, tunes, data_root, run_folder, 
 
         def noted(model, batch, batch_idx):
             tuned_in.setdefault(kind, set()).add(torch.backends.cudnn.benchmark)
+            if kind == "validation":  # torch keeps kernels of both kinds apart
+                assert torch.backends.cudnn.deterministic
+            elif kind == "training":
+                assert not torch.backends.cudnn.deterministic  # torch's own flag is another
             return step(model, batch, batch_idx)
 
         monkeypatch.setattr(ImageClassifier, f"{kind}_step", noted)

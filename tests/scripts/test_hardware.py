@@ -47,7 +47,14 @@ def test_a_users_choice_stands(monkeypatch):
 
 @pytest.mark.parametrize(
     ("precision", "matrices", "convolutions"),
-    [("bf16-mixed", "high", True), ("16-mixed", "high", True), ("32-true", "highest", False), (32, "highest", False)],
+    [
+        ("bf16-mixed", "high", True),
+        ("16-mixed", "high", True),
+        ("bf16", "high", True),
+        (16, "high", True),
+        ("32-true", "highest", False),
+        (32, "highest", False),
+    ],
 )
 def test_what_is_all_float32_is_rounded_to_nothing_else(precision, matrices, convolutions):
     try:

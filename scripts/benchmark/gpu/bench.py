@@ -1,12 +1,14 @@
 """What the parts of the benchmark share: sizes, goals, commands in processes of their own, and a record of findings."""
 
+import atexit
 import json
 import multiprocessing
 import os
 import statistics
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,7 +88,7 @@ class Sizes:
 
 
 GPU = Sizes(
-    device="cuda", num_classes=100, train_images=16, jpeg_size=320, image_size=224, backbone="resnet50",
+    device="cuda", num_classes=100, train_images=8, jpeg_size=320, image_size=224, backbone="resnet50",
     batch_sizes=(16, 64, 256), images_per_class=207, limit_train_batches=24, workers=(4, 8, 16), steps=40,
     precisions=("16-mixed", "bf16-mixed", "32-true"), time_limit=360,
     device_options=("--trainer.accelerator=gpu", "--trainer.devices=1"), fit_options=("--model.weights=none",),
@@ -215,13 +217,21 @@ def enter(folder: Path, log: str) -> None:
 
 
 def _run_command(words: list[str], folder: Path) -> None:
-    enter(folder, "command.txt")
-    sys.argv = ["cbam100", *words]
-    main()
+    with _interpreter(words, folder):
+        main()
 
 
 def _run_validate(words: list[str], path: Path, folder: Path) -> None:
+    with _interpreter(words, folder):
+        trainer = ClassifierCLI().trainer
+        path.write_text(json.dumps({name: value.item() for name, value in trainer.callback_metrics.items()}))
+
+
+@contextmanager
+def _interpreter(words: list[str], folder: Path) -> Iterator[None]:
     enter(folder, "command.txt")
     sys.argv = ["cbam100", *words]
-    trainer = ClassifierCLI().trainer
-    path.write_text(json.dumps({name: value.item() for name, value in trainer.callback_metrics.items()}))
+    try:
+        yield
+    finally:
+        atexit._run_exitfuncs()  # which remove caches and stuck loader processes; a fork of multiprocessing has none

@@ -22,6 +22,7 @@ BATCH_SIZE = 16  # of the default recipe
 TWO_EPOCHS = ["--trainer.max_epochs=2", "--model.restart_epochs=2"]
 ONE_EPOCH = ["--trainer.max_epochs=1", "--model.restart_epochs=1"]
 NO_FIGURES = "--insight.every_n_epochs=0"
+GPU_TESTS = "tests/integration/test_gpu.py"
 
 
 class DieAt(Callback):
@@ -105,7 +106,7 @@ def _compare_runs(bench: Bench, name: str, other: str) -> None:
 def options(bench: Bench) -> None:
     """A few steps with each option that changes how a step is computed."""
     fit = ["fit", *bench.sizes.device_options, f"--data.root={bench.data}", *bench.sizes.fit_options, *ONE_EPOCH]
-    fit += ["--trainer.limit_train_batches=4", "--trainer.limit_val_batches=2", NO_FIGURES]
+    fit += ["--trainer.limit_train_batches=4", "--trainer.limit_val_batches=2", "--data.num_workers=2", NO_FIGURES]
     ways = {
         "ddp": ["--trainer.strategy=ddp"],
         "ddp and sync_batchnorm": ["--trainer.strategy=ddp", "--trainer.sync_batchnorm=true"],
@@ -152,5 +153,5 @@ def tests(bench: Bench) -> None:
     """The tests marked gpu; in a rehearsal they run on the CPU."""
     os.chdir(REPOSITORY)
     words = ["-m", "gpu", f"--gpu-tests-on={bench.sizes.device}", "-q", "-p", "no:cacheprovider"]
-    code = pytest.main([*words, "-o", "filterwarnings=default", f"--basetemp={bench.folder / 'pytest'}", "tests"])
+    code = pytest.main([*words, "-o", "filterwarnings=default", f"--basetemp={bench.folder / 'pytest'}", GPU_TESTS])
     bench.check("the tests marked gpu", code == pytest.ExitCode.OK, f"pytest ended with {int(code)}")

@@ -7,7 +7,7 @@ from typing import Any
 def to_markdown(about: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> str:
     """The page: what it ran on, which checks passed, and what was measured beside its goals."""
     remark = "; a rehearsal on the CPU at small sizes: its figures are not measurements" if about["rehearsal"] else ""
-    facts = {**about["machine"], **about["versions"], "commit": about["commit"]}
+    facts = {**about["machine"], **about["versions"], "commit": about["commit"], "sources": about["sources"]}
     parts = [[result["part"], result["status"], f"{result['seconds']:.0f}"] for result in results]
     checks = [
         [result["part"], check["check"], "yes" if check["passed"] else "**no**", check["detail"]]

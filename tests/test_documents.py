@@ -15,12 +15,15 @@ from scripts.main import main
 
 REPOSITORY = Path(__file__).parents[1]
 CONFIGS = sorted((REPOSITORY / "configs").rglob("*.yaml"))
-DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")), *CONFIGS]
+PAGES = [*sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").glob("*.md"))]
+# At the start of a line, of a YAML comment or of a table's row, or in backticks with at least one option.
+COMMAND = r"^[# |`]*(?:srun )?(cbam100 [a-z].*?)(?:`|$)|`(cbam100 [a-z][^`…]* -[^`…]*)`"
+LAUNCHER = r"^torchrun (?:.*\\\n)*.*-m scripts\.main"
 COMMANDS = sorted(
     {
-        match
-        for path in DOCUMENTS
-        for match in re.findall(r"^[# |`]*(?:srun )?(cbam100 [a-z].*?)(?:`|$)", path.read_text(), re.M)
+        line or inline
+        for path in [*PAGES, *CONFIGS]
+        for line, inline in re.findall(COMMAND, re.sub(LAUNCHER, "cbam100", path.read_text(), flags=re.M), re.M)
     }
 )
 
@@ -81,6 +84,35 @@ def test_an_overlay_holds_differences_only_and_opens_with_its_command(path):
             assert default.get(group, {}).get(name) != value, f"{group}.{name} repeats the default"
     header = path.read_text().split("\n\n")[0].split("\ntrainer:")[0]
     assert f"--config {path.relative_to(REPOSITORY)}" in header
+
+
+def anchors(page):
+    """The targets of a page's links to its own headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    return {re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in re.findall(r"^#+ (.*)$", text, re.M)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text()):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_every_option_of_ours_is_in_the_documents(capsys):
+    config = parse("cbam100 fit --data.root ROOT", capsys)
+    groups = ("data", "model", "best", "insight", "size_budget", "prediction")
+    ours = {f"--{group}.{name}" for group in groups for name in config[group]}
+    listed = set(re.findall(r"^\| `(--[a-z_.]+)` \|", (REPOSITORY / "docs" / "options.md").read_text(), re.M))
+    derived = {"--data.class_names", "--data.seed", "--model.class_names"}  # from the data, or from --seed_everything
+    assert listed - {"--run_name", "--seed_everything"} == ours - derived
+
+
+def test_commits_are_checked_with_the_ruff_of_the_tests():
+    (pinned,) = re.findall(r"^ruff==(.*)$", (REPOSITORY / "constraints.txt").read_text(), re.M)
+    assert f"rev: v{pinned} " in (REPOSITORY / ".pre-commit-config.yaml").read_text()
 
 
 def test_the_readme_has_its_figures():

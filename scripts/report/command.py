@@ -39,8 +39,6 @@ from scripts.report.run_history import read_config, read_manifest, read_scalars
 from scripts.trained_classifier import load_classifier
 
 REPORT = "report.html"
-# What of the run's data settings the weights' file does not say.
-LOADING_SETTINGS = ("batch_size", "num_workers", "worker_timeout", "max_pixels", "on_bad_image")
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 PANELS = {
     "accuracy": ("train/accuracy", "val/accuracy", "val/accuracy_macro", "val/accuracy_top5"),
@@ -106,11 +104,8 @@ def report(words: list[str]) -> None:
     require_replaceable(options.run / REPORT, own_files.REPORT, "--run")
     config = read_config(options.run)
     model, trained = load_classifier(options.run / WEIGHTS)
-    data_settings = {name: config["data"][name] for name in LOADING_SETTINGS}
-    data = ImageFolderDataModule(
-        options.root or config["data"]["root"], **trained.data, **data_settings,
-        class_names=trained.model["class_names"],
-    )  # fmt: skip
+    settings = {**config["data"], **trained.data, "class_names": trained.model["class_names"]}
+    data = ImageFolderDataModule(**{**settings, "root": options.root or settings["root"]})
     data.setup("validate")
     if data.fingerprint["val"] != manifest["data"]["val"]:
         raise UserError(

@@ -67,6 +67,13 @@ class ImageFolderDataModule(LightningDataModule):
         UserError: A folder is missing, or its classes are not the expected ones.
     """
 
+    # What becomes of an option after the fit. A resumed fit must not change one that is named in neither list.
+    # Stored in every trained file, from which an evaluation takes them; a resumed fit must not change them either:
+    IN_TRAINED_FILE = ("image_size", "val_fraction", "seed")
+    # A resumed fit, or an ablation that goes on, may change these: they say where to find images and classes, which are
+    # compared themselves, or how images are loaded rather than which:
+    FREE_ON_RESUME = ("root", "num_workers", "predict_dir", "template", "worker_timeout", "cache", "class_names")
+
     def __init__(
         self,
         root: str,

@@ -65,6 +65,10 @@ class ImageClassifier(LightningModule):
         UserError: A number is out of its range.
     """
 
+    # Every trained file stores all options. A resumed fit may change only these, which say how a prediction or the same
+    # step is computed:
+    FREE_ON_RESUME = ("tta", "activation_checkpointing")
+
     def __init__(
         self,
         class_names: list[str],

@@ -2,22 +2,21 @@
 
 import inspect
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning import LightningDataModule
-from torch import Tensor, nn
+from torch import Tensor
 
 from datamodules.class_index import ClassIndex
 from datamodules.files.errors import UserError, listed
+from datamodules.image_folder import ImageFolderDataModule
 from datamodules.images.transforms import MEAN, STD
 from lightning_modules.classifier import ImageClassifier
 from lightning_modules.weights.pruning import without_masks
 from lightning_modules.weights.weights_file import SAFETENSORS_SUFFIX, load_safetensors, load_torch_file
 
-# What of the data's settings an evaluation has to share with the training.
-DATA_SETTINGS = ("image_size", "val_fraction", "seed")
 NETWORK_PREFIX = "network."
 
 
@@ -27,13 +26,12 @@ class TrainedModel:
 
     Attributes:
         model: Hyper-parameters of ``ImageClassifier``, ``class_names`` among them.
-        data: The ``DATA_SETTINGS``.
+        data: The data module's options ``IN_TRAINED_FILE``.
         network: State dict of the network.
         epochs: How many a checkpoint's run has finished.
         steps: How many optimiser steps it has taken.
-        precision: Of the fit, as Lightning's ``Trainer`` spells it; None where the file does not say.
-        tuned_batch_size: Of a run whose learning rate or batch size a tuner has chosen, else None; its learning rate is
-            among ``model``.
+        precision: Of the fit, as Lightning's ``Trainer`` spells it, where the file is an export that says it.
+        checkpoint: All that a checkpoint holds, for the callbacks that have added to it; empty for an export.
     """
 
     model: dict[str, Any]
@@ -42,23 +40,36 @@ class TrainedModel:
     epochs: int = 0
     steps: int = 0
     precision: str | None = None
-    tuned_batch_size: int | None = None
+    checkpoint: dict[str, Any] = field(default_factory=dict)
 
-    def load_into(self, network: nn.Module) -> None:
-        """Gives ``network`` the weights.
+    def load_into(self, model: ImageClassifier) -> None:
+        """Gives ``model`` the weights.
 
         Raises:
-            UserError: Tensors are missing, or of other shapes.
+            UserError: Its classes or its architecture are others, or tensors are missing, or of other shapes.
         """
+        wanted = {name: model.hparams[name] for name in ("class_names", *model.architecture)}
+        if differing := differences(self.model, wanted):
+            raise UserError(f"expected the checkpoint's {differing}: leave the option out")
         try:
-            network.load_state_dict(self.network)
+            model.network.load_state_dict(self.network)
         except RuntimeError as error:
             raise UserError(
                 f"expected a checkpoint with all of its network's tensors, {error}: it was altered"
             ) from error
 
 
-def export_metadata(model: ImageClassifier, data: LightningDataModule, metrics: dict[str, float]) -> dict[str, str]:
+def differences(expected: Mapping[str, Any], came: Mapping[str, Any]) -> str:
+    """The options that differ, with both values; one that ``expected`` lacks came with a later version."""
+    differing = []
+    for name, new in came.items():
+        if (old := expected.get(name, new)) != new:
+            old, new = (listed(names) for names in (old, new)) if name == "class_names" else (old, new)
+            differing.append(f"{name} {old}, got {new}")
+    return listed(differing)
+
+
+def export_metadata(model: ImageClassifier, data: ImageFolderDataModule, metrics: dict[str, float]) -> dict[str, str]:
     """The header of ``model.safetensors``: what ``read_trained_model`` needs, and what a stranger to it wants."""
     settings = dict(model.hparams)
     values = {
@@ -66,7 +77,7 @@ def export_metadata(model: ImageClassifier, data: LightningDataModule, metrics: 
         "class_digest": model.classes.digest,
         "architecture": {name: settings.pop(name) for name in model.architecture},
         "training": settings,
-        "data": {name: data.hparams[name] for name in DATA_SETTINGS},
+        "data": {name: data.hparams[name] for name in data.IN_TRAINED_FILE},
         "image_size": data.hparams["image_size"],
         "normalization": {"mean": MEAN, "std": STD},
         "metrics": metrics,
@@ -102,20 +113,16 @@ def read_trained_model(path: Path) -> TrainedModel:
 
 def _read_checkpoint(path: Path) -> tuple[TrainedModel, str]:
     content = load_torch_file(path)
-    data = {name: content["datamodule_hyper_parameters"][name] for name in DATA_SETTINGS}
+    data = {name: content["datamodule_hyper_parameters"][name] for name in ImageFolderDataModule.IN_TRAINED_FILE}
     network = {
         name.removeprefix(NETWORK_PREFIX): tensor
         for name, tensor in without_masks(content["state_dict"]).items()
         if name.startswith(NETWORK_PREFIX)
     }
     epochs = int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
-    state = content.get("exact_resume", {})
-    recipe = state.get("recipe", {})
-    tuned = recipe["batch_size"] if state.get("tuned") else None
     model = dict(content["hyper_parameters"])
-    return TrainedModel(
-        model, data, network, epochs, int(content["global_step"]), recipe.get("precision"), tuned
-    ), content["class_digest"]
+    steps = int(content["global_step"])
+    return TrainedModel(model, data, network, epochs, steps, checkpoint=content), content["class_digest"]
 
 
 def _read_export(path: Path) -> tuple[TrainedModel, str]:

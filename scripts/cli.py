@@ -31,11 +31,11 @@ from callbacks import (
     Stopping,
 )
 from callbacks.run.config import plain_settings
-from callbacks.run.exact_resume import TUNERS
-from callbacks.run.recipe import FREE_MODEL, TRAINING_CALLBACKS
+from callbacks.run.exact_resume import TUNERS, require_same_options, saved_recipe, tuned_batch_size
+from callbacks.run.recipe import TRAINING_CALLBACKS
 from callbacks.run.run_folder import RUNS, RunFolder
 from datamodules import ImageFolderDataModule
-from datamodules.files.errors import UserError, listed
+from datamodules.files.errors import UserError
 from lightning_modules import ImageClassifier
 from lightning_modules.trained_model import TrainedModel, read_trained_model
 from lightning_modules.weights.weights_file import SAFETENSORS_SUFFIX
@@ -123,7 +123,8 @@ class ClassifierCLI(LightningCLI):
         super().parse_arguments(parser, args)
         trainer = self.config[subcommand].trainer
         if subcommand != "predict" and trainer.precision is None:
-            trainer.precision = self.trained.precision  # so that it measures what the fit has measured
+            # So that it measures what the fit has measured
+            trainer.precision = self.trained.precision or saved_recipe(self.trained.checkpoint).get("precision")
         self._prepare_trainer(trainer)
 
     def _prepare_trainer(self, trainer: Namespace) -> None:
@@ -154,18 +155,16 @@ class ClassifierCLI(LightningCLI):
                     "anew from them with --model.weights"
                 )
             self._compare_length(config, self.trained)
-            if self.trained.tuned_batch_size:
-                self._take_tuned(config, self.trained)
+            if batch_size := tuned_batch_size(self.trained.checkpoint):
+                self._take_tuned(config, self.trained.model["learning_rate"], batch_size)
 
-    def _take_tuned(self, config: Namespace, trained: TrainedModel) -> None:
+    def _take_tuned(self, config: Namespace, learning_rate: float, batch_size: int) -> None:
         """What a tuner has found is the run's: it is not looked for again."""
         given = _as_list(config.trainer.callbacks)
         config.trainer.callbacks = [x for x in given if not issubclass(_class_at(x.class_path), TUNERS)] or None
-        config.model.learning_rate = trained.model["learning_rate"]
-        config.data.batch_size = trained.tuned_batch_size
+        config.model.learning_rate, config.data.batch_size = learning_rate, batch_size
         rank_zero_only(print)(
-            f"as found at the run's start: learning rate {config.model.learning_rate:.4g}, batch size "
-            f"{config.data.batch_size}"
+            f"as found at the run's start: learning rate {learning_rate:.4g}, batch size {batch_size}"
         )
 
     def _compare_length(self, config: Namespace, trained: TrainedModel) -> None:
@@ -237,7 +236,8 @@ class ClassifierCLI(LightningCLI):
         own = [callback for callback in own if type(callback) not in types]
         if config["enable_checkpointing"] is False:
             own = [callback for callback in own if not isinstance(callback, BestWeights | RunManifest)]
-        config["plugins"] = [*_as_list(config["plugins"]), CheckpointFile()]
+        checkpoint = self.trained.checkpoint if self.trained and is_fit else None  # only a fit has Lightning load it
+        config["plugins"] = [*_as_list(config["plugins"]), CheckpointFile(settings.ckpt_path, checkpoint)]
         return super()._instantiate_trainer(config, own)
 
     def after_instantiate_classes(self) -> None:
@@ -252,18 +252,10 @@ class ClassifierCLI(LightningCLI):
                     callback.check_network(self.model)
             self.model.load_pretrained()
             return
-        # A resumed fit keeps its whole recipe: the optimiser's state holds the old one, and would win in silence.
-        fixed = self.trained.model.keys() - FREE_MODEL if self.subcommand == "fit" else self.model.architecture
-        for name in ("class_names", *sorted(fixed)):
-            came, expected = self.model.hparams.get(name), self.trained.model.get(name)
-            if came != expected:
-                came, expected = (listed(x) if isinstance(x, list) else x for x in (came, expected))
-                raise UserError(
-                    f"expected the checkpoint's {name}, {expected}, got {came}: leave the option out, or pass the "
-                    "--config of that run"
-                )
+        if self.subcommand == "fit":
+            require_same_options(self.trained.checkpoint, self.model, self.datamodule)
         trained, self.trained = self.trained, None  # a second copy of the weights would last as long as the run
-        trained.load_into(self.model.network)
+        trained.load_into(self.model)
         self.model.has_weights = True
         if self.subcommand != "fit":
             self.config_init[self.subcommand]["ckpt_path"] = None

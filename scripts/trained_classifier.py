@@ -14,5 +14,5 @@ def load_classifier(path: Path) -> tuple[ImageClassifier, TrainedModel]:
     """
     trained = read_trained_model(path)
     model = ImageClassifier(**trained.model)
-    trained.load_into(model.network)
+    trained.load_into(model)
     return model.eval(), trained

@@ -76,7 +76,7 @@ def circle(modules):
         chain.append(module)
         for other in sorted(graph[module] - {module}):
             if state.get(other) == "open":
-                return [*chain[chain.index(other):], other]
+                return [*chain[chain.index(other) :], other]
             if other not in state and (found := visit(other)):
                 return found
         state[module] = "done"

@@ -17,7 +17,14 @@ class CheckpointFile(CheckpointIO):
     Own code, because Lightning 2.6.6 builds its file in ``$TMPDIR`` and moves it, which between file systems is a copy
     that a kill leaves half done; never syncs it to the disk; takes a refused permission for success (issue 21800); and
     unpickles whatever it is told to.
+
+    Args:
+        path: Of the checkpoint that a fit resumes, which has been read.
+        content: What it holds; given away by the first ``load_checkpoint`` of it, since it is as large as the model.
     """
+
+    def __init__(self, path: str | None = None, content: dict[str, Any] | None = None) -> None:
+        self._read = {Path(path): content} if path and content else {}
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Writes the file.
@@ -39,7 +46,7 @@ class CheckpointFile(CheckpointIO):
         Raises:
             UserError: No such file, or it is damaged, or holds objects.
         """
-        return load_torch_file(Path(path))
+        return self._read.pop(Path(path), None) or load_torch_file(Path(path))
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Removes the file."""

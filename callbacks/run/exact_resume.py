@@ -1,6 +1,6 @@
 """Makes a resumed run end where the uninterrupted one would have ended, to the bit."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,9 +14,11 @@ from torchmetrics import Metric
 
 from callbacks.processes import fail, gather
 from callbacks.run.loop_state import is_at_epoch_end
-from callbacks.run.recipe import FREE_DATA, NOT_RESUMABLE, trainer_options
+from callbacks.run.recipe import NOT_RESUMABLE, trainer_options
+from datamodules import ImageFolderDataModule
 from datamodules.files.errors import UserError, listed
 from lightning_modules.classifier import ImageClassifier
+from lightning_modules.trained_model import differences
 
 KEY = "exact_resume"
 TUNERS = (BatchSizeFinder, LearningRateFinder)
@@ -82,22 +84,12 @@ class ExactResume(Callback):
         """Compares, and keeps this process's state.
 
         Raises:
-            UserError: Data, seed, batch size, number of processes or another part of the recipe differ.
+            UserError: The model, the data, the number of processes or another part of the recipe differ.
         """
         if trainer.state.fn != "fit" or not self.checkpoint:
             return
-        if missing := [name for name in (KEY, "optimizer_states", "lr_schedulers") if name not in checkpoint]:
-            fail(trainer, f"expected a checkpoint with {listed(missing)} to resume, it has none: pass a last.ckpt")
-        expected, came = checkpoint[KEY]["recipe"], self._recipe(trainer)  # what it lacks, an earlier version ignored
-        differing = [
-            f"{name} {value}, got {came.get(name)}" for name, value in expected.items() if came.get(name) != value
-        ]
-        if differing:
-            fail(
-                trainer,
-                f"expected the checkpoint's {listed(differing)}: resume with the options and the data of that run, or "
-                "start anew from its weights with --model.weights model.safetensors",
-            )
+        if fault := _fault(checkpoint, {**_kept(pl_module), **self._recipe(trainer)}):
+            fail(trainer, fault)
         self._state = checkpoint[KEY]["processes"][trainer.global_rank]
         self._tuned = checkpoint[KEY].get("tuned", False)
         # With a limit of steps, Lightning 2.6 goes on from an epoch's end as if it were inside the epoch.
@@ -137,16 +129,55 @@ class ExactResume(Callback):
         """What besides the model's hyper-parameters decides where a run ends, in plain types."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         return {
-            **{name: getattr(data, name) for name in data.hparams if name not in FREE_DATA},
+            **_kept(data),
+            "batch_size": data.batch_size,  # which a tuner sets here
             **{f"images of {split}": data.fingerprint[split]["sha256"] for split in ("train", "val")},
             **self._options,
         }
+
+
+def require_same_options(checkpoint: Mapping[str, Any], model: ImageClassifier, data: ImageFolderDataModule) -> None:
+    """Compares the options of model and data before anything costs time; ``ExactResume`` compares all, once it can.
+
+    Without that, the old values in the optimiser's state would win in silence.
+
+    Raises:
+        UserError: An option that a resume has to keep differs, or the checkpoint cannot be resumed.
+    """
+    if fault := _fault(checkpoint, {**_kept(model), **_kept(data)}):
+        raise UserError(fault)
+
+
+def saved_recipe(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe of the run that wrote the checkpoint; empty where there is none."""
+    return checkpoint.get(KEY, {}).get("recipe", {})
+
+
+def tuned_batch_size(checkpoint: Mapping[str, Any]) -> int | None:
+    """Of a run whose learning rate or batch size a tuner has chosen; else None."""
+    return saved_recipe(checkpoint)["batch_size"] if checkpoint.get(KEY, {}).get("tuned") else None
 
 
 def resumed_from(trainer: Trainer) -> str | None:
     """The checkpoint that this fit goes on from, or None."""
     own = (callback for callback in trainer.callbacks if isinstance(callback, ExactResume))  # type: ignore[attr-defined]
     return next((callback.checkpoint for callback in own), None)
+
+
+def _kept(part: Any) -> dict[str, Any]:
+    """The options of the model or the data that a resume must not change."""
+    return {name: value for name, value in part.hparams.items() if name not in part.FREE_ON_RESUME}
+
+
+def _fault(checkpoint: Mapping[str, Any], came: dict[str, Any]) -> str:
+    """Why a run cannot go on from the checkpoint with these options; empty where it can."""
+    if missing := [name for name in (KEY, "optimizer_states", "lr_schedulers") if name not in checkpoint]:
+        return f"expected a checkpoint with {listed(missing)} to resume, it has none: pass a last.ckpt"
+    differing = differences({**checkpoint["hyper_parameters"], **saved_recipe(checkpoint)}, came)
+    return differing and (
+        f"expected the checkpoint's {differing}: resume with the options and the data of that run, or start anew from "
+        "its weights with --model.weights model.safetensors"
+    )
 
 
 def _train_metrics(module: LightningModule) -> list[tuple[str, Metric]]:

@@ -1,4 +1,4 @@
-"""What decides where a run ends, and what may differ between its starts."""
+"""What of the Trainer and of its callbacks decides where a run ends."""
 
 from typing import Any
 
@@ -12,10 +12,6 @@ from pytorch_lightning.callbacks import (
     WeightAveraging,
 )
 
-# Options of the data that name files which have a fingerprint of their own, or say how images are loaded and not which.
-FREE_DATA = {"root", "num_workers", "predict_dir", "template", "worker_timeout", "cache", "class_names"}
-# Options of the model that say how a prediction, or the same step, is computed.
-FREE_MODEL = {"tta", "activation_checkpointing"}
 # Of these options of the Trainer, 1 is a batch and 1.0 is all of them.
 BATCHES_OR_SHARE = ("limit_train_batches", "limit_val_batches", "overfit_batches", "val_check_interval")
 # Lightning's callbacks that change weights, gradients or rates; a user's own are in the manifest's resumed event only.

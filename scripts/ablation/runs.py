@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from callbacks.run.config import changes
-from callbacks.run.recipe import FREE_DATA
 from callbacks.run.run_folder import RUNS, RunFolder
+from datamodules import ImageFolderDataModule
 from datamodules.files.errors import UserError, listed
 from scripts.ablation.outcomes import Outcome
 from scripts.module_process import module_process
@@ -23,7 +23,8 @@ LOG = "log.txt"
 ERROR = "cbam100: error: "
 OWN = ("seed_everything", "run_name", "ckpt_path")  # options that an ablation sets
 # Options and groups that change nothing of what is compared, so that an ablation may go on with others.
-WITHOUT_EFFECT = (*(f"data.{name}" for name in sorted(FREE_DATA)), "prediction", "best", "trainer.enable_progress_bar")
+WITHOUT_EFFECT = ["prediction", "best", "trainer.enable_progress_bar"]
+WITHOUT_EFFECT += [f"data.{name}" for name in ImageFolderDataModule.FREE_ON_RESUME]
 SECONDS_BETWEEN_LOOKS = 0.5
 EPOCH_LINE = re.compile(r"epoch (\d+)/(\d+)  .*?(val/accuracy \S+)")
 

@@ -37,8 +37,6 @@ from scripts.explain.command import explain_image
 from scripts.hardware import set_tf32
 from scripts.trained_classifier import load_classifier
 
-# What of the run's data settings the weights' file does not say.
-LOADING_SETTINGS = ("batch_size", "num_workers", "worker_timeout", "max_pixels", "on_bad_image")
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 PANELS = {
     "accuracy": ("train/accuracy", "val/accuracy", "val/accuracy_macro", "val/accuracy_top5"),
@@ -105,11 +103,8 @@ def report(words: list[str]) -> None:
     require_replaceable(run.report, own_files.REPORT, "--run")
     config = run.read_config()
     model, trained = load_classifier(run.weights)
-    data_settings = {name: config["data"][name] for name in LOADING_SETTINGS}
-    data = ImageFolderDataModule(
-        options.root or config["data"]["root"], **trained.data, **data_settings,
-        class_names=trained.model["class_names"],
-    )  # fmt: skip
+    settings = {**config["data"], **trained.data, "class_names": trained.model["class_names"]}
+    data = ImageFolderDataModule(**{**settings, "root": options.root or settings["root"]})
     data.setup("validate")
     if data.fingerprint["val"] != manifest["data"]["val"]:
         raise UserError(

@@ -101,8 +101,8 @@ def test_a_resumed_run_refuses_another_recipe(data_root, run_folder, capsys):
     with pytest.raises(SystemExit, match="2"):
         run("fit", *options, "--ckpt_path", "runs/default/version_0/model.safetensors")
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cbam100: error")]
-    assert "expected the checkpoint's learning_rate, 0.001, got 0.5" in errors[0]
-    assert "expected the checkpoint's backbone, resnet18, got resnet34" in errors[1]
+    assert "expected the checkpoint's learning_rate 0.001, got 0.5: resume with the options" in errors[0]
+    assert "expected the checkpoint's backbone resnet18, got resnet34" in errors[1]
     assert "expected the checkpoint's batch_size 16, got 8: resume with the options" in errors[3]
     assert "expected the checkpoint's seed 42, got 7: resume with the options" in errors[4]
     assert "expected the checkpoint's precision 32-true, got bf16-mixed" in errors[5]
@@ -189,7 +189,7 @@ def test_an_over_budget_file_never_gets_its_name(data_root, run_folder, monkeypa
         (["predict", "--data.root=ROOT", "--ckpt_path=MODEL", "--prediction.path=x.txt"], "to end in .csv"),
         (
             ["validate", "--data.root=ROOT", "--ckpt_path=MODEL", "--model.attention=none"],
-            "the checkpoint's attention, cbam, got none",
+            "the checkpoint's attention cbam, got none",
         ),
         (["predict", "--data.root=ROOT", "--ckpt_path=MODEL", "--prediction.path=absent/x.csv"], "can be written to"),
         (["predict", "--data.root=ROOT", "--ckpt_path=MODEL", "--prediction.top_k=13"], "top_k of at most 12"),

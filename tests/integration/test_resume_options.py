@@ -71,6 +71,9 @@ def test_every_option_is_in_a_list():
     assert names(Trainer) == TRAINER_DECIDES.keys() | TRAINER_FREE.keys() | TRAINER_OTHER
     assert names(ImageFolderDataModule) == DATA_DECIDES.keys() | DATA_FREE.keys()
     assert names(ImageClassifier) == MODEL_DECIDES.keys() | MODEL_FREE.keys()
+    assert {*ImageFolderDataModule.FREE_ON_RESUME} == DATA_FREE.keys() | {"class_names"}  # which the model's compares
+    assert {*ImageClassifier.FREE_ON_RESUME} == MODEL_FREE.keys()
+    assert DATA_DECIDES.keys() >= {*ImageFolderDataModule.IN_TRAINED_FILE}
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +106,14 @@ def test_what_decides_where_a_run_ends_cannot_change(flag, resumed, capsys):
     (error,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("cbam100: error: "))
     assert f"expected the checkpoint's {name}" in error
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_the_checkpoint_is_read_once(resumed, monkeypatch):
+    reads = []
+    load = torch.load
+    monkeypatch.setattr(torch, "load", lambda *args, **options: reads.append(args) or load(*args, **options))
+    resumed()
+    assert len(reads) == 1
 
 
 @pytest.mark.filterwarnings("ignore")

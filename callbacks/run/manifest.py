@@ -20,6 +20,7 @@ from callbacks.guards.bad_images import BadImages
 from callbacks.run.best_weights import BestWeights
 from callbacks.run.config import RunConfig
 from callbacks.run.exact_resume import resumed_from
+from callbacks.run.version import version
 from datamodules.files.atomic_file import write_bytes
 from lightning_modules.classifier import ImageClassifier
 from lightning_modules.network.model_size import model_size_bytes, parameter_count
@@ -128,6 +129,7 @@ def _signal_behind(exception: BaseException) -> int:
 def versions() -> dict[str, str]:
     """Of what the result depends on."""
     return {
+        "cbam100": version(),
         "python": platform.python_version(),
         "pillow": PIL.__version__,
         **{module.__name__: module.__version__ for module in (torch, torchvision, pytorch_lightning, torchmetrics)},

@@ -85,32 +85,33 @@ class Recorder(Callback):
         self.reliability = pl_module.val_metrics["ece"].reliability()  # type: ignore[index, union-attr]
 
 
-def report(words: list[str]) -> None:
-    """Runs the command.
+def report(run: str | Path, root: str | Path | None = None) -> Path:
+    """Measures the best weights of a run on its validation images; writes report.html to its folder.
+
+    Example:
+        >>> report("runs/default/version_0")  # doctest: +SKIP
+        PosixPath('runs/default/version_0/report.html')
 
     Args:
-        words: What stands after ``report``.
+        run: Folder of the run, runs/<name>/version_<k>.
+        root: Where the data are, if they have moved.
+
+    Returns:
+        The page.
 
     Raises:
         UserError: The folder is not that of a fit with a best epoch, or its data are gone.
     """
-    parser = Arguments(
-        prog="cbam100 report",
-        description="Measures the best weights of a run on its validation images; writes report.html to its folder.",
-    )
-    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="runs/<name>/version_<k>")
-    parser.add_argument("--data.root", dest="root", help="where the data are, if they have moved")
-    options = parser.parse_args(words)
-    manifest = read_manifest(options.run)
-    require_writable(options.run, "--run")
-    require_replaceable(options.run / REPORT, own_files.REPORT, "--run")
-    config = read_config(options.run)
-    model, trained = load_classifier(options.run / WEIGHTS)
+    run = Path(run)
+    manifest = read_manifest(run)
+    require_writable(run, "--run")
+    require_replaceable(run / REPORT, own_files.REPORT, "--run")
+    config = read_config(run)
+    model, trained = load_classifier(run / WEIGHTS)
     data_settings = {name: config["data"][name] for name in LOADING_SETTINGS}
     data = ImageFolderDataModule(
-        options.root or config["data"]["root"], **trained.data, **data_settings,
-        class_names=trained.model["class_names"],
-    )  # fmt: skip
+        str(root or config["data"]["root"]), **trained.data, **data_settings, class_names=trained.model["class_names"]
+    )
     data.setup("validate")
     if data.fingerprint["val"] != manifest["data"]["val"]:
         raise UserError(
@@ -126,9 +127,16 @@ def report(words: list[str]) -> None:
     )  # fmt: skip
     (metrics,) = trainer.validate(model, data, verbose=False)
     limit = SizeBudget(**config["size_budget"]).limit
-    page = _page(options.run, manifest, config, model.cpu().eval(), data, recorder, metrics, limit)
-    write_bytes(options.run / REPORT, page.encode(errors="backslashreplace"))
-    print(options.run / REPORT)
+    page = _page(run, manifest, config, model.cpu().eval(), data, recorder, metrics, limit)
+    write_bytes(run / REPORT, page.encode(errors="backslashreplace"))
+    return run / REPORT
+
+
+def main(words: list[str]) -> None:
+    """``cbam100 report`` with these words; prints the path of the page."""
+    parser = Arguments(prog="cbam100 report")
+    parser.add_parameters(report, spelled={"root": "--data.root"}, metavars={"run": "DIR"})
+    print(report(**vars(parser.parse_args(words))))
 
 
 def _page(

@@ -5,7 +5,7 @@ import os
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,37 @@ class ImageFacts:
     error: str = ""
 
 
+@dataclass(frozen=True)
+class Findings:
+    """What a data set holds, in plain types.
+
+    Attributes:
+        root: The folder that holds the splits.
+        splits: By name: ``images``, ``classes`` with their counts, ``imbalance`` of the largest to the smallest class,
+            ``widths`` and ``heights`` as minimum, median, maximum, ``modes``, ``rotated`` paths, and ``passed_over`` in
+            words.
+        test_folders: Folders of ``test/`` that are no classes.
+        unread_folders: Folders of ``root`` that no command reads.
+        unreadable: ``path`` and ``reason`` of each image that cannot be read.
+        duplicates: ``paths``, ``splits`` and ``classes`` of each picture that comes more than once.
+        class_differences: By split: ``lacks``, ``unknown``, against ``train``.
+        held_out: What a fit would hold out where there is no ``val/``, in words.
+        stops: The sentences with which a run would end.
+        warnings: What stops no run and still deserves a look.
+    """
+
+    root: str
+    splits: dict[str, dict[str, Any]]
+    test_folders: list[str]
+    unread_folders: list[str]
+    unreadable: list[dict[str, str]]
+    duplicates: list[dict[str, list[str]]]
+    class_differences: dict[str, dict[str, list[str]]]
+    held_out: str
+    stops: list[str]
+    warnings: list[str] = field(default_factory=list)
+
+
 def image_facts(path: str, max_pixels: int = MAX_PIXELS) -> ImageFacts:
     """Decodes one file."""
     try:
@@ -62,7 +93,7 @@ def audit_data(
     max_pixels: int = MAX_PIXELS,
     num_workers: int = 0,
     progress: Callable[[Iterator[ImageFacts], int], Iterable[ImageFacts]] = lambda facts, total: facts,
-) -> dict[str, Any]:
+) -> Findings:
     """Reads every image of ``train/``, ``val/`` and ``test/`` and runs the checks of every stage.
 
     Args:
@@ -70,14 +101,6 @@ def audit_data(
         max_pixels: As for ``ImageFolderDataModule``.
         num_workers: Processes that decode; 0 for this one.
         progress: Wraps the facts as they come, given their total number.
-
-    Returns:
-        In plain types: ``splits`` (by name: ``images``, ``classes`` with their counts, ``imbalance`` of the largest to
-        the smallest class, ``widths`` and ``heights`` as minimum, median, maximum, ``modes``, ``rotated`` paths,
-        ``passed_over`` in words), ``unread_folders`` of ``root``, ``test_folders`` where ``test/`` holds folders that
-        are no classes, ``unreadable`` (``path``, ``reason``), ``duplicates`` (``paths``, ``splits``, ``classes``),
-        ``class_differences`` (by split: ``lacks``, ``unknown``, against ``train``), ``held_out`` in words where there
-        is no ``val/``, and ``stops``, the sentences with which a run would end.
 
     Raises:
         UserError: A folder cannot be listed, or a decoding process died.
@@ -97,13 +120,13 @@ def audit_data(
             groups[fact.digest].append(fact.path)
     unreadable = [{"path": fact.path, "reason": fact.error} for fact in facts.values() if fact.error]
     held_out, stops = _stages(root, listing, max_pixels)
-    return {
-        "root": str(root),
-        "splits": {split: _describe(classes, facts) for split, classes in listing.items()},
-        "test_folders": _subfolders(root / "test") if NO_CLASS in listing.get("test", {}) else [],
-        "unread_folders": [name for name in _subfolders(root) if name not in SPLITS],
-        "unreadable": unreadable,
-        "duplicates": [
+    return Findings(
+        root=str(root),
+        splits={split: _describe(classes, facts) for split, classes in listing.items()},
+        test_folders=_subfolders(root / "test") if NO_CLASS in listing.get("test", {}) else [],
+        unread_folders=[name for name in _subfolders(root) if name not in SPLITS],
+        unreadable=unreadable,
+        duplicates=[
             {
                 "paths": paths,
                 "splits": list(dict.fromkeys(place[path][0] for path in paths)),
@@ -112,10 +135,10 @@ def audit_data(
             for paths in groups.values()
             if len(paths) > 1
         ],
-        "class_differences": _class_differences(listing),
-        "held_out": held_out,
-        "stops": stops + ([f"{len(unreadable)} images cannot be read: see --data.on_bad_image"] if unreadable else []),
-    }
+        class_differences=_class_differences(listing),
+        held_out=held_out,
+        stops=stops + ([f"{len(unreadable)} images cannot be read: see --data.on_bad_image"] if unreadable else []),
+    )
 
 
 def _list(root: Path, split: str) -> dict[str, ImageFiles]:

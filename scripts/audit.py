@@ -1,8 +1,8 @@
 """``cbam100 audit``: what a data set holds and what would stop a run, before the run."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import track
@@ -10,7 +10,7 @@ from rich.table import Table
 
 from callbacks.run.manifest import write_json
 from datamodules.class_index import as_seen, look_alike, natural_key
-from datamodules.data_audit import ImageFacts, audit_data
+from datamodules.data_audit import Findings, ImageFacts, audit_data
 from datamodules.files.atomic_file import require_writable
 from datamodules.files.errors import UserError, listed
 from datamodules.files.own_files import AUDIT, require_replaceable
@@ -23,43 +23,55 @@ NOTABLE_IMBALANCE = 10.0
 SHOWN = 20
 
 
-def audit(words: list[str]) -> int:
-    """Runs the command.
+def audit(
+    root: str | Path,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    num_workers: int | None = None,
+    json: str | Path | None = None,
+) -> Findings:
+    """Looks at every file of a data set; changes nothing.
+
+    Example:
+        >>> audit("photos").stops  # doctest: +SKIP
+        ['1 images cannot be read: see --data.on_bad_image']
 
     Args:
-        words: What stands after ``audit``.
-
-    Returns:
-        1 where something would stop a run, 0 otherwise, with or without warnings.
+        root: Folder with train, val and test.
+        max_pixels: The largest image, width times height, that is decoded.
+        num_workers: Decoding processes; by default the CPUs, at most 8.
+        json: Also write the findings to this file, with every path.
 
     Raises:
-        UserError: An option is wrong, or the report cannot be written.
+        UserError: An argument is wrong, or the file cannot be written.
     """
-    parser = Arguments(prog="cbam100 audit", description="Looks at every file of a data set; changes nothing.")
-    parser.add_argument("--data.root", dest="root", type=Path, required=True, help="folder with train, val and test")
-    parser.add_argument("--data.max_pixels", dest="max_pixels", type=int, default=MAX_PIXELS, help="as for fit")
-    parser.add_argument(
-        "--data.num_workers", dest="num_workers", type=int, default=default_num_workers(1),
-        help="decoding processes; by default the CPUs, at most 8",
-    )  # fmt: skip
-    parser.add_argument("--json", type=Path, help="also write the report to this file, with every path")
-    options = parser.parse_args(words)
-    if options.num_workers < 0:
-        raise UserError(f"expected --data.num_workers of 0 or more, got {options.num_workers}: 0 reads in one process")
-    if options.json:
-        require_writable(options.json.parent, "--json")
-        require_outside_splits(options.json.parent, "--json", options.root)
-        require_replaceable(options.json, AUDIT, "--json")
-    if not options.root.is_dir():
-        raise UserError(f"expected --data.root to be a folder, there is none at {options.root}: check the path")
-    report = audit_data(
-        options.root, max_pixels=options.max_pixels, num_workers=options.num_workers, progress=_progress
-    )
-    report["warnings"] = _warnings(report)
-    if options.json:
-        write_json(options.json, report)
-    _print(report)
-    return 1 if report["stops"] else 0
+    root = Path(root)
+    if num_workers is None:
+        num_workers = default_num_workers(1)
+    if num_workers < 0:
+        raise UserError(f"expected --data.num_workers of 0 or more, got {num_workers}: 0 reads in one process")
+    if json:
+        json = Path(json)
+        require_writable(json.parent, "--json")
+        require_outside_splits(json.parent, "--json", root)
+        require_replaceable(json, AUDIT, "--json")
+    if not root.is_dir():
+        raise UserError(f"expected --data.root to be a folder, there is none at {root}: check the path")
+    findings = audit_data(root, max_pixels=max_pixels, num_workers=num_workers, progress=_progress)
+    findings = replace(findings, warnings=_warnings(findings))
+    if json:
+        write_json(json, vars(findings))
+    return findings
+
+
+def main(words: list[str]) -> int:
+    """``cbam100 audit`` with these words; returns 1 where something would stop a run, 0 otherwise."""
+    parser = Arguments(prog="cbam100 audit")
+    spelled = {name: f"--data.{name}" for name in ("root", "max_pixels", "num_workers")}
+    parser.add_parameters(audit, spelled=spelled)
+    findings = audit(**vars(parser.parse_args(words)))
+    _print(findings)
+    return 1 if findings.stops else 0
 
 
 def _progress(facts: Iterator[ImageFacts], total: int) -> Iterable[ImageFacts]:
@@ -67,44 +79,42 @@ def _progress(facts: Iterator[ImageFacts], total: int) -> Iterable[ImageFacts]:
     return track(facts, "reading", total=total, console=console, transient=True, disable=not console.is_terminal)
 
 
-def _warnings(report: dict[str, Any]) -> list[str]:
+def _warnings(found: Findings) -> list[str]:
     """What stops no run and still deserves a look."""
     warnings = []
-    across = [group for group in report["duplicates"] if len(group["splits"]) > 1]
-    torn = [group for group in report["duplicates"] if len(group["classes"]) > 1]
+    across = [group for group in found.duplicates if len(group["splits"]) > 1]
+    torn = [group for group in found.duplicates if len(group["classes"]) > 1]
     if across:
         warnings.append(f"pictures in more than one split, which flatters a measured accuracy: {len(across)}")
     if torn:
         warnings.append(f"pictures in more than one class: {len(torn)}")
-    if within := len(report["duplicates"]) - len(across):
+    if within := len(found.duplicates) - len(across):
         warnings.append(f"pictures more than once in one split: {within}")
-    if report["held_out"]:
-        warnings.append(report["held_out"])
-    for name, split in report["splits"].items():
+    if found.held_out:
+        warnings.append(found.held_out)
+    for name, split in found.splits.items():
         warnings += [f"{name}: classes that look alike: {listed(group)}" for group in look_alike(split["classes"])]
         if split["imbalance"] and split["imbalance"] > NOTABLE_IMBALANCE:
             warnings.append(f"{name}: its largest class has {split['imbalance']:.1f} times the images of its smallest")
         if split["passed_over"]:
             warnings.append(f"{name}: passed over {split['passed_over']}")
-    if report["unread_folders"]:
+    if found.unread_folders:
+        warnings.append(f"no command reads the folders {listed(found.unread_folders)}: train, val and test are read")
+    if found.test_folders:
         warnings.append(
-            f"no command reads the folders {listed(report['unread_folders'])}: train, val and test are read"
-        )
-    if report["test_folders"]:
-        warnings.append(
-            f"the folders of test are no classes ({listed(report['test_folders'])}): predict reads them, test would not"
+            f"the folders of test are no classes ({listed(found.test_folders)}): predict reads them, test would not"
         )
     return warnings
 
 
-def _print(report: dict[str, Any]) -> None:
+def _print(found: Findings) -> None:
     console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
-    splits = report["splits"]
+    splits = found.splits
     names = sorted({name for split in splits.values() for name in split["classes"]}, key=natural_key)
     counts = Table("class", *splits, title="images by class")
     for name in names:
         counts.add_row(_shown(name), *(str(split["classes"].get(name, "-")) for split in splits.values()))
-    summary = Table("", *splits, title=_shown(report["root"]))
+    summary = Table("", *splits, title=_shown(found.root))
     summary.add_row("images", *(f"{split['images']:,}" for split in splits.values()))
     summary.add_row("classes", *(str(len(split["classes"]) or "-") for split in splits.values()))
     summary.add_row("largest / smallest class", *(_ratio(split["imbalance"]) for split in splits.values()))
@@ -115,16 +125,16 @@ def _print(report: dict[str, Any]) -> None:
     if names:
         console.print(counts)
     console.print(summary)
-    for split, difference in report["class_differences"].items():
+    for split, difference in found.class_differences.items():
         alike = set.intersection(*({as_seen(name) for name in classes} for classes in difference.values()))
         for what, classes in difference.items():
             spelled = [ascii(name) if as_seen(name) in alike else name for name in classes]
             _print_list(console, f"{split} {what} classes" if what == "unknown" else f"{split} {what}", spelled)
-    _print_list(console, "unreadable", [f"{bad['path']} ({bad['reason']})" for bad in report["unreadable"]])
-    _print_list(console, "one picture", [" = ".join(group["paths"]) for group in report["duplicates"]])
-    _print_list(console, "warning", report["warnings"])
-    _print_list(console, "would stop a run", report["stops"])
-    if not report["stops"]:
+    _print_list(console, "unreadable", [f"{bad['path']} ({bad['reason']})" for bad in found.unreadable])
+    _print_list(console, "one picture", [" = ".join(group["paths"]) for group in found.duplicates])
+    _print_list(console, "warning", found.warnings)
+    _print_list(console, "would stop a run", found.stops)
+    if not found.stops:
         console.print("nothing would stop a run")
 
 

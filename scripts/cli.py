@@ -40,6 +40,7 @@ from lightning_modules import ImageClassifier
 from lightning_modules.trained_model import TrainedModel, read_trained_model
 from lightning_modules.weights.weights_file import SAFETENSORS_SUFFIX
 from scripts.hardware import default_precision, set_tf32, share_cpus
+from scripts.help_screen import show_help
 from scripts.run_logger import open_logger, require_run_name
 
 DEFAULT_CONFIG = Path(__file__).parents[1] / "configs" / "default.yaml"
@@ -100,6 +101,7 @@ class ClassifierCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parses twice where there is a checkpoint: to find it, and then over its settings, so that a flag wins."""
+        show_help(self._parser, sys.argv[1:] if args is None else args)
         super().parse_arguments(parser, args)
         subcommand = self.config["subcommand"]
         require_seed(self.config[subcommand].seed_everything)

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Literal
 
 import torch
 
@@ -15,7 +16,7 @@ THREADS = "OMP_NUM_THREADS"  # a user's choice of it stands
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
-def default_precision(accelerator: str) -> str:
+def default_precision(accelerator: str) -> Literal["bf16-mixed", "32-true"]:
     """``bf16-mixed`` where the device multiplies bfloat16 numbers in hardware, else ``32-true``.
 
     A CPU does with AVX512-BF16 or AMX-BF16, or on ARM with BF16; a GPU since NVIDIA's Ampere.

@@ -25,7 +25,8 @@ Trains, checks and ships an image classifier of at most 100 MB.
 
 {commands}
 
-cbam100 COMMAND --help lists the options. To begin: cbam100 fit --data.root ROOT"""
+cbam100 COMMAND --help lists the options. To begin: cbam100 fit --data.root ROOT
+cbam100 --version prints the version."""
 
 
 def main(args: "ArgsType" = None) -> None:
@@ -35,11 +36,19 @@ def main(args: "ArgsType" = None) -> None:
         args: As on the command line, which is where they come from by default.
 
     Raises:
-        SystemExit: As ``scripts.process.run``; with 0 after ``--help``.
+        SystemExit: As ``scripts.process.run``; with 0 after ``--help`` and ``--version``.
     """
     words = sys.argv[1:] if args is None else args
     if isinstance(words, list) and words[:1] in (["-h"], ["--help"]):
         print(HELP.format(commands="\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())))
+        raise SystemExit(0)
+    if isinstance(words, list) and words[:1] == ["--version"]:
+        import runpy
+        from pathlib import Path
+
+        # By its path, since importing it from its package would import torch.
+        file = Path(__file__).parents[1] / "callbacks" / "run" / "version.py"
+        print("cbam100", runpy.run_path(str(file))["version"]())
         raise SystemExit(0)
     limit_spinning()
     try:

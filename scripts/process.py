@@ -1,5 +1,6 @@
 """Which part of the program a word starts, and how it ends."""
 
+import importlib
 import multiprocessing
 import os
 import re
@@ -23,6 +24,14 @@ from scripts.console import escape_what_the_console_cannot_show, hush_libraries
 from scripts.hardware import keep_freed_memory, own_threads
 
 LAUNCHER = "CBAM100_LAUNCHER"
+# Commands that are not LightningCLI's, and the modules whose main they are.
+OWN = {
+    "audit": "scripts.audit",
+    "explain": "scripts.explain.command",
+    "report": "scripts.report.command",
+    "ablate": "scripts.ablation.command",
+    "benchmark": "scripts.benchmark.command",
+}
 USER_ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
 
 
@@ -48,27 +57,10 @@ def run(args: ArgsType = None) -> None:
 def _run(words: ArgsType, args: ArgsType) -> None:
     try:
         match words:
-            # Each imports what the others can do without.
-            case ["audit", *options]:
-                from scripts.audit import audit
-
-                raise SystemExit(audit(options))
-            case ["benchmark", *options]:
-                from scripts.benchmark.command import benchmark
-
-                benchmark(options)
-            case ["explain", *options]:
-                from scripts.explain.command import explain
-
-                explain(options)
-            case ["report", *options]:
-                from scripts.report.command import report
-
-                report(options)
-            case ["ablate", *options]:
-                from scripts.ablation.command import ablate
-
-                ablate(options)
+            case [str(command), *options] if command in OWN:  # each imports what the others can do without
+                code = importlib.import_module(OWN[command]).main(options)
+                if code is not None:
+                    raise SystemExit(code)
             case _:
                 ClassifierCLI(args)
     except UserError as error:

@@ -21,6 +21,7 @@ from callbacks.run.best_weights import BestWeights
 from callbacks.run.config import RunConfig
 from callbacks.run.exact_resume import resumed_from
 from callbacks.run.run_folder import RunFolder
+from callbacks.run.version import version
 from datamodules.files.atomic_file import write_bytes
 from lightning_modules.classifier import ImageClassifier
 from lightning_modules.network.model_size import model_size_bytes, parameter_count
@@ -127,6 +128,7 @@ def _signal_behind(exception: BaseException) -> int:
 def versions() -> dict[str, str]:
     """Of what the result depends on."""
     return {
+        "cbam100": version(),
         "python": platform.python_version(),
         "pillow": PIL.__version__,
         **{module.__name__: module.__version__ for module in (torch, torchvision, pytorch_lightning, torchmetrics)},

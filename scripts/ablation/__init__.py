@@ -1,1 +1,5 @@
 """``cbam100 ablate``: combinations of settings, compared."""
+
+from scripts.ablation.command import ablate
+
+__all__ = ["ablate"]

@@ -4,6 +4,7 @@ import contextlib
 import io
 import itertools
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,25 +29,50 @@ from scripts.run_logger import lock, require_run_name
 MAX_BYTES_OF_A_NAME = 200
 
 
-def ablate(words: list[str]) -> None:
-    """Runs the command.
+def ablate(
+    vary: Sequence[str],
+    fit: Sequence[str] = (),
+    *,
+    config: Sequence[str] = (),
+    seeds: int = 3,
+    name: str | None = None,
+    command: str | None = None,
+) -> Path:
+    """Fits each combination of settings with each seed, skips what is finished, and compares.
+
+    Shows its progress, and writes ``ablation.md``, ``.csv`` and ``.png`` to ``runs/<name>/``.
+
+    Example:
+        >>> ablate(["model.loss=focal,cross_entropy"], ["--data.root=photos"], seeds=5)  # doctest: +SKIP
+        PosixPath('runs/ablation_default/ablation.md')
 
     Args:
-        words: What stands after ``ablate``.
+        vary: OPTION=VALUE,VALUE: an option of fit and its values, of which others are compared with the first; may be
+            repeated.
+        fit: Other options of each fit, as typed after ``cbam100 fit``.
+        config: Config file of each fit; the last one's stem names the folder.
+        seeds: Runs of each combination, from --seed_everything on.
+        name: Name of the folder below runs/; by default ablation_<config>.
+        command: What the table says it comes from, where that was typed otherwise.
+
+    Returns:
+        The table.
 
     Raises:
         UserError: An option is wrong, another ablation is at work in the folder, or a fit fails.
     """
-    parser = ablation_parser()
-    options, fit_words = parser.parse_known_args(words)
-    if options.seeds < 1:
-        raise UserError(f"expected --seeds of at least 1, got {options.seeds}: 3 show how large the noise is")
-    fit_words = [word for config in options.config for word in ("--config", config)] + fit_words
-    default_name = f"ablation_{Path(options.config[-1]).stem if options.config else 'default'}"
-    name = default_name if options.name is None else options.name
+    if seeds < 1:
+        raise UserError(f"expected --seeds of at least 1, got {seeds}: 3 show how large the noise is")
+    words = [word for path in config for word in ("--config", str(path))] + list(fit)
+    if command is None:
+        named = [] if name is None else ["--name", name]
+        varied = [word for text in vary for word in ("--vary", text)]
+        command = shlex.join(["cbam100", "ablate", *varied, "--seeds", str(seeds), *named, *words])
+    if name is None:
+        name = f"ablation_{Path(config[-1]).stem if config else 'default'}"
     require_run_name(name, "--name")
     folder = RUNS / name
-    cells = _cells(combinations(options.vary), options.seeds, fit_words, name)
+    cells = _cells(combinations(vary), seeds, words, name)
     require_outside_splits(folder, "working directory", Path(cells[0].settings["data"]["root"]))
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
@@ -57,29 +83,25 @@ def ablate(words: list[str]) -> None:
             cell.require_same_start()
         run_all(cells, file.fileno())
         outcomes = [outcome_of(cell) for cell in cells]
-        write_tables(folder, outcomes, command=shlex.join(["cbam100", "ablate", *words]))
-    Console(soft_wrap=True, highlight=False).print((folder / "ablation.md").read_text(), markup=False)
+        write_tables(folder, outcomes, command)
+    return folder / "ablation.md"
+
+
+def main(words: list[str]) -> None:
+    """``cbam100 ablate`` with these words; prints the table."""
+    options, fit = ablation_parser().parse_known_args(words)
+    table = ablate(**vars(options), fit=fit, command=shlex.join(["cbam100", "ablate", *words]))
+    Console(soft_wrap=True, highlight=False).print(table.read_text(), markup=False)
 
 
 def ablation_parser() -> Arguments:
     """The options of the command; all others go to each fit."""
-    parser = Arguments(
-        prog="cbam100 ablate",
-        description="Runs fit for each combination of settings and each seed, skips what is finished, and writes "
-        "ablation.md, .csv and .png to runs/<name>/. Any option of fit may follow.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", action="append", default=[], help="for fit; the last one's stem names the folder")
-    parser.add_argument(
-        "--vary", action="append", required=True, metavar="OPTION=VALUE,VALUE",
-        help="an option of fit and its values, of which others are compared with the first; may be repeated",
-    )  # fmt: skip
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each combination, from --seed_everything on (3)")
-    parser.add_argument("--name", help="of the folder below runs/ (ablation_<config>)")
+    parser = Arguments(prog="cbam100 ablate", epilog="Any option of fit may follow.", allow_abbrev=False)
+    parser.add_parameters(ablate, metavars={"vary": "OPTION=VALUE,VALUE"}, without=("fit", "command"))
     return parser
 
 
-def combinations(vary: list[str]) -> list[dict[str, str]]:
+def combinations(vary: Sequence[str]) -> list[dict[str, str]]:
     """Every combination of values, each by option.
 
     Args:

@@ -1,1 +1,5 @@
 """``cbam100 benchmark``: how fast this project is."""
+
+from scripts.benchmark.command import benchmark
+
+__all__ = ["benchmark"]

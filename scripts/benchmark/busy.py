@@ -1,6 +1,5 @@
 """``cbam100 benchmark busy``: a training step beside processes that keep the cores busy, by how its threads wait."""
 
-import argparse
 import statistics
 import subprocess
 import sys
@@ -28,22 +27,24 @@ WAYS: dict[str, dict[str, str]] = {
 BUSY = (0, 1, 2, 4)  # processes beside the one that is measured
 
 
-def benchmark_busy(options: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def benchmark_busy(
+    image_size: int, batch_size: int, precision: str, *, rounds: int, steps: int
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Rows of the table, and the values of the JSON file.
 
     Every way has a process of its own, since the library reads its settings once; all of them take turns at every load.
     """
-    words = [str(options.image_size), str(options.batch_size), options.precision]
+    words = [str(image_size), str(batch_size), precision]
     seconds: dict[tuple[str, int], list[float]] = {}
     with ExitStack() as stack:
         steppers = {name: stack.enter_context(_stepper(way, words)) for name, way in WAYS.items()}
         for name in steppers:
             _steps(steppers[name], 2)
-        for _ in range(options.rounds):
+        for _ in range(rounds):
             for busy in BUSY:
                 with _busy_processes(busy):
                     for name, stepper in steppers.items():
-                        seconds.setdefault((name, busy), []).extend(_steps(stepper, options.steps))
+                        seconds.setdefault((name, busy), []).extend(_steps(stepper, steps))
     base = {busy: statistics.median(seconds[next(iter(WAYS)), busy]) for busy in BUSY}
     rows = []
     for name in WAYS:
@@ -52,7 +53,7 @@ def benchmark_busy(options: argparse.Namespace) -> tuple[list[dict[str, Any]], d
             {"name": name, **{f"s, {busy} busy": median for busy, median in medians.items()}}
             | {f"gain, {busy} busy": base[busy] / median for busy, median in medians.items()}
         )
-    return rows, {"size": options.image_size, "batch": options.batch_size, "precision": options.precision}
+    return rows, {"size": image_size, "batch": batch_size, "precision": precision}
 
 
 @contextmanager

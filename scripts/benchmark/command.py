@@ -1,8 +1,9 @@
 """``cbam100 benchmark``: how fast this project is on this machine, beside stated baselines."""
 
+import argparse
 import platform
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from rich.console import Console
@@ -10,89 +11,123 @@ from rich.table import Table
 
 from callbacks.run.manifest import versions, write_json
 from datamodules.files.atomic_file import require_writable
-from datamodules.files.errors import UserError
+from datamodules.files.errors import UserError, listed
 from datamodules.files.own_files import BENCHMARK, require_replaceable
 from datamodules.split_names import require_outside_splits
 from datamodules.workers.cpus import available_cpus
 from lightning_modules.network.compilation import Compile
 from lightning_modules.network.resnet_cbam import AttentionPlacement
 from scripts.arguments import Arguments
-from scripts.benchmark.busy import benchmark_busy
 from scripts.benchmark.input import benchmark_input
-from scripts.benchmark.memory import benchmark_memory
 from scripts.benchmark.step import benchmark_step
 from scripts.benchmark.whole_commands import benchmark_fit, benchmark_predict
 from scripts.hardware import default_precision
 
-BENCHMARKS = {
-    "step": benchmark_step,
-    "input": benchmark_input,
-    "predict": benchmark_predict,
-    "fit": benchmark_fit,
-    "memory": benchmark_memory,
-    "busy": benchmark_busy,
-}
+What = Literal["step", "input", "predict", "fit", "memory", "busy"]
 
 
-def benchmark(words: list[str]) -> None:
-    """Runs the command.
+def benchmark(
+    what: What,
+    *,
+    json: str | Path | None = None,
+    baseline: str | Path | None = None,
+    root: str | Path | None = None,
+    image_size: int | None = None,
+    batch_size: int = 16,
+    cache: Literal["none", "ram", "disk"] = "none",
+    attention_placement: AttentionPlacement = "stage",
+    compile: Compile = "none",
+    precision: Literal["32-true", "bf16-mixed"] | None = None,
+    max_epochs: int = 6,
+    rounds: int | None = None,
+    steps: int = 5,
+    images: int = 400,
+) -> dict[str, Any]:
+    """Measures how fast this project is on this machine, beside stated baselines.
+
+    Example:
+        >>> benchmark("step", image_size=64)["train_images_per_s"]  # doctest: +SKIP
+        55.1
 
     Args:
-        words: What stands after ``benchmark``.
+        what: A training step, the input of images, whole commands, memory, or a step beside busy processes.
+        json: Also write the figures to this file.
+        baseline: A script whose commands step, input and fit print a line of JSON, to compare with (see README).
+        root: Folder of the images, for input, predict and fit.
+        image_size: Side of an image in pixels (224; 64 for fit and busy).
+        batch_size: Images per step.
+        cache: Where a fit keeps decoded images.
+        attention_placement: Where the network has CBAM modules.
+        compile: What torch.compile makes kernels of.
+        precision: Of the arithmetic; by default this machine's.
+        max_epochs: Length of a fit.
+        rounds: How often all take turns (3; 1 for fit).
+        steps: Steps of each turn, for step and busy.
+        images: How many images, for input.
+
+    Returns:
+        The figures: single ones by name, ``rows`` of the table, ``machine`` and ``versions``.
 
     Raises:
-        UserError: An option is wrong, or a command that is measured fails.
+        UserError: An argument is wrong, or a command that is measured fails.
     """
+    if what not in get_args(What):
+        raise UserError(f"expected a benchmark of {listed(list(get_args(What)))}, got {what}: choose one of these")
+    json, baseline, root = (None if path is None else Path(path) for path in (json, baseline, root))
+    image_size = (64 if what in ("fit", "busy") else 224) if image_size is None else image_size
+    rounds = (1 if what == "fit" else 3) if rounds is None else rounds
+    precision = precision or default_precision("auto")
+    options = argparse.Namespace(**locals())
+    if what in ("input", "predict", "fit") and not (root and root.is_dir()):
+        raise UserError(f"expected --data.root to be a folder, there is none at {root}: check the path")
+    for name in ("batch_size", "rounds", "steps", "images", "max_epochs", "image_size"):
+        if (value := getattr(options, name)) < 1:
+            raise UserError(f"expected --{name} of at least 1, got {value}: give a larger number")
+    if json:
+        require_writable(json.parent, "--json")
+        require_outside_splits(json.parent, "--json", root)
+        require_replaceable(json, BENCHMARK, "--json")
+    match what:
+        case "step":
+            rows, values = benchmark_step(
+                image_size, batch_size, precision, attention_placement=attention_placement, compile=compile,
+                rounds=rounds, steps=steps, baseline=baseline,
+            )  # fmt: skip
+        case "input" if root:
+            rows, values = benchmark_input(root, image_size, images=images, rounds=rounds, baseline=baseline)
+        case "busy":
+            # Late, because its processes run that module as a program.
+            from scripts.benchmark.busy import benchmark_busy
+
+            rows, values = benchmark_busy(image_size, batch_size, precision, rounds=rounds, steps=steps)
+        case _:
+            from scripts.benchmark.memory import benchmark_memory
+
+            others = {"predict": benchmark_predict, "fit": benchmark_fit, "memory": benchmark_memory}
+            rows, values = others[what](options)
+    values |= {"benchmark": what, "machine": _machine(), "versions": versions(), "rows": rows}
+    if json:
+        write_json(json, values)
+    return values
+
+
+def main(words: list[str]) -> None:
+    """``cbam100 benchmark`` with these words; prints the figures."""
     if words[:1] == ["gpu"]:
         from scripts.benchmark.gpu.command import benchmark_gpu
 
         benchmark_gpu(words[1:])
-        return
-    options = benchmark_parser().parse_args(words)
-    if options.what in ("input", "predict", "fit") and not (options.root and options.root.is_dir()):
-        raise UserError(f"expected --data.root to be a folder, there is none at {options.root}: check the path")
-    for name in ("batch_size", "rounds", "steps", "images", "max_epochs", "image_size"):
-        if (value := getattr(options, name)) is not None and value < 1:
-            raise UserError(f"expected --{name} of at least 1, got {value}: give a larger number")
-    if options.json:
-        require_writable(options.json.parent, "--json")
-        require_outside_splits(options.json.parent, "--json", options.root)
-        require_replaceable(options.json, BENCHMARK, "--json")
-    options.image_size = options.image_size or (64 if options.what in ("fit", "busy") else 224)
-    options.rounds = options.rounds or (1 if options.what == "fit" else 3)
-    rows, values = BENCHMARKS[options.what](options)
-    values |= {"benchmark": options.what, "machine": _machine(), "versions": versions()}
-    if options.json:
-        write_json(options.json, {**values, "rows": rows})
-    _print(rows, values)
+    else:
+        _print(benchmark(**vars(benchmark_parser().parse_args(words))))
 
 
 def benchmark_parser() -> Arguments:
     """The options of the command."""
-    parser = Arguments(
-        prog="cbam100 benchmark",
-        description=__doc__,
-        epilog="For checks and measurements on a GPU, see cbam100 benchmark gpu --help.",
-    )
-    parser.add_argument("what", choices=BENCHMARKS)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    parser.add_argument(
-        "--baseline", type=Path,
-        help="a script whose commands step, input and fit print a line of JSON, to compare with (see README)",
-    )  # fmt: skip
-    parser.add_argument("--data.root", dest="root", type=Path, help="for input, predict and fit")
-    parser.add_argument("--data.image_size", dest="image_size", type=int, help="pixels (224; 64 for fit and busy)")
-    parser.add_argument("--data.batch_size", dest="batch_size", type=int, default=16)
-    parser.add_argument("--data.cache", dest="cache", choices=("none", "ram", "disk"), default="none", help="for fit")
-    parser.add_argument("--model.attention_placement", dest="attention_placement", default="stage",
-                        choices=get_args(AttentionPlacement))  # fmt: skip
-    parser.add_argument("--model.compile", dest="compile", choices=get_args(Compile), default="none")
-    parser.add_argument("--trainer.precision", dest="precision", choices=("32-true", "bf16-mixed"),
-                        default=default_precision("auto"), help="by default this machine's")  # fmt: skip
-    parser.add_argument("--trainer.max_epochs", dest="max_epochs", type=int, default=6, help="for fit")
-    parser.add_argument("--rounds", type=int, help="how often all take turns (3; 1 for fit)")
-    parser.add_argument("--steps", type=int, default=5, help="steps of each turn, for step and busy")
-    parser.add_argument("--images", type=int, default=400, help="how many images, for input")
+    parser = Arguments(prog="cbam100 benchmark", epilog="For a GPU, see cbam100 benchmark gpu --help.")
+    groups = {"data": ("root", "image_size", "batch_size", "cache"), "model": ("attention_placement", "compile"),
+              "trainer": ("precision", "max_epochs")}  # fmt: skip
+    spelled = {name: f"--{group}.{name}" for group, names in groups.items() for name in names}
+    parser.add_parameters(benchmark, spelled={"what": "what", **spelled})
     return parser
 
 
@@ -101,14 +136,14 @@ def _machine() -> dict[str, Any]:
     return {"gpu": gpu, "cpu": platform.processor() or platform.machine(), "cores": available_cpus()}
 
 
-def _print(rows: list[dict[str, Any]], values: dict[str, Any]) -> None:
+def _print(figures: dict[str, Any]) -> None:
     console = Console(soft_wrap=True, highlight=False)
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    columns = list(dict.fromkeys(name for row in figures["rows"] for name in row))
     table = Table(*columns)
-    for row in rows:
+    for row in figures["rows"]:
         table.add_row(*(_cell(row.get(name)) for name in columns))
     console.print(table)
-    for name, value in values.items():
+    for name, value in figures.items():
         if not isinstance(value, dict | list):
             console.print(f"{name}: {_cell(value)}")
 

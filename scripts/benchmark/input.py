@@ -1,6 +1,5 @@
 """``cbam100 benchmark input``: images per second of one core, from files to pixels."""
 
-import argparse
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -25,14 +24,16 @@ from datamodules.images.transforms import (
 from scripts.benchmark.timing import alternate, row, run_script
 
 
-def benchmark_input(options: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def benchmark_input(
+    root: Path, image_size: int, *, images: int, rounds: int, baseline: Path | None
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Rows of the table, and the values of the JSON file.
 
     The baseline is torchvision's pipeline, as in ``--data.augmentation reference``, up to normalised floats; and an
     outside script, whose ``input`` prints ``train_images_per_s_per_core`` and ``eval_images_per_s_per_core``.
     """
-    paths = find_images(options.root / "train").paths[: options.images]
-    size, side = options.image_size, side_to_load(options.image_size)
+    paths = find_images(root / "train").paths[:images]
+    size, side = image_size, side_to_load(image_size)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     floats = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
@@ -59,7 +60,8 @@ def benchmark_input(options: argparse.Namespace) -> tuple[list[dict[str, Any]], 
         cache = PixelCache(Path(folder), "images")
         seconds: dict[str, list[float]] = {}
         outside: dict[str, list[float]] = {"train": [], "eval": []}
-        for first in [True] + [False] * (options.rounds - 1):
+        outside_name = baseline.name if baseline else ""
+        for first in [True] + [False] * (rounds - 1):
             for kind in ("train", "eval"):
                 contenders = {
                     kind: partial(from_files, fast[kind]),
@@ -68,16 +70,16 @@ def benchmark_input(options: argparse.Namespace) -> tuple[list[dict[str, Any]], 
                 }
                 for name, times in alternate(contenders, 1, warm_up=int(first)).items():
                     seconds.setdefault(name, []).extend(times)
-            if options.baseline:
-                words = ["--data", str(options.root / "train"), "--size", str(size), "--images", str(len(paths))]
-                result = run_script(options.baseline, "input", *words)
+            if baseline:
+                words = ["--data", str(root / "train"), "--size", str(size), "--images", str(len(paths))]
+                result = run_script(baseline, "input", *words)
                 for kind, times in outside.items():
                     times.append(len(paths) / result[f"{kind}_images_per_s_per_core"])
     torch.set_num_threads(threads)
     rows = [row(name, len(paths), times, seconds[f"{name.split(',')[0]}, plain"]) for name, times in seconds.items()]
     for kind, times in outside.items():
         if times:
-            rows.append(row(f"{kind}, {options.baseline.name}", len(paths), times, seconds[f"{kind}, plain"]))
+            rows.append(row(f"{kind}, {outside_name}", len(paths), times, seconds[f"{kind}, plain"]))
     rate = {row["name"]: row["images_per_s"] for row in rows}
     values: dict[str, Any] = {"images": len(paths), "size": size}
     for kind, times in outside.items():
@@ -85,5 +87,5 @@ def benchmark_input(options: argparse.Namespace) -> tuple[list[dict[str, Any]], 
         values[f"{kind}_gain_over_plain"] = rate[kind] / rate[f"{kind}, plain"]
         values[f"{kind}_gain_over_plain_from_a_cache"] = rate[f"{kind}, from a cache"] / rate[f"{kind}, plain"]
         if times:
-            values[f"{kind}_gain_over_baseline"] = rate[kind] / rate[f"{kind}, {options.baseline.name}"]
+            values[f"{kind}_gain_over_baseline"] = rate[kind] / rate[f"{kind}, {outside_name}"]
     return rows, values

@@ -1,9 +1,9 @@
 """``cbam100 benchmark step``: a training step and an inference on random images, beside plain PyTorch."""
 
-import argparse
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from lightning_modules import ResNetCBAM, focal_loss
 from lightning_modules.network.compilation import Compile, compile_in_place
 from lightning_modules.network.inference import for_inference
 from lightning_modules.network.optimization import build_optimizer
+from lightning_modules.network.resnet_cbam import AttentionPlacement
 from scripts.benchmark.timing import alternate, row, run_script, synchronize
 from scripts.hardware import set_tf32
 
@@ -22,7 +23,17 @@ PEAK_SIDE = 4096  # of the matrices whose product measures what the machine can 
 Work = Callable[[], None]
 
 
-def benchmark_step(options: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def benchmark_step(
+    image_size: int,
+    batch_size: int,
+    precision: str,
+    *,
+    attention_placement: AttentionPlacement,
+    compile: Compile,
+    rounds: int,
+    steps: int,
+    baseline: Path | None,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Rows of the table, and the values of the JSON file.
 
     The baselines are the same network as it comes from its constructor, in float32 with torch's default optimiser; the
@@ -30,48 +41,45 @@ def benchmark_step(options: argparse.Namespace) -> tuple[list[dict[str, Any]], d
     ``train_images_per_s`` and ``infer_images_per_s``.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    images = torch.randn(options.batch_size, 3, options.image_size, options.image_size, device=device)
-    targets = torch.randint(0, CLASSES, (options.batch_size,), device=device)
+    images = torch.randn(batch_size, 3, image_size, image_size, device=device)
+    targets = torch.randint(0, CLASSES, (batch_size,), device=device)
 
-    def network(attention: str = "cbam") -> ResNetCBAM:
-        placement = options.attention_placement
-        return ResNetCBAM(CLASSES, attention=attention, attention_placement=placement).to(device)  # type: ignore[arg-type]
+    def network(attention: Literal["cbam", "none"] = "cbam") -> ResNetCBAM:
+        return ResNetCBAM(CLASSES, attention=attention, attention_placement=attention_placement).to(device)
 
-    fast = {"precision": options.precision, "compile": options.compile}
     train = {
-        "train": train_step(network(), images, targets, **fast),
-        "train, without attention": train_step(network("none"), images, targets, **fast),
+        "train": train_step(network(), images, targets, precision, compile),
+        "train, without attention": train_step(network("none"), images, targets, precision, compile),
         "train, plain": plain_train_step(network(), images, targets),
     }
     infer = {
-        "infer": inference(network(), images, options.precision),
+        "infer": inference(network(), images, precision),
         "infer, plain": plain_inference(network(), images),
     }
     outside: dict[str, list[float]] = {"train": [], "infer": []}
+    outside_name = baseline.name if baseline else ""
     seconds: dict[str, list[float]] = {}
-    for first in [True] + [False] * (options.rounds - 1):
-        if options.baseline:
-            words = ["--size", str(options.image_size), "--batch", str(options.batch_size)]
-            result = run_script(options.baseline, "step", *words)
+    for first in [True] + [False] * (rounds - 1):
+        if baseline:
+            words = ["--size", str(image_size), "--batch", str(batch_size)]
+            result = run_script(baseline, "step", *words)
             for name, times in outside.items():
-                times.append(options.batch_size / result[f"{name}_images_per_s"])
+                times.append(batch_size / result[f"{name}_images_per_s"])
         for contenders in (train, infer):
-            for name, times in alternate(contenders, options.steps, warm_up=2 if first else 1).items():
+            for name, times in alternate(contenders, steps, warm_up=2 if first else 1).items():
                 seconds.setdefault(name, []).extend(times)
-    peak = multiplications_per_second(device, options.precision)
-    rows = [
-        row(name, options.batch_size, times, seconds[f"{name.split(',')[0]}, plain"]) for name, times in seconds.items()
-    ]
+    peak = multiplications_per_second(device, precision)
+    rows = [row(name, batch_size, times, seconds[f"{name.split(',')[0]}, plain"]) for name, times in seconds.items()]
     for name, times in outside.items():
         if times:
-            rows.append(row(f"{name}, {options.baseline.name}", options.batch_size, times, seconds[f"{name}, plain"]))
+            rows.append(row(f"{name}, {outside_name}", batch_size, times, seconds[f"{name}, plain"]))
     rate = {row["name"]: row["images_per_s"] for row in rows}
     return rows, {
         "device": device.type,
-        "size": options.image_size,
-        "batch": options.batch_size,
-        "precision": options.precision,
-        "compile": options.compile,
+        "size": image_size,
+        "batch": batch_size,
+        "precision": precision,
+        "compile": compile,
         "train_images_per_s": rate["train"],
         "infer_images_per_s": rate["infer"],
         "train_images_per_s_per_core": rate["train"] / torch.get_num_threads() if device.type == "cpu" else None,
@@ -81,7 +89,7 @@ def benchmark_step(options: argparse.Namespace) -> tuple[list[dict[str, Any]], d
         "train_gain_over_plain": rate["train"] / rate["train, plain"],
         "infer_gain_over_plain": rate["infer"] / rate["infer, plain"],
         **{
-            f"{name}_gain_over_baseline": rate[name] / rate[f"{name}, {options.baseline.name}"]
+            f"{name}_gain_over_baseline": rate[name] / rate[f"{name}, {outside_name}"]
             for name, times in outside.items()
             if times
         },

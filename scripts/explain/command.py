@@ -1,5 +1,6 @@
 """``cbam100 explain``: where a network looks in an image, as a picture for each."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,42 +20,55 @@ from scripts.explain.map_figure import map_figure
 from scripts.trained_classifier import load_classifier
 
 
-def explain(words: list[str]) -> None:
-    """Runs the command.
+def explain(ckpt_path: str | Path, images: Sequence[str | Path], *, output: str | Path) -> list[Path]:
+    """Draws the spatial gates of each stage and Grad-CAM of the predicted class over each image.
+
+    Example:
+        >>> explain("model.safetensors", ["cat.jpg"], output="maps")  # doctest: +SKIP
+        [PosixPath('maps/cat.jpg.png')]
 
     Args:
-        words: What stands after ``explain``.
+        ckpt_path: A .ckpt or .safetensors file.
+        images: Pictures of any size.
+        output: Folder that gets <image>.png; it is made.
+
+    Returns:
+        The pictures, in the order of the images.
 
     Raises:
-        UserError: An option is wrong, the model or an image cannot be read, two images would share a picture, or a
-            picture's place is an image's or is taken.
+        UserError: The model or an image cannot be read, two images would share a picture, or a picture's place is an
+            image's or is taken.
     """
-    parser = Arguments(
-        prog="cbam100 explain",
-        description="Draws the spatial gates of each stage and Grad-CAM of the predicted class over each image.",
-    )
-    parser.add_argument("--ckpt_path", type=Path, required=True, metavar="FILE", help=".ckpt or .safetensors")
-    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="gets <image>.png; is made")
-    options = parser.parse_args(words)
-    names = [f"{path.name}.png" for path in options.images]
+    return list(_drawn(Path(ckpt_path), [Path(image) for image in images], Path(output)))
+
+
+def main(words: list[str]) -> None:
+    """``cbam100 explain`` with these words; prints the path of each picture once it is drawn."""
+    parser = Arguments(prog="cbam100 explain")
+    metavars = {"ckpt_path": "FILE", "images": "IMAGE", "output": "DIR"}
+    parser.add_parameters(explain, spelled={"images": "images"}, metavars=metavars)
+    for picture in _drawn(**vars(parser.parse_args(words))):
+        print(picture)
+
+
+def _drawn(ckpt_path: Path, images: Sequence[Path], output: Path) -> Iterator[Path]:
+    names = [f"{path.name}.png" for path in images]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"expected images of different names, got {listed(twice)} more than once: explain them apart")
-    require_outside_splits(options.output, "--output")
+    require_outside_splits(output, "--output")
     for name in names:
-        require_replaceable(options.output / name, PICTURE, "--output", options.images)
-    model, trained = load_classifier(options.ckpt_path)
+        require_replaceable(output / name, PICTURE, "--output", images)
+    model, trained = load_classifier(ckpt_path)
     try:
-        options.output.mkdir(parents=True, exist_ok=True)
+        output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"expected --output to be a folder, {options.output} is not ({error.strerror})") from error
-    require_writable(options.output, "--output")
+        raise UserError(f"expected --output to be a folder, {output} is not ({error.strerror})") from error
+    require_writable(output, "--output")
     size = trained.data["image_size"]
-    for path, name in zip(options.images, names, strict=True):
+    for path, name in zip(images, names, strict=True):
         image = eval_transform(size)(read_image(str(path), shorter_side=side_to_load(size)), 0).numpy()
-        picture = explain_image(model, image, short(path.name))
-        write_bytes(options.output / name, picture)
-        print(options.output / name)
+        write_bytes(output / name, explain_image(model, image, short(path.name)))
+        yield output / name
 
 
 def explain_image(model: ImageClassifier, image: np.ndarray, title: str) -> bytes:

@@ -24,7 +24,7 @@ from callbacks.figures.draw import (
 )
 from callbacks.predictions.answers import AnswerCollector, Answers, most_confused, worst_images
 from callbacks.run.config import leaves
-from callbacks.run.run_folder import PATTERN, RunFolder
+from callbacks.run.run_folder import RunFolder
 from datamodules import ImageFolderDataModule
 from datamodules.files import own_files
 from datamodules.files.atomic_file import require_writable, write_bytes
@@ -81,30 +81,31 @@ class Recorder(Callback):
         self.reliability = pl_module.val_metrics["ece"].reliability()  # type: ignore[index, union-attr]
 
 
-def report(words: list[str]) -> None:
-    """Runs the command.
+def report(run: str | Path, root: str | Path | None = None) -> Path:
+    """Measures the best weights of a run on its validation images; writes report.html to its folder.
+
+    Example:
+        >>> report("runs/default/version_0")  # doctest: +SKIP
+        PosixPath('runs/default/version_0/report.html')
 
     Args:
-        words: What stands after ``report``.
+        run: Folder of the run, runs/<name>/version_<k>.
+        root: Where the data are, if they have moved.
+
+    Returns:
+        The page.
 
     Raises:
         UserError: The folder is not that of a fit with a best epoch, or its data are gone.
     """
-    parser = Arguments(
-        prog="cbam100 report",
-        description="Measures the best weights of a run on its validation images; writes report.html to its folder.",
-    )
-    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help=PATTERN)
-    parser.add_argument("--data.root", dest="root", help="where the data are, if they have moved")
-    options = parser.parse_args(words)
-    run = RunFolder(options.run)
-    manifest = run.read_manifest()
-    require_writable(run.path, "--run")
-    require_replaceable(run.report, own_files.REPORT, "--run")
-    config = run.read_config()
-    model, trained = load_classifier(run.weights)
+    folder = RunFolder(Path(run))
+    manifest = folder.read_manifest()
+    require_writable(folder.path, "--run")
+    require_replaceable(folder.report, own_files.REPORT, "--run")
+    config = folder.read_config()
+    model, trained = load_classifier(folder.weights)
     settings = {**config["data"], **trained.data, "class_names": trained.model["class_names"]}
-    data = ImageFolderDataModule(**{**settings, "root": options.root or settings["root"]})
+    data = ImageFolderDataModule(**{**settings, "root": str(root or settings["root"])})
     data.setup("validate")
     if data.fingerprint["val"] != manifest["data"]["val"]:
         raise UserError(
@@ -120,9 +121,16 @@ def report(words: list[str]) -> None:
     )  # fmt: skip
     (metrics,) = trainer.validate(model, data, verbose=False)
     limit = SizeBudget(**config["size_budget"]).limit
-    page = _page(run, manifest, config, model.cpu().eval(), data, recorder, metrics, limit)
-    write_bytes(run.report, page.encode(errors="backslashreplace"))
-    print(run.report)
+    page = _page(folder, manifest, config, model.cpu().eval(), data, recorder, metrics, limit)
+    write_bytes(folder.report, page.encode(errors="backslashreplace"))
+    return folder.report
+
+
+def main(words: list[str]) -> None:
+    """``cbam100 report`` with these words; prints the path of the page."""
+    parser = Arguments(prog="cbam100 report")
+    parser.add_parameters(report, spelled={"root": "--data.root"}, metavars={"run": "DIR"})
+    print(report(**vars(parser.parse_args(words))))
 
 
 def _page(

@@ -31,6 +31,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
+import pytorch_lightning  # noqa: F401, before rich, as the command does: typing keeps whichever of Union[int, float] came first
 import torch.utils.tensorboard  # noqa: F401
 from lightning_utilities.core.rank_zero import rank_zero_only
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from datamodules.files.errors import UserError
+from scripts.ablation import ablate
+from scripts.ablation import command as module
 from scripts.hardware import default_precision
 from scripts.main import main
 from scripts.module_process import module_process
@@ -103,6 +106,22 @@ def test_mistakes_are_told_before_anything_runs(words, sentence, data_root, run_
     assert sentence in error
     assert error.count("\n") == 1
     assert not Path("runs").exists()
+
+
+def test_the_function_returns_the_table(data_root, run_folder, monkeypatch):
+    """Without its fits, which the tests of the command run."""
+    began, written = [], []
+    monkeypatch.setattr(module, "run_all", lambda cells, lock: began.extend(cells))
+    monkeypatch.setattr(module, "outcome_of", lambda cell: cell.run_name)
+    monkeypatch.setattr(module, "write_tables", lambda folder, outcomes, command: written.append(command))
+    fit = [*SMALL, f"--data.root={data_root}"]
+    assert ablate(["model.loss=focal,cross_entropy"], fit, seeds=2) == Path("runs/ablation_default/ablation.md")
+    assert [(cell.levels["model.loss"], cell.seed) for cell in began] == [
+        ("focal", 42), ("focal", 43), ("cross_entropy", 42), ("cross_entropy", 43),
+    ]  # fmt: skip
+    assert written[0].startswith("cbam100 ablate --vary model.loss=focal,cross_entropy --seeds 2 --trainer.accelerator")
+    with pytest.raises(UserError, match="expected --seeds of at least 1, got 0"):
+        ablate(["model.loss=focal,cross_entropy"], fit, seeds=0)
 
 
 @pytest.mark.processes

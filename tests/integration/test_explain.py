@@ -4,6 +4,8 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from datamodules.files.errors import UserError
+from scripts import explain as package
 from scripts.main import main
 
 
@@ -24,6 +26,16 @@ def test_a_picture_for_each_image(trained, data_root, run_folder, capsys):
         columns = (pixels[pixels.shape[0] // 2] < 250).any(1).astype(int)
         assert (np.diff(columns) == 1).sum() >= 6
     assert capsys.readouterr().out.splitlines()[-1].endswith(f"{images[1].name}.png")
+
+
+def test_the_function_returns_the_pictures(trained, data_root, run_folder, capsys):
+    image = next((data_root / "test").glob("*.jpg"))
+    (picture,) = package.explain(str(trained / "model.safetensors"), [str(image)], output="maps")
+    assert picture.name == f"{image.name}.png"
+    assert picture.exists()
+    assert capsys.readouterr().out == ""
+    with pytest.raises(UserError, match=r"expected gone\.jpg to be a readable image"):
+        package.explain(trained / "model.safetensors", ["gone.jpg"], output="maps")
 
 
 def test_a_file_without_one_of_its_tensors(trained, data_root, run_folder, capsys):

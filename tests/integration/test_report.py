@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from datamodules.files.errors import UserError
 from scripts.main import main
+from scripts.report import report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -16,8 +18,9 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 def page(trained, data_root, tmp_path):
     run = tmp_path / "runs" / "default" / "version_0"
     shutil.copytree(trained, run)
-    main(["report", "--run", str(run)])
-    return run / "report.html"
+    page = report(run=str(run))
+    assert page == run / "report.html"
+    return page
 
 
 class References(html.parser.HTMLParser):
@@ -110,12 +113,18 @@ def test_data_that_have_changed(trained, data_root, tmp_path, capsys):
     assert "expected the 24 validation images of the run" in capsys.readouterr().err
 
 
-def test_data_that_have_moved(trained, data_root, tmp_path):
+def test_the_function_raises(tmp_path):
+    with pytest.raises(UserError, match=r"expected a run folder of a fit, with its manifest\.json"):
+        report(tmp_path)
+
+
+def test_data_that_have_moved(trained, data_root, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("/root", "/gone"))
     main(["report", "--run", str(run), "--data.root", str(data_root)])
     assert (run / "report.html").exists()
+    assert capsys.readouterr().out.splitlines()[-1] == str(run / "report.html")
 
 
 @pytest.mark.parametrize("content", [b"", b"abc", b"- a\n", b"\xff\xfe\x00", b"seed_everything: 42\ntrai"])

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datamodules.files.errors import UserError
+from scripts import audit as module
 from scripts.main import main
 
 
@@ -141,6 +143,16 @@ def test_a_class_whose_name_is_no_utf_8(copy, run_folder, capsys):
     code, report, _ = audit(copy, capsys)
     assert code == 0
     assert report["splits"]["val"]["classes"]["caf\udce9"] == 2
+
+
+def test_the_function_returns_what_it_found(copy, capsys):
+    shutil.rmtree(copy / "val" / "3")
+    findings = module.audit(str(copy), num_workers=0)
+    assert findings.splits["train"]["images"] == 48
+    assert any("it lacks 3" in sentence for sentence in findings.stops)
+    assert capsys.readouterr().out == ""
+    with pytest.raises(UserError, match="there is none at nowhere"):
+        module.audit(root="nowhere")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from datamodules.files.errors import UserError
 from lightning_modules import ResNetCBAM
+from scripts.benchmark import benchmark
 from scripts.benchmark.step import flops_per_image
 from scripts.benchmark.timing import row
 from scripts.main import main
@@ -68,8 +70,21 @@ def test_input_compares_with_an_outside_script(tmp_path, baseline, data_root):
     words = ["input", f"--data.root={data_root}", "--data.image_size=32", "--images=12", f"--baseline={baseline}"]
     figures = measured(tmp_path, *words)
     assert figures["images"] == 12
+    assert figures["versions"].keys() >= {"cbam100", "torch"}
     assert figures["train_gain_over_baseline"] == pytest.approx(figures["train_images_per_s_per_core"] / 8.0)
     assert figures["eval_gain_over_baseline"] == pytest.approx(figures["eval_images_per_s_per_core"] / 16.0)
+
+
+def test_the_function_returns_the_figures(tmp_path, data_root, capsys):
+    file = tmp_path / "figures.json"
+    figures = benchmark("input", root=str(data_root), image_size=32, images=2, rounds=1, json=str(file))
+    assert figures == json.loads(file.read_text())
+    assert figures["train_images_per_s_per_core"] > 0
+    assert capsys.readouterr().out == ""
+    with pytest.raises(UserError, match="expected --rounds of at least 1, got 0"):
+        benchmark("step", rounds=0)
+    with pytest.raises(UserError, match=r"expected a benchmark of step, input, .*, got dance"):
+        benchmark("dance")
 
 
 @pytest.mark.processes

@@ -1,0 +1,141 @@
+"""``--help`` of fit, validate, test and predict: one screen of what people change, and the rest by topic."""
+
+import re
+import shutil
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser
+
+from datamodules.files.errors import UserError
+
+EVERYTHING = "all"
+# Where the first sentence of the option's own help says too little, or what is not so here.
+IN_OUR_WORDS = {
+    "seed_everything": "Seed of the first weights, the order of the images and their augmentation.",
+    "data.template": "CSV file with the rows of the prediction; by default ROOT/sample_submission.csv, if any.",
+    "trainer.accelerator": "cpu, gpu, or auto for a GPU where there is one.",
+    "trainer.devices": "How many GPUs or processes to use; auto for every GPU.",
+    "trainer.precision": "Such as 32-true or bf16-mixed; by default what suits this machine.",
+    "trainer.max_epochs": "Length of the training in epochs.",
+    "ckpt_path": "The trained model: best.ckpt or model.safetensors.",
+    "fit.ckpt_path": "The checkpoint to resume; last for the last.ckpt of --run_name.",
+}
+
+
+@dataclass(frozen=True)
+class Screen:
+    """What the first screen of a command's help shows.
+
+    Attributes:
+        about: The command in a sentence.
+        options: In the order of the screen. Their defaults and most of their texts are the parser's.
+        examples: What follows the required options in each example.
+    """
+
+    about: str
+    options: str
+    examples: tuple[str, ...]
+
+
+LOADING = "data.batch_size data.num_workers trainer.accelerator trainer.devices"
+SCREENS = {
+    "fit": Screen(
+        "Trains a classifier; all that it writes is in runs/<name>/version_<k>/.",
+        "data.root data.image_size data.batch_size model.backbone model.weights model.learning_rate "
+        "trainer.max_epochs trainer.devices trainer.precision seed_everything run_name ckpt_path",
+        ("", " --model.backbone resnet18 --trainer.max_epochs 30 --run_name small", " --ckpt_path last"),
+    ),
+    "validate": Screen(
+        "Measures a trained model on ROOT/val, or on what its fit has held out.",
+        f"ckpt_path data.root {LOADING}",
+        ("", " --data.batch_size 64", " --trainer.accelerator cpu"),
+    ),
+    "test": Screen(
+        "Measures a trained model on ROOT/test/<class>/.",
+        f"ckpt_path data.root {LOADING}",
+        ("", " --data.batch_size 64", " --trainer.accelerator cpu"),
+    ),
+    "predict": Screen(
+        "Writes prediction.csv and prediction.zip: the class of each image of ROOT/test.",
+        "ckpt_path data.root data.predict_dir data.template prediction.path prediction.top_k "
+        f"prediction.fallback_label model.tta {LOADING}",
+        ("", " --data.predict_dir holiday", " --model.tta hflip --prediction.top_k 5"),
+    ),
+}
+
+
+def show_help(parser_of: Callable[[str], LightningArgumentParser], words: ArgsType) -> None:
+    """Prints the help that these words ask for; returns where they ask for none, or for another command's.
+
+    Args:
+        parser_of: Gives the parser of a command.
+        words: What stands after ``cbam100``.
+
+    Raises:
+        SystemExit: With 0, after the help.
+        UserError: The word after ``--help`` is no topic.
+    """
+    if not (isinstance(words, list) and words and words[0] in SCREENS):
+        return
+    command, *options = words
+    asked = next((index for index, word in enumerate(options) if word in ("-h", "--help")), None)
+    if asked is None:
+        return
+    topic = next((word for word in options[asked + 1 : asked + 2] if not word.startswith("-")), "")
+    parser = parser_of(command)
+    groups = parser.groups or {}
+    first = ("data", "model", "trainer")  # where Lightning's own come first
+    topics = [*first, *(name for name in groups if name not in (*first, command))]
+    if topic not in ("", EVERYTHING, *topics):
+        choices = ", ".join(topics)
+        raise UserError(f"--help takes no topic, or one of {choices} and {EVERYTHING}, got {topic}: choose another")
+    if not topic:
+        print(_screen(command, parser, topics))
+    elif topic == EVERYTHING:
+        parser.print_help()
+    else:
+        parser.usage = f"cbam100 {command} [options]"
+        parser._action_groups = [groups[topic]]
+        parser.print_help()
+    raise SystemExit(0)
+
+
+def _screen(command: str, parser: LightningArgumentParser, topics: list[str]) -> str:
+    screen, defaults = SCREENS[command], parser.get_defaults()
+    helps = {action.dest: action.help or "" for action in parser._actions}
+    required = {"data.root": "DIR"} if command == "fit" else {"ckpt_path": "FILE", "data.root": "DIR"}
+    rows = []
+    for name in screen.options.split():
+        value = "required" if name in required else "" if defaults[name] is None else str(defaults[name])
+        text = IN_OUR_WORDS.get(f"{command}.{name}") or IN_OUR_WORDS.get(name) or _first_sentence(helps[name])
+        rows.append((f"  --{name}", value, text))
+    widths = [max(len(row[column]) for row in rows) + 2 for column in (0, 1)]
+    width = min(max(shutil.get_terminal_size().columns, 60), 120)
+    lines = []
+    for name, value, text in rows:
+        start = f"{name:<{widths[0]}}{value:<{widths[1]}}"
+        lines += textwrap.wrap(start + text, width, subsequent_indent=" " * len(start))
+    usage = " ".join(f"--{name} {metavar}" for name, metavar in required.items())
+    example = usage.replace("FILE", "best.ckpt").replace("DIR", "photos")
+    rest = f"All options of a topic: cbam100 {command} --help TOPIC, with {', '.join(topics)}, or {EVERYTHING}."
+    return "\n".join(
+        [
+            f"usage: cbam100 {command} {usage}{' [--config FILE.yaml]' if command == 'fit' else ''} [options]",
+            "",
+            screen.about,
+            "",
+            "What people change most, with its default:",
+            *lines,
+            "",
+            "Examples:",
+            *(f"  cbam100 {command} {example}{more}" for more in screen.examples),
+            "",
+            *textwrap.wrap(rest, width),
+        ]
+    )
+
+
+def _first_sentence(text: str) -> str:
+    return re.split(r"(?<=\.)\s", " ".join(text.replace("``", "").split()))[0]

@@ -1,0 +1,67 @@
+import re
+import shlex
+
+import pytest
+import yaml
+
+from scripts.help_screen import SCREENS
+from scripts.main import main
+
+
+def shown(capsys, *words):
+    with pytest.raises(SystemExit) as caught:
+        main([*words])
+    assert caught.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", SCREENS)
+def test_the_help_is_one_screen(command, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = shown(capsys, command, "--help")
+    assert text.startswith(f"usage: cbam100 {command} ")
+    assert text.count("\n") < 45
+    assert max(len(line) for line in text.splitlines() if not line.startswith("  cbam100")) <= 80
+    assert "--help TOPIC, with data, model, trainer" in " ".join(text.split())
+    assert shown(capsys, command, "--data.root=anywhere", "-h") == text
+
+
+def test_defaults_are_those_of_a_fit(capsys):
+    config = yaml.safe_load(shown(capsys, "fit", "--data.root=photos", "--print_config"))
+    text = shown(capsys, "fit", "--help")
+    for name in SCREENS["fit"].options.split():
+        group, _, option = name.rpartition(".")
+        value = (config[group] if group else config)[option]
+        value = "required" if name == "data.root" else "" if value is None else value
+        assert re.search(rf"^  --{re.escape(name)} +{re.escape(str(value))} ", text, re.M), name
+
+
+@pytest.mark.parametrize("command", SCREENS)
+def test_examples_are_understood(command, capsys):
+    examples = re.findall(r"^  cbam100 (.*)", shown(capsys, command, "--help"), re.M)
+    assert len(examples) == 3
+    for example in examples:
+        words = shlex.split(example)
+        assert words[0] == command
+        assert yaml.safe_load(shown(capsys, *words, "--print_config"))["data"]["root"] == "photos"
+
+
+def test_a_topic_shows_its_options_alone(capsys):
+    text = shown(capsys, "fit", "--help", "data")
+    assert "--data.max_pixels" in text
+    assert "--trainer" not in text
+    assert "--trainer.profiler" in shown(capsys, "predict", "--help", "trainer")
+
+
+def test_all_shows_every_option(capsys):
+    text = shown(capsys, "fit", "--help", "all")
+    for option in ("--trainer.profiler", "--model.tta", "--data.max_pixels", "--insight.every_n_epochs", "--run_name"):
+        assert re.search(rf"^  {option} ", text, re.M)
+
+
+def test_another_topic_is_refused(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["fit", "--help", "dance"])
+    error = capsys.readouterr().err
+    assert error.startswith("cbam100: error: --help takes no topic, or one of data, model, trainer,")
+    assert error.count("\n") == 1

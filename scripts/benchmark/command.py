@@ -1,6 +1,5 @@
 """``cbam100 benchmark``: how fast this project is on this machine, beside stated baselines."""
 
-import argparse
 import platform
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -20,10 +19,9 @@ from lightning_modules.network.resnet_cbam import AttentionPlacement
 from scripts.arguments import Arguments
 from scripts.benchmark.input import benchmark_input
 from scripts.benchmark.step import benchmark_step
-from scripts.benchmark.whole_commands import benchmark_fit, benchmark_predict
 from scripts.hardware import default_precision
 
-What = Literal["step", "input", "predict", "fit", "memory", "busy"]
+What = Literal["step", "input", "busy"]
 
 
 def benchmark(
@@ -34,12 +32,10 @@ def benchmark(
     root: str | Path | None = None,
     image_size: int | None = None,
     batch_size: int = 16,
-    cache: Literal["none", "ram", "disk"] = "none",
     attention_placement: AttentionPlacement = "stage",
     compile: Compile = "none",
     precision: Literal["32-true", "bf16-mixed"] | None = None,
-    max_epochs: int = 6,
-    rounds: int | None = None,
+    rounds: int = 3,
     steps: int = 5,
     images: int = 400,
 ) -> dict[str, Any]:
@@ -50,18 +46,17 @@ def benchmark(
         55.1
 
     Args:
-        what: A training step, the input of images, whole commands, memory, or a step beside busy processes.
+        what: A training step, the input of images, or a step beside busy processes.
         json: Also write the figures to this file.
-        baseline: A script whose commands step, input and fit print a line of JSON, to compare with (see README).
-        root: Folder of the images, for input, predict and fit.
-        image_size: Side of an image in pixels (224; 64 for fit and busy).
+        baseline: A script whose commands step and input print a line of JSON, to compare with (see
+            docs/performance.md).
+        root: Folder of the images, for input.
+        image_size: Side of an image in pixels (224; 64 for busy).
         batch_size: Images per step.
-        cache: Where a fit keeps decoded images.
         attention_placement: Where the network has CBAM modules.
         compile: What torch.compile makes kernels of.
         precision: Of the arithmetic; by default this machine's.
-        max_epochs: Length of a fit.
-        rounds: How often all take turns (3; 1 for fit).
+        rounds: How often all take turns.
         steps: Steps of each turn, for step and busy.
         images: How many images, for input.
 
@@ -69,19 +64,18 @@ def benchmark(
         The figures: single ones by name, ``rows`` of the table, ``machine`` and ``versions``.
 
     Raises:
-        UserError: An argument is wrong, or a command that is measured fails.
+        UserError: An argument is wrong, or the baseline fails.
     """
     if what not in get_args(What):
         raise UserError(f"expected a benchmark of {listed(list(get_args(What)))}, got {what}: choose one of these")
     json, baseline, root = (None if path is None else Path(path) for path in (json, baseline, root))
-    image_size = (64 if what in ("fit", "busy") else 224) if image_size is None else image_size
-    rounds = (1 if what == "fit" else 3) if rounds is None else rounds
+    image_size = (64 if what == "busy" else 224) if image_size is None else image_size
     precision = precision or default_precision("auto")
-    options = argparse.Namespace(**locals())
-    if what in ("input", "predict", "fit") and not (root and root.is_dir()):
+    if what == "input" and not (root and root.is_dir()):
         raise UserError(f"expected --data.root to be a folder, there is none at {root}: check the path")
-    for name in ("batch_size", "rounds", "steps", "images", "max_epochs", "image_size"):
-        if (value := getattr(options, name)) < 1:
+    numbers = {"batch_size": batch_size, "rounds": rounds, "steps": steps, "images": images, "image_size": image_size}
+    for name, value in numbers.items():
+        if value < 1:
             raise UserError(f"expected --{name} of at least 1, got {value}: give a larger number")
     if json:
         require_writable(json.parent, "--json")
@@ -95,16 +89,11 @@ def benchmark(
             )  # fmt: skip
         case "input" if root:
             rows, values = benchmark_input(root, image_size, images=images, rounds=rounds, baseline=baseline)
-        case "busy":
+        case _:
             # Late, because its processes run that module as a program.
             from scripts.benchmark.busy import benchmark_busy
 
             rows, values = benchmark_busy(image_size, batch_size, precision, rounds=rounds, steps=steps)
-        case _:
-            from scripts.benchmark.memory import benchmark_memory
-
-            others = {"predict": benchmark_predict, "fit": benchmark_fit, "memory": benchmark_memory}
-            rows, values = others[what](options)
     values |= {"benchmark": what, "machine": _machine(), "versions": versions(), "rows": rows}
     if json:
         write_json(json, values)
@@ -124,8 +113,8 @@ def main(words: list[str]) -> None:
 def benchmark_parser() -> Arguments:
     """The options of the command."""
     parser = Arguments(prog="cbam100 benchmark", epilog="For a GPU, see cbam100 benchmark gpu --help.")
-    groups = {"data": ("root", "image_size", "batch_size", "cache"), "model": ("attention_placement", "compile"),
-              "trainer": ("precision", "max_epochs")}  # fmt: skip
+    groups = {"data": ("root", "image_size", "batch_size"), "model": ("attention_placement", "compile"),
+              "trainer": ("precision",)}  # fmt: skip
     spelled = {name: f"--{group}.{name}" for group, names in groups.items() for name in names}
     parser.add_parameters(benchmark, spelled={"what": "what", **spelled})
     return parser

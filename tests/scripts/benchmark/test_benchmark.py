@@ -13,7 +13,6 @@ from scripts.benchmark import benchmark
 from scripts.benchmark.step import flops_per_image
 from scripts.benchmark.timing import row
 from scripts.main import main
-from tests.integration.fork_driver import drive
 
 BASELINE = """
 import json, sys
@@ -87,20 +86,6 @@ def test_the_function_returns_the_figures(tmp_path, data_root, capsys):
         benchmark("dance")
 
 
-@pytest.mark.processes
-def test_predict_and_fit_run_whole_commands(data_root, run_folder):
-    size = ["--data.image_size=32", "--data.batch_size=8", f"--data.root={data_root}", "--rounds=1"]
-    outcomes = drive(
-        {"args": ["benchmark", "predict", *size, "--json=predict.json"]},
-        {"args": ["benchmark", "fit", *size, "--trainer.max_epochs=1", "--json=fit.json"]},
-    )
-    assert [outcome["code"] for outcome in outcomes] == [0, 0], outcomes
-    predicted, fitted = (json.loads(Path(name).read_text()) for name in ("predict.json", "fit.json"))
-    assert predicted["images"] == 24
-    assert predicted["predict_gain_over_plain"] > 0
-    assert all(0 <= fitted[name][0] <= 1 for name in ("best_val_accuracy", "plain_best_val_accuracy"))
-
-
 @pytest.mark.slow  # an interpreter for each way to wait
 @pytest.mark.processes
 def test_busy_compares_ways_to_wait(tmp_path, monkeypatch):
@@ -116,7 +101,7 @@ def test_busy_compares_ways_to_wait(tmp_path, monkeypatch):
     ("words", "sentence"),
     [
         (["dance"], "invalid choice: 'dance'"),
-        (["fit"], "expected --data.root to be a folder, there is none at None"),
+        (["input"], "expected --data.root to be a folder, there is none at None"),
         (["step", "--data.image_size=32", "--baseline=nowhere.py"], "expected nowhere.py step to print a line of JSON"),
     ],
 )

@@ -3,7 +3,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lightning_modules import ResNetCBAM, matmul_conv
+from lightning_modules import ResNetCBAM
+from lightning_modules.network import matmul_conv
 from lightning_modules.network.matmul_conv import MatmulConv2d, use_matmul_convs
 
 SHAPES = [(1, 1, 0), (1, 2, 0), (3, 1, 1), (3, 2, 1), (5, 2, 1), (3, 1, 0)]  # kernel, stride, padding

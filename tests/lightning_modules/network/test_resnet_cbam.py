@@ -1,10 +1,10 @@
 import pytest
 import torch
 import torchvision
-from tests.lightning_modules.test_attention import restated_cbam
 from torch import nn
 
 from lightning_modules import ResNetCBAM, model_size_bytes
+from tests.lightning_modules.network.test_attention import restated_cbam
 
 PLACEMENTS = ["stage", "block", "branch"]
 

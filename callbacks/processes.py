@@ -4,6 +4,7 @@ from typing import Any, NoReturn
 
 import torch
 from pytorch_lightning import Trainer
+from torch import Tensor
 
 from datamodules.files.errors import UserError
 
@@ -23,6 +24,13 @@ def agree(trainer: Trainer, value: int) -> int:
     tensor = torch.tensor(value, device=trainer.strategy.root_device)
     torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX)
     return int(tensor)
+
+
+def add_up(trainer: Trainer, tensor: Tensor) -> Tensor:
+    """The sum of all processes' tensors, on each, in the place of its own; a collective operation."""
+    if trainer.world_size > 1:
+        torch.distributed.all_reduce(tensor)
+    return tensor
 
 
 def gather(trainer: Trainer, value: Any) -> list[Any]:

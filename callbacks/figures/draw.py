@@ -9,7 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
+from callbacks.predictions.answers import Answers
 from datamodules.files.own_files import MARK
+from datamodules.image_dataset import ImageDataset
 
 DPI = 100
 CHARACTERS_OF_A_NAME = 18
@@ -106,6 +108,18 @@ def images_figure(images: Sequence[np.ndarray], titles: Sequence[str], columns: 
     for axes in figure.axes:
         axes.axis("off")
     return figure
+
+
+def worst_images_figure(dataset: ImageDataset, answers: Answers, names: Sequence[str], count: int = 16) -> Figure:
+    """The images whose class was found least probable, as the network saw them, and what it took them for."""
+    images, titles = [], []
+    for row in answers.worst(count):
+        images.append(dataset[int(answers.samples[row])].images.numpy())
+        true, predicted = (short(names[int(x[row])]) for x in (answers.targets, answers.predicted))
+        titles.append(
+            f"{true}: p = {answers.probability[row]:.2g}\ntaken for {predicted}: {answers.confidence[row]:.2f}"
+        )
+    return images_figure(images, titles)
 
 
 def sizes_figure(sizes: Mapping[str, int], limit: int) -> Figure:

@@ -14,19 +14,20 @@ from callbacks.figures.draw import (
     images_figure,
     short,
     sizes_figure,
+    worst_images_figure,
 )
 from callbacks.guards.size_budget import SizeBudget
-from callbacks.predictions.answers import AnswerCollector, Answers, most_confused, worst_images
-from callbacks.processes import agree, gather
+from callbacks.predictions.answers import AnswerCollector, Answers, most_confused
+from callbacks.processes import agree
 from callbacks.run.exact_resume import resumed_from
 from callbacks.run.loop_state import epochs_done
 from datamodules.files.csv_cells import to_utf8
 from datamodules.files.errors import UserError
-from datamodules.image_dataset import Batch
+from datamodules.image_dataset import Batch, ImageDataset
 from datamodules.images.transforms import denormalize
 from datamodules.sampler import BLANK
 from lightning_modules.classifier import ImageClassifier
-from lightning_modules.metrics.gate_statistics import GateStatistics, Moments, summarize
+from lightning_modules.metrics.gate_statistics import GateStatistics
 from lightning_modules.network.model_size import part_sizes
 
 if TYPE_CHECKING:
@@ -54,9 +55,9 @@ class Insight(Callback):
         if every_n_epochs is not None and every_n_epochs < 0:
             raise UserError(f"expected --insight.every_n_epochs of 0 or more, got {every_n_epochs}: 0 turns it off")
         self.every_n_epochs = every_n_epochs
-        self._answers = AnswerCollector()
+        # Of the validation that is running, or has been
+        self._answers: AnswerCollector | None = None
         self._gates: GateStatistics | None = None
-        self._watches = False  # the validation that is running, or has been
         self._due = False
         self._epoch = 0  # of that validation
         self._start = 0.0
@@ -87,17 +88,17 @@ class Insight(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begins to watch; gates only where a drawing is due."""
-        self._watches = (
+        watches = (
             isinstance(pl_module, ImageClassifier)
             and self.every_n_epochs != 0
             and not trainer.sanity_checking
             and any(isinstance(x, TensorBoardLogger) for x in trainer.loggers)
         )
-        self._due = self._watches and self._is_due(trainer)
-        self._answers, self._epoch = AnswerCollector(), trainer.current_epoch
+        self._answers = AnswerCollector(len(_validation_set(trainer))) if watches else None
+        self._due = watches and self._is_due(trainer)
+        self._epoch = trainer.current_epoch
         if self._due and pl_module.hparams["compile"] == "none":  # what is compiled takes no hooks
             self._gates = GateStatistics(pl_module.network)  # type: ignore[arg-type]
-            self._gates.attach()
 
     def _is_due(self, trainer: Trainer) -> bool:
         epoch = trainer.current_epoch + 1
@@ -129,49 +130,38 @@ class Insight(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keeps the answers."""
-        if self._watches:
+        if self._answers:
             self._answers.add(batch, outputs)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws where that is due."""
-        if self._due:
-            self._draw(trainer, pl_module)
+        if self._answers and self._due:
+            self._draw(trainer, pl_module, self._answers)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the last epoch, where nobody knew at its validation that it would be."""
-        if self._watches and self.every_n_epochs is None:
-            self._draw(trainer, pl_module)
+        if self._answers and self.every_n_epochs is None:
+            self._draw(trainer, pl_module, self._answers)
 
-    def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _draw(self, trainer: Trainer, pl_module: LightningModule, collector: AnswerCollector) -> None:
         start = time.monotonic()
-        answers = self._answers.finish(trainer)
-        moments = self._gate_moments(trainer)
-        self._watches, self._due, self._gates = False, False, None
+        answers = collector.finish(trainer)
+        statistics = self._gates.finish() if self._gates else {}
+        self._answers, self._gates = None, None
         if isinstance(pl_module, ImageClassifier) and (writer := self._writer(trainer)):
             self._write(writer, trainer, pl_module, answers)
-            for name, value in summarize(moments).items():
+            for name, value in statistics.items():
                 writer.add_scalar(f"gates/{name}", value, self._epoch)
         seconds = time.monotonic() - start
         self._drawing, self._longest = self._drawing + seconds, max(self._longest, seconds)
-
-    def _gate_moments(self, trainer: Trainer) -> dict[tuple[str, str], Moments]:
-        """Those of all processes; a collective operation."""
-        if self._gates is None:
-            return {}
-        self._gates.detach()
-        first, *others = gather(trainer, {key: moments.to_cpu() for key, moments in self._gates.moments.items()})
-        for part in others:
-            for key, moments in part.items():
-                first[key].merge(moments)
-        return first
 
     def _write(self, writer: "SummaryWriter", trainer: Trainer, model: ImageClassifier, answers: Answers) -> None:
         names, epoch = model.classes.names, self._epoch
         confusion = answers.confusion(len(names))
         writer.add_figure("val/confusion", confusion_figure(confusion, names), epoch, close=False)
         writer.add_figure("val/accuracy by class", class_accuracy_figure(confusion, names), epoch, close=False)
-        images, titles = worst_images(trainer.datamodule.dataset("val"), answers, names)  # type: ignore[attr-defined]
-        writer.add_figure("val/worst images", images_figure(images, titles), epoch, close=False)
+        worst = worst_images_figure(_validation_set(trainer), answers, names)
+        writer.add_figure("val/worst images", worst, epoch, close=False)
         writer.add_text("val/most confused", pairs_table(confusion, names), epoch)
 
     def _writer(self, trainer: Trainer) -> "SummaryWriter | None":
@@ -179,6 +169,10 @@ class Insight(Callback):
         if self.every_n_epochs == 0 or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return None
         return next((x.experiment for x in trainer.loggers if isinstance(x, TensorBoardLogger)), None)
+
+
+def _validation_set(trainer: Trainer) -> ImageDataset:
+    return trainer.datamodule.dataset("val")  # type: ignore[attr-defined]
 
 
 def pairs_table(confusion: np.ndarray, names: Sequence[str]) -> str:

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from torch import Tensor
 
 from callbacks.predictions.files import Predictions, kinds, partial_path, write_partial, write_predictions
+from callbacks.predictions.table import Table
 from callbacks.processes import fail, gather
 from callbacks.run.manifest import versions, write_json
 from datamodules.class_index import as_seen, spelled_apart
@@ -18,19 +17,13 @@ from datamodules.files.errors import UserError, listed, listed_reasons
 from datamodules.files.own_files import PREDICTION_MANIFEST, require_replaceable
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.images.read import ImageReadError
-from datamodules.sampler import BLANK
 from datamodules.split_names import require_outside_splits
 from lightning_modules.classifier import ImageClassifier
 from lightning_modules.metrics.accuracies import ranked
 
 
 class PredictionWriter(Callback):
-    """Collects the predictions of all processes in tables and writes them as rows of names.
-
-    Own code, because Lightning leaves the predictions of several processes striped over them and never gathers them.
-    Here each process enters its samples in tables with a row for each image, and the tables' sum over processes holds
-    the predictions and how often each image came. No file is shared: nothing can be left over from another run, and
-    machines need no common disk.
+    """Collects the predictions of all processes in a table and writes them as rows of names.
 
     Args:
         path: The CSV file; the others stand beside it with the same stem.
@@ -60,7 +53,7 @@ class PredictionWriter(Callback):
         if top_k < 0:
             raise UserError(f"expected --prediction.top_k of 0 or more, got {top_k}: 0 writes no such file")
         self._manifest_path = Path(f"{self.path.with_suffix('')}_manifest.json")
-        self._tables: dict[str, Tensor] = {}
+        self._table = Table(0)
         self._reasons: dict[str, str] = {}  # by path, why it cannot be read
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -102,17 +95,8 @@ class PredictionWriter(Callback):
         self._reasons.update((error.path, error.reason) for error in errors)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Makes empty tables; the row after the last image takes the blanks that fill up batches."""
-        rows, classes = len(_data(trainer).prediction_names) + 1, len(_model(pl_module).classes)
-        widths: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {"count": (torch.long, ()), "label": (torch.long, ())}
-        if self.top_k:
-            widths |= {"top_label": (torch.long, (self.top_k,)), "top_probability": (torch.float32, (self.top_k,))}
-        if self.probabilities:
-            widths["probability"] = (torch.float32, (classes,))
-        self._tables = {
-            name: torch.zeros(rows, *width, dtype=dtype, device=pl_module.device)
-            for name, (dtype, width) in widths.items()
-        }
+        """Makes an empty table."""
+        self._table = Table(len(_data(trainer).prediction_names))
 
     def on_predict_batch_end(
         self,
@@ -125,27 +109,23 @@ class PredictionWriter(Callback):
     ) -> None:
         """Enters a batch."""
         samples, probabilities = outputs
-        rows = torch.where(samples == BLANK, len(self._tables["count"]) - 1, samples)
-        self._tables["count"].index_add_(0, rows, torch.ones_like(rows))
         values, labels = ranked(probabilities)
-        self._tables["label"][rows] = labels[:, 0]
+        columns = {"label": labels[:, 0]}
         if self.top_k:
-            self._tables["top_probability"][rows] = values[:, : self.top_k]
-            self._tables["top_label"][rows] = labels[:, : self.top_k]
+            columns |= {"top_label": labels[:, : self.top_k], "top_probability": values[:, : self.top_k]}
         if self.probabilities:
-            self._tables["probability"][rows] = probabilities
+            columns["probability"] = probabilities
+        self._table.add(samples, **columns)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Adds up the processes' tables and writes the files on the first.
+        """Collects the table of all processes and writes the files on the first.
 
         Raises:
             UserError: An image came never or more than once, and nothing is written; or there are unreadable images and
                 no fallback label, and the others' rows are kept in a ``.partial`` file.
         """
-        tables = {
-            name: trainer.strategy.reduce(table, reduce_op="sum")[:-1].cpu().numpy()
-            for name, table in self._tables.items()
-        }
+        columns = self._table.collect(trainer)
+        counts = columns.pop("count")
         data, model = _data(trainer), _model(pl_module)
         names, paths = data.prediction_names, data.dataset("predict").paths
         reasons = {path: reason for part in gather(trainer, self._reasons) for path, reason in part.items()}
@@ -155,18 +135,17 @@ class PredictionWriter(Callback):
             if path in reasons
         ]
         readable = np.array([path not in reasons for path in paths], bool)
-        missing = [name for name, count, ok in zip(names, tables["count"], readable, strict=True) if ok and count == 0]
-        repeated = [name for name, count in zip(names, tables["count"], strict=True) if count > 1]
+        missing = [name for name, count, ok in zip(names, counts, readable, strict=True) if ok and count == 0]
+        repeated = [name for name, count in zip(names, counts, strict=True) if count > 1]
         if missing or repeated:
             fail(
                 trainer,
                 f"expected one prediction for each of {len(names)} images, got none for {listed(missing) or 'none'} "
                 f"and several for {listed(repeated) or 'none'}: predict again without --trainer.limit_predict_batches",
             )
-        del tables["count"]
         if self.fallback_label is not None:
-            tables["label"][~readable] = model.classes.position(self.fallback_label)
-        predictions = Predictions(names, data.prediction_labels, readable=readable, **tables)
+            columns["label"][~readable] = model.classes.position(self.fallback_label)
+        predictions = Predictions(names, data.prediction_labels, readable=readable, **columns)
         whole = not unreadable or self.fallback_label is not None
         if trainer.is_global_zero:
             (write_predictions if whole else write_partial)(self.path, predictions)

@@ -16,13 +16,13 @@ from callbacks.figures.draw import (
     class_accuracy_figure,
     confusion_figure,
     curves_figure,
-    images_figure,
     reliability_figure,
     short,
     sizes_figure,
     to_png,
+    worst_images_figure,
 )
-from callbacks.predictions.answers import AnswerCollector, Answers, most_confused, worst_images
+from callbacks.predictions.answers import AnswerCollector, Answers, most_confused
 from callbacks.run.config import leaves
 from callbacks.run.run_folder import RunFolder
 from datamodules import ImageFolderDataModule
@@ -52,6 +52,9 @@ MAPS = 4  # of the surest right and of the worst images each
 class Recorder(Callback):
     """Keeps what a validation saw.
 
+    Args:
+        images: How many it will see.
+
     Attributes:
         answers: A row for each image.
         reliability: As ``CalibrationError.reliability``.
@@ -60,8 +63,8 @@ class Recorder(Callback):
     answers: Answers
     reliability: tuple[Tensor, Tensor, Tensor]
 
-    def __init__(self) -> None:
-        self._collector = AnswerCollector()
+    def __init__(self, images: int) -> None:
+        self._collector = AnswerCollector(images)
 
     def on_validation_batch_end(
         self,
@@ -112,7 +115,7 @@ def report(run: str | Path, root: str | Path | None = None) -> Path:
             f"expected the {manifest['data']['val']['images']} validation images of the run, {data.root} has others "
             "(names or sizes in bytes): restore them, or pass --data.root"
         )
-    recorder = Recorder()
+    recorder = Recorder(len(data.dataset("val")))
     set_tf32(trained.precision)
     trainer = Trainer(
         logger=False, callbacks=[BadImages(), recorder], precision=trained.precision,  # type: ignore[arg-type]
@@ -146,7 +149,6 @@ def _page(
     names, answers, scalars = model.classes.names, recorder.answers, run.read_scalars()
     confusion = answers.confusion(len(names))
     dataset = data.dataset("val")
-    worst, titles = worst_images(dataset, answers, names)
     counts, confidence, accuracy = (column.numpy() for column in recorder.reliability)
     sizes = part_sizes(model.network)
     environment = jinja2.Environment(
@@ -166,7 +168,7 @@ def _page(
         pairs=[(names[i], names[j], count, int(confusion[i].sum())) for i, j, count in most_confused(confusion)],
         classes=_class_rows(confusion, names),
         class_accuracy=_embedded(to_png(class_accuracy_figure(confusion, names))),
-        worst=_embedded(to_png(images_figure(worst, titles))),
+        worst=_embedded(to_png(worst_images_figure(dataset, answers, names))),
         maps=[_embedded(picture) for picture in _maps(model, dataset, answers)],
         reliability=_embedded(to_png(reliability_figure(counts, confidence, accuracy, metrics["val/ece"]))),
         sizes=[(part, format_size(size)) for part, size in sizes.items()],

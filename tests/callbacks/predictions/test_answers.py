@@ -12,7 +12,7 @@ ALONE = SimpleNamespace(world_size=1)
 
 
 def test_rows_come_in_the_order_of_the_data_without_blanks():
-    collector = AnswerCollector()
+    collector = AnswerCollector(4)  # of which one is unreadable
     probabilities = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6], [0.2, 0.5, 0.3], [1.0, 0.0, 0.0]])
     batch = Batch(torch.empty(4), torch.tensor([0, 1, 1, -1]), torch.tensor([2, 0, 1, BLANK]))
     collector.add(batch, probabilities.log())
@@ -29,11 +29,23 @@ def test_rows_come_in_the_order_of_the_data_without_blanks():
 def test_of_equal_probabilities_the_answer_is_what_the_accuracy_counts():
     logits = torch.tensor([[0.0, 1e-9], [1e-9, 0.0], [0.0, 0.0]])  # the softmax of each is one half twice
     targets = torch.tensor([1, 0, 0])
-    collector = AnswerCollector()
+    collector = AnswerCollector(3)
     collector.add(Batch(torch.empty(3), targets, torch.arange(3)), logits)
     answers = collector.finish(ALONE)
     accuracy = MulticlassAccuracy(2, average="micro")(logits, targets)
     assert np.trace(answers.confusion(2)) / 3 == accuracy == 1
+
+
+def test_an_image_that_several_processes_saw_is_one_row():
+    collector = AnswerCollector(2)
+    for _ in range(3):
+        collector.add(
+            Batch(torch.empty(1), torch.tensor([2]), torch.tensor([1])), torch.tensor([[0.3, 0.1, 0.6]]).log()
+        )
+    answers = collector.finish(ALONE)
+    np.testing.assert_array_equal(answers.samples, [1])
+    np.testing.assert_allclose(answers.probability, [0.6], rtol=1e-6)
+    np.testing.assert_array_equal(answers.confusion(3), [[0, 0, 0], [0, 0, 0], [0, 0, 1]])
 
 
 def test_pairs_are_mistakes_only_most_first():

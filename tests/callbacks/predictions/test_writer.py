@@ -19,7 +19,6 @@ def stage(monkeypatch):
         dataset=lambda split: SimpleNamespace(paths=["d.jpg", "c.jpg", "b.jpg", "a.jpg"]),
     )
     trainer = SimpleNamespace(datamodule=data, is_global_zero=True, world_size=1)
-    trainer.strategy = SimpleNamespace(reduce=lambda table, reduce_op: table)
     monkeypatch.setattr("callbacks.predictions.writer._data", lambda trainer: trainer.datamodule)
     return trainer, ImageClassifier(["x", "y"], backbone="resnet18")
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from lightning_modules import ResNetCBAM
-from lightning_modules.metrics.gate_statistics import GateStatistics, summarize
+from lightning_modules.metrics.gate_statistics import GateStatistics, Moments
 
 
 @pytest.fixture
@@ -29,16 +29,13 @@ def test_statistics_are_those_of_all_factors_together(placement):
         handle.remove()
 
     statistics = GateStatistics(network)
-    statistics.attach()
     with torch.no_grad():
         # the second half with a blank, which does not count
         statistics.real = torch.tensor([True] * 3)
         network(images[:3])
         statistics.real = torch.tensor([True, False, True, True])
         network(torch.cat([images[3:4], torch.full((1, 3, 32, 32), 9.0), images[4:]]))
-    statistics.detach()
-
-    numbers = summarize({key: moments.to_cpu() for key, moments in statistics.moments.items()})
+    numbers = statistics.finish()
     name = "layer2" if placement == "stage" else "layer2.1"
     for kind, places in {"channel": "channels", "spatial": "positions"}.items():
         values = factors[kind].astype(np.float64)
@@ -47,18 +44,23 @@ def test_statistics_are_those_of_all_factors_together(placement):
         assert numbers[f"{name}/{kind}_std_over_{places}"] == pytest.approx(values.std(1).mean(), rel=1e-3)
 
 
-def test_processes_add_up(network):
-    images = torch.randn(4, 3, 32, 32)
-    whole, *shares = [GateStatistics(network) for _ in range(3)]
-    for statistics, part in zip((whole, *shares), (images, images[::2], images[1::2]), strict=True):
-        statistics.attach()
-        with torch.no_grad():
-            network(part)
-        statistics.detach()
-    merged = {key: moments.to_cpu() for key, moments in shares[0].moments.items()}
-    for key, moments in shares[1].moments.items():
-        merged[key].merge(moments.to_cpu())
-    assert summarize(merged) == pytest.approx(summarize(whole.moments), rel=1e-6)
+def test_processes_add_up():
+    values = torch.randn(7, 5) - torch.tensor([0.0, 0.0, 0.0, 9.0, 9.0])
+    ours, theirs = Moments(distributed_available_fn=lambda: True), Moments()
+    ours.update(values[:2])
+    theirs.update(values[2:])
+    states = iter([getattr(theirs, name) for name in theirs._reductions])
+    ours.dist_sync_fn = lambda state, group: [state, next(states)]
+    x = values.numpy().astype(np.float64)
+    expected = {"mean": x.mean(), "std_over_images": x.std(0).mean(), "std_over_places": x.std(1).mean(), "dead": 0.4}
+    assert ours.compute() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:std")  # of no image, where a process has blanks only
+def test_nothing_has_no_statistics():
+    moments = Moments()
+    moments.update(torch.empty(0, 5))
+    assert moments.compute() == {}
 
 
 def test_a_hidden_unit_that_nothing_makes_active_is_dead(network):
@@ -67,15 +69,14 @@ def test_a_hidden_unit_that_nothing_makes_active_is_dead(network):
         gate.reduce.weight[:3] = -gate.reduce.weight[:3].abs()
         gate.reduce.weight[3] = gate.reduce.weight[3].abs()
     statistics = GateStatistics(network)
-    statistics.attach()
     with torch.no_grad():
         network(torch.randn(2, 3, 32, 32))
-    statistics.detach()
-    assert summarize(statistics.moments)["layer1/dead_hidden"] == 0.75
+    assert statistics.finish()["layer1/dead_hidden"] == 0.75
 
 
 def test_nothing_is_left_behind(network):
     statistics = GateStatistics(network)
-    statistics.attach()
-    statistics.detach()
+    with torch.no_grad():
+        network(torch.randn(1, 3, 32, 32))
+    statistics.finish()
     assert not any(module._forward_hooks for module in network.modules())

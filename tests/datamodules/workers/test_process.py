@@ -49,7 +49,8 @@ def signal_from_outside(pid):
 
 def batches(dataset):
     sampler = SequentialSampler(dataset)
-    return iter(build_loader(dataset, sampler, batch_size=1, drop_last=False, num_workers=1, worker_timeout=SECONDS))
+    options = {"batch_size": 1, "drop_last": False, "pin_memory": False}
+    return iter(build_loader(dataset, sampler, **options, num_workers=1, worker_timeout=SECONDS))
 
 
 @pytest.fixture

@@ -96,7 +96,10 @@ def _arrays(path: Path) -> str | None:
 
 
 def _json(path: Path) -> str | None:
-    if not _head(path).startswith(b"{"):  # which may be of any size
+    head = _head(path)
+    if head.startswith(f"{MARK} benchmark ".encode()):  # its log
+        return BENCHMARK
+    if not head.startswith(b"{"):  # which may be of any size
         return None
     keys = json.loads(path.read_bytes()).keys()
     return next((kind for kind, wanted in JSON_KEYS.items() if wanted <= keys), None)
@@ -131,5 +134,4 @@ READERS: dict[str, Callable[[Path], str | None]] = {
     ".png": _containing({f"Software\0{MARK}": PICTURE}),
     ".html": _containing({f'<meta name="generator" content="{MARK}">': REPORT}),
     ".md": _containing({f"`{MARK} ablate ": ABLATION, f"`{MARK} benchmark ": BENCHMARK}),
-    ".txt": _containing({f"{MARK} benchmark ": BENCHMARK}),
 }

@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules import ImageFolderDataModule, pixel_cache
+from datamodules import ImageFolderDataModule
 from datamodules.files.errors import UserError
 from datamodules.image_dataset import ImageDataset
+from datamodules.images import cache as pixel_cache
 from datamodules.images.cache import cache_folder, open_cache, remove_unused
 from datamodules.images.read import read_image
 from datamodules.images.transforms import eval_transform

@@ -7,8 +7,8 @@ from callbacks.guards.interruption import Interruption
 from callbacks.guards.peak_memory import PeakMemory
 from callbacks.guards.size_budget import SizeBudget
 from callbacks.predictions.writer import PredictionWriter
-from callbacks.run.best_weights import BestWeights
 from callbacks.run.checkpoint_io import CheckpointFile
+from callbacks.run.checkpoints import BestWeights
 from callbacks.run.config import RunConfig
 from callbacks.run.epoch_log import EpochLog
 from callbacks.run.exact_resume import ExactResume

@@ -34,6 +34,7 @@ from callbacks.run.config import plain_settings
 from callbacks.run.exact_resume import TUNERS, require_same_options, saved_recipe, tuned_batch_size
 from callbacks.run.recipe import TRAINING_CALLBACKS
 from callbacks.run.run_folder import RUNS, RunFolder
+from callbacks.trainer_parts import callbacks_of
 from datamodules import ImageFolderDataModule
 from datamodules.files.errors import UserError
 from lightning_modules import ImageClassifier
@@ -249,9 +250,8 @@ class ClassifierCLI(LightningCLI):
         """
         assert isinstance(self.model, ImageClassifier)
         if self.trained is None:
-            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, SizeBudget):  # before a download
-                    callback.check_network(self.model)
+            for budget in callbacks_of(self.trainer, SizeBudget):  # before a download
+                budget.check_network(self.model)
             self.model.load_pretrained()
             return
         if self.subcommand == "fit":

@@ -21,6 +21,7 @@ from callbacks.predictions.answers import AnswerCollector, Answers, most_confuse
 from callbacks.processes import agree
 from callbacks.run.exact_resume import resumed_from
 from callbacks.run.loop_state import epochs_done
+from callbacks.trainer_parts import callbacks_of, data_of, is_fast_dev_run
 from datamodules.files.csv_cells import to_utf8
 from datamodules.files.errors import UserError
 from datamodules.image_dataset import Batch, ImageDataset
@@ -69,7 +70,7 @@ class Insight(Callback):
         self._start = time.monotonic()
         writer = self._writer(trainer)
         if writer and isinstance(pl_module, ImageClassifier) and not resumed_from(trainer):
-            budget = next((x for x in trainer.callbacks if isinstance(x, SizeBudget)), None)  # type: ignore[attr-defined]
+            budget = next(iter(callbacks_of(trainer, SizeBudget)), None)
             if budget:
                 sizes = part_sizes(pl_module.network)
                 writer.add_figure("model/size", sizes_figure(sizes, budget.limit), 0, close=False)
@@ -166,13 +167,13 @@ class Insight(Callback):
 
     def _writer(self, trainer: Trainer) -> "SummaryWriter | None":
         """The first process's event file, unless there is none, or nothing is to be drawn."""
-        if self.every_n_epochs == 0 or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if self.every_n_epochs == 0 or not trainer.is_global_zero or is_fast_dev_run(trainer):
             return None
         return next((x.experiment for x in trainer.loggers if isinstance(x, TensorBoardLogger)), None)
 
 
 def _validation_set(trainer: Trainer) -> ImageDataset:
-    return trainer.datamodule.dataset("val")  # type: ignore[attr-defined]
+    return data_of(trainer).dataset("val")
 
 
 def pairs_table(confusion: np.ndarray, names: Sequence[str]) -> str:

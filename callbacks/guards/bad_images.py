@@ -8,6 +8,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from callbacks.processes import agree, agreement_is_due, fail, gather
+from callbacks.trainer_parts import data_of
 from datamodules.files.errors import listed, listed_reasons
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.images.read import MAX_PIXELS, ImageReadError, read_image
@@ -36,7 +37,7 @@ class BadImages(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Takes over from the data module, which would raise on one process alone."""
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(trainer)
         if stage == "predict" or not isinstance(data, ImageFolderDataModule):
             return
 
@@ -54,7 +55,7 @@ class BadImages(Callback):
         self._max_pixels = data.max_pixels
 
     def _decide(self, trainer: Trainer) -> None:
-        data: ImageFolderDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        data: ImageFolderDataModule = data_of(trainer)
         for split, unreadable in self.unreadable.items():
             number, size = len(unreadable), len(data.dataset(split).paths)
             if number > MAX_SHARE * size:

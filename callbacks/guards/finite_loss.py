@@ -7,6 +7,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.processes import agree, agreement_is_due, fail, gather
+from callbacks.trainer_parts import data_of
 from datamodules.files.errors import listed
 from datamodules.sampler import BLANK
 
@@ -58,7 +59,7 @@ class FiniteLoss(Callback):
         bad = ~torch.stack([loss for _, loss, _ in steps]).isfinite() if steps else torch.tensor([False])
         if not agree(trainer, int(bad.any())):
             return
-        paths = trainer.datamodule.dataset("train").paths  # type: ignore[attr-defined]
+        paths = data_of(trainer).dataset("train").paths
         found = [
             (batch_idx, loss.item(), [paths[sample] for sample in samples.tolist() if sample != BLANK])
             for (batch_idx, loss, samples), is_bad in zip(steps, bad.tolist(), strict=True)

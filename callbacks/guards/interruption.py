@@ -10,7 +10,8 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from callbacks.processes import agree, agreement_is_due, end_beside
-from callbacks.run.best_weights import BestWeights
+from callbacks.run.checkpoints import BestWeights
+from callbacks.trainer_parts import callbacks_of
 from datamodules.workers.process import SIGNALS
 
 
@@ -64,10 +65,8 @@ class Interruption(Callback):
         """Ends, unless the epoch does, whose results are not yet saved."""
         if not self._agreed and agreement_is_due(trainer, batch_idx):
             self._agreed = agree(trainer, self._received)
-        if self._agreed:
-            savers = [callback for callback in trainer.callbacks if isinstance(callback, BestWeights)]  # type: ignore[attr-defined]
-            if all(saver.save_inside_epoch(trainer) for saver in savers):
-                raise end_beside(trainer, 128 + self._agreed)
+        if self._agreed and all(saver.save_inside_epoch(trainer) for saver in callbacks_of(trainer, BestWeights)):
+            raise end_beside(trainer, 128 + self._agreed)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Ends: what was received in the last epoch's validation, which is saved by now."""

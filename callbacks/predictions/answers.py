@@ -6,7 +6,7 @@ import numpy as np
 from pytorch_lightning import Trainer
 from torch import Tensor
 
-from callbacks.predictions.table import Table
+from callbacks.predictions.image_table import Table
 from datamodules.image_dataset import Batch
 
 

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from callbacks.predictions.files import Predictions, kinds, partial_path, write_partial, write_predictions
-from callbacks.predictions.table import Table
+from callbacks.predictions.image_table import Table
+from callbacks.predictions.prediction_csv import Predictions, kinds, partial_path, write_partial, write_predictions
 from callbacks.processes import fail, gather
 from callbacks.run.manifest import versions, write_json
+from callbacks.trainer_parts import data_of
 from datamodules.class_index import as_seen, spelled_apart
 from datamodules.files.atomic_file import require_writable
 from datamodules.files.errors import UserError, listed, listed_reasons
@@ -178,7 +179,7 @@ class PredictionWriter(Callback):
 
 
 def _data(trainer: Trainer) -> ImageFolderDataModule:
-    data = trainer.datamodule  # type: ignore[attr-defined]
+    data = data_of(trainer)
     if not isinstance(data, ImageFolderDataModule):
         raise TypeError(f"expected an ImageFolderDataModule to predict with, got {type(data).__name__}")
     return data

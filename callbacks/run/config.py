@@ -12,6 +12,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.cli import LightningArgumentParser
 
 from callbacks.run.run_folder import RunFolder
+from callbacks.trainer_parts import is_fast_dev_run
 from datamodules.files.atomic_file import write_bytes
 
 NOT_KEPT = ("ckpt_path",)  # repeating a recipe is no resume
@@ -34,7 +35,7 @@ class RunConfig(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes: by now nothing has been refused."""
         path = RunFolder(Path(trainer.log_dir or ".")).config  # asked by all: that is a collective operation
-        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not trainer.is_global_zero or is_fast_dev_run(trainer):
             return
         with suppress(OSError, ValueError, AttributeError, yaml.YAMLError):  # damaged: it is written anew
             self.changed = changes(yaml.safe_load(path.read_text()), self._settings)

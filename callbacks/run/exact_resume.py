@@ -15,6 +15,7 @@ from torchmetrics import Metric
 from callbacks.processes import fail, gather
 from callbacks.run.loop_state import is_at_epoch_end
 from callbacks.run.recipe import NOT_RESUMABLE, trainer_options
+from callbacks.trainer_parts import callbacks_of, data_of
 from datamodules import ImageFolderDataModule
 from datamodules.files.errors import UserError, listed
 from lightning_modules.classifier import ImageClassifier
@@ -54,7 +55,7 @@ class ExactResume(Callback):
         if stage != "fit":
             return
         self._options = {**trainer_options(trainer), "callbacks": self.training_callbacks}
-        for callback in trainer.callbacks if self.checkpoint else ():  # type: ignore[attr-defined]
+        for callback in callbacks_of(trainer, Callback) if self.checkpoint else ():
             name = type(callback).__name__
             if isinstance(callback, NOT_RESUMABLE):
                 raise UserError(
@@ -70,14 +71,14 @@ class ExactResume(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Collects every process's state."""
         cuda = pl_module.device.type == "cuda"
-        _, batches = trainer.datamodule.resume_point()  # type: ignore[attr-defined]
+        _, batches = data_of(trainer).resume_point()
         state = {
             "cpu_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(pl_module.device) if cuda else None,
             # At the end of an epoch they are full, and Lightning is about to empty them.
             "metrics": {name: _metric_state(metric) for name, metric in _train_metrics(pl_module) if batches},
         }
-        self._tuned |= any(isinstance(callback, TUNERS) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+        self._tuned |= any(isinstance(callback, TUNERS) for callback in callbacks_of(trainer, Callback))
         checkpoint[KEY] = {"recipe": self._recipe(trainer), "tuned": self._tuned, "processes": gather(trainer, state)}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -103,9 +104,8 @@ class ExactResume(Callback):
                 metric.reset()
             return
         trainer.fit_loop.epoch_loop.max_steps = self._max_steps
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, GradientAccumulationScheduler):  # looks at the start of epochs only
-                trainer.accumulate_grad_batches = callback.get_accumulate_grad_batches(trainer.current_epoch)
+        for scheduler in callbacks_of(trainer, GradientAccumulationScheduler):  # looks at the start of epochs only
+            trainer.accumulate_grad_batches = scheduler.get_accumulate_grad_batches(trainer.current_epoch)
         torch.set_rng_state(self._state["cpu_rng"])
         if self._state["cuda_rng"] is not None:
             torch.cuda.set_rng_state(self._state["cuda_rng"], pl_module.device)
@@ -127,7 +127,7 @@ class ExactResume(Callback):
 
     def _recipe(self, trainer: Trainer) -> dict[str, Any]:
         """What besides the model's hyper-parameters decides where a run ends, in plain types."""
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(trainer)
         return {
             **_kept(data),
             "batch_size": data.batch_size,  # which a tuner sets here
@@ -160,8 +160,7 @@ def tuned_batch_size(checkpoint: Mapping[str, Any]) -> int | None:
 
 def resumed_from(trainer: Trainer) -> str | None:
     """The checkpoint that this fit goes on from, or None."""
-    own = (callback for callback in trainer.callbacks if isinstance(callback, ExactResume))  # type: ignore[attr-defined]
-    return next((callback.checkpoint for callback in own), None)
+    return next((callback.checkpoint for callback in callbacks_of(trainer, ExactResume)), None)
 
 
 def _kept(part: Any) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, Trainer
 
 from callbacks.run.recipe import EPOCH_START_CALLBACKS
+from callbacks.trainer_parts import callbacks_of
 
 
 def epochs_done(trainer: Trainer) -> int:
@@ -31,7 +32,7 @@ def is_inside_step(trainer: Trainer) -> bool:
 
 def can_go_on_inside_epoch(trainer: Trainer) -> bool:
     """Whether a run that is resumed inside an epoch can be the same: neither sampler nor callbacks begin it anew."""
-    starters = any(isinstance(callback, EPOCH_START_CALLBACKS) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    starters = any(isinstance(callback, EPOCH_START_CALLBACKS) for callback in callbacks_of(trainer, Callback))
     return not (trainer.overfit_batches or starters)  # type: ignore[attr-defined]
 
 

@@ -17,11 +17,12 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from callbacks.guards.bad_images import BadImages
-from callbacks.run.best_weights import BestWeights
+from callbacks.run.checkpoints import BestWeights
 from callbacks.run.config import RunConfig
 from callbacks.run.exact_resume import resumed_from
 from callbacks.run.run_folder import RunFolder
 from callbacks.run.version import version
+from callbacks.trainer_parts import callbacks_of, data_of, is_fast_dev_run
 from datamodules.files.atomic_file import write_bytes
 from lightning_modules.classifier import ImageClassifier
 from lightning_modules.network.model_size import model_size_bytes, parameter_count
@@ -46,7 +47,7 @@ class RunManifest(Checkpoint):
         checkpoint = resumed_from(trainer)
         self._events = self._earlier_events() if checkpoint else []
         if checkpoint:
-            changes = (c.changed for c in trainer.callbacks if isinstance(c, RunConfig))  # type: ignore[attr-defined]
+            changes = (callback.changed for callback in callbacks_of(trainer, RunConfig))
             self._note(trainer, pl_module, "resumed", checkpoint=checkpoint, changed=next(changes, {}))
             if trainer.is_global_zero:
                 done = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}"
@@ -95,10 +96,9 @@ class RunManifest(Checkpoint):
         self._write(trainer, pl_module)
 
     def _write(self, trainer: Trainer, model: LightningModule) -> None:
-        if not trainer.is_global_zero or trainer.fast_dev_run or not isinstance(model, ImageClassifier):  # type: ignore[attr-defined]
+        if not trainer.is_global_zero or is_fast_dev_run(trainer) or not isinstance(model, ImageClassifier):
             return
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        own = {type(callback): callback for callback in trainer.callbacks}  # type: ignore[attr-defined]
+        data = data_of(trainer)
         content: dict[str, Any] = {
             "versions": versions(),
             "seed": data.seed,
@@ -110,8 +110,8 @@ class RunManifest(Checkpoint):
             "class_digest": model.classes.digest,
             "parameters": parameter_count(model.network),
             "size_bytes": model_size_bytes(model.network),
-            "best": own[BestWeights].best if BestWeights in own else {},
-            "skipped": own[BadImages].unreadable if BadImages in own else {},
+            "best": next((callback.best for callback in callbacks_of(trainer, BestWeights)), {}),
+            "skipped": next((callback.unreadable for callback in callbacks_of(trainer, BadImages)), {}),
             "events": self._events,
         }
         write_json(self._path, content)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from callbacks.processes import fail, gather
+from callbacks.trainer_parts import data_of
 
 
 class _Start(NamedTuple):
@@ -37,7 +38,7 @@ class SameStart(Callback):
         """
         if trainer.world_size == 1:
             return
-        data = trainer.datamodule.fingerprint  # type: ignore[attr-defined]
+        data = data_of(trainer).fingerprint
         first, *others = gather(trainer, _Start(platform.node(), _described(self.checkpoint), data))
         for rank, other in enumerate(others, 1):
             if other.checkpoint != first.checkpoint:

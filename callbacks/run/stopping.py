@@ -10,6 +10,7 @@ from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 
 from callbacks.run.exact_resume import resumed_from
 from callbacks.run.loop_state import is_at_epoch_end
+from callbacks.trainer_parts import callbacks_of
 from datamodules.files.errors import UserError
 from lightning_modules.classifier import ImageClassifier
 
@@ -33,14 +34,14 @@ class Stopping(Callback):
         if stage != "fit" or not isinstance(pl_module, ImageClassifier):
             return
         known = {str(name) for metrics in (pl_module.train_metrics, pl_module.val_metrics) for name in metrics}
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        for callback in callbacks_of(trainer, Callback):
             if isinstance(callback, EarlyStopping):
                 self._patience[callback] = callback.patience
             if not isinstance(callback, EarlyStopping | ModelCheckpoint) or callback.monitor in (None, *known):
                 continue
             name = type(callback).__name__
             choices = ", ".join(sorted(known))
-            if any(_may_log(other) for other in trainer.callbacks):  # type: ignore[attr-defined]
+            if any(_may_log(other) for other in callbacks_of(trainer, Callback)):
                 rank_zero_warn(
                     f"{name} watches {callback.monitor}, which is none of {choices}: a callback of yours has to log it"
                 )
@@ -51,7 +52,7 @@ class Stopping(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Ends a run that has ended."""
-        for callback in trainer.callbacks if resumed_from(trainer) else ():  # type: ignore[attr-defined]
+        for callback in callbacks_of(trainer, Callback) if resumed_from(trainer) else ():
             if isinstance(callback, EarlyStopping):
                 stopped = self._has_stopped(callback)
                 trainer.should_stop |= stopped

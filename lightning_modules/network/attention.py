@@ -17,37 +17,14 @@ gate alone nor its gradient is ever stored. The means are products with a vector
 whose CUDA backward is deterministic, where that of ``AdaptiveAvgPool2d`` is not.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from lightning_modules.network.gated_product import GatedProduct, rows
+
 Gate = Literal["sigmoid", "identity"]
-
-
-class _GatedProduct(torch.autograd.Function):
-    """x · channel · spatial, for x ``(batch, channels, height, width)`` and factors that broadcast.
-
-    Keeps x and the factors for the gradient, where plain multiplications would keep x times the first factor too.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, channel: Tensor, spatial: Tensor) -> Tensor:
-        ctx.save_for_backward(x, channel, spatial)
-        return (x * channel).mul_(spatial)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, channel, spatial = ctx.saved_tensors
-        product = _rows(grad * x)
-        grad_channel = spatial.flatten(1)[:, None] @ product
-        grad_spatial = product @ channel.flatten(1)[:, :, None]
-        return (grad * spatial).mul_(channel), grad_channel.view_as(channel), grad_spatial.view_as(spatial)
-
-
-def _rows(x: Tensor) -> Tensor:
-    """A view ``(batch, height · width, channels)`` of ``(batch, channels, height, width)`` in channels-last memory."""
-    return x.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 def _gate_factors(logits: Tensor, gate: Gate) -> Tensor:
@@ -79,7 +56,7 @@ class ChannelGate(nn.Module):
         positions = x.shape[2] * x.shape[3]
         # A power of two near 1 / positions is exact in every precision, and keeps float16 from overflowing.
         share = 0.5 ** positions.bit_length()
-        mean = (x.new_full((len(x), 1, positions), share) @ _rows(x))[:, 0] / (positions * share)
+        mean = (x.new_full((len(x), 1, positions), share) @ rows(x))[:, 0] / (positions * share)
         logits = self.expand(torch.relu(self.reduce(mean)))
         return _gate_factors(logits, self.gate)[:, :, None, None]
 
@@ -106,7 +83,7 @@ class SpatialGate(nn.Module):
         What it looks at is their product.
         """
         batch, channels, height, width = x.shape
-        mean = _rows(x) @ channel.flatten(1)[:, :, None] / channels
+        mean = rows(x) @ channel.flatten(1)[:, :, None] / channels
         return _gate_factors(self.conv(mean.view(batch, 1, height, width)), self.gate)
 
 
@@ -141,4 +118,4 @@ class CBAM(nn.Module):
         """Maps ``(batch, channels, height, width)`` to the same shape."""
         channel = self.channel_gate(x)
         spatial = self.spatial_gate(x, channel)
-        return _GatedProduct.apply(x, channel.to(x.dtype), spatial.to(x.dtype))
+        return GatedProduct.apply(x, channel.to(x.dtype), spatial.to(x.dtype))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from callbacks.predictions.files import Predictions, write_predictions
+from callbacks.predictions.prediction_csv import Predictions, write_predictions
 from datamodules.files.csv_cells import from_cell, to_cell
 
 name = st.binary(min_size=1, max_size=30).map(os.fsdecode) | st.text(

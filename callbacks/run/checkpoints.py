@@ -22,6 +22,7 @@ from callbacks.run.loop_state import (
     validate_now,
 )
 from callbacks.run.run_folder import RunFolder
+from callbacks.trainer_parts import callbacks_of, data_of, is_fast_dev_run
 from datamodules.files.atomic_file import remove_leftovers, require_writable, write_bytes
 from datamodules.files.errors import UserError
 from lightning_modules.classifier import MONITOR, ImageClassifier
@@ -75,7 +76,7 @@ class BestWeights(Checkpoint):
                 "expected validation at the end of epochs, where the best weights are saved, got "
                 f"--trainer.val_check_interval {trainer.val_check_interval}: leave it out"
             )
-        if trainer.limit_val_batches == 0 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if trainer.limit_val_batches == 0 and not is_fast_dev_run(trainer):
             raise UserError(
                 "expected validation images, by which the best weights are chosen, got --trainer.limit_val_batches "
                 f"{trainer.limit_val_batches}: leave it out, or give 1 for a single batch"
@@ -152,7 +153,7 @@ class BestWeights(Checkpoint):
             self._folder, self._saves_measured = str(self._run.path), True
             self._save(trainer, self._run.best)
             self._saves_measured = False
-            if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            if trainer.is_global_zero and not is_fast_dev_run(trainer):
                 self._export(trainer, model)
         self._measured = {}
 
@@ -162,7 +163,7 @@ class BestWeights(Checkpoint):
             checkpoint["state_dict"] = self._measured
 
     def _save(self, trainer: Trainer, path: Path) -> None:
-        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not is_fast_dev_run(trainer):
             trainer.save_checkpoint(path)
             self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
 
@@ -174,11 +175,10 @@ class BestWeights(Checkpoint):
             for name, tensor in self._measured.items()
             if name.startswith(NETWORK_PREFIX)
         }
-        metadata = export_metadata(model, trainer.datamodule, self.best)  # type: ignore[attr-defined]
+        metadata = export_metadata(model, data_of(trainer), self.best)
         content = safetensors.torch.save(weights, metadata)
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, SizeBudget):
-                callback.check_file(len(content))
+        for budget in callbacks_of(trainer, SizeBudget):
+            budget.check_file(len(content))
         write_bytes(self._run.weights, content)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -187,21 +187,20 @@ class BestWeights(Checkpoint):
         Several cannot agree on it any more. Where weights are swapped, in a validation with averaged weights, and where
         a step is half done, what was saved before stays.
         """
-        swapped = trainer.validating and any(isinstance(c, WeightAveraging) for c in trainer.callbacks)  # type: ignore[attr-defined]
+        swapped = trainer.validating and bool(callbacks_of(trainer, WeightAveraging))
         is_foreign = isinstance(exception, Exception) and not isinstance(exception, UserError)
         if not is_foreign or trainer.world_size > 1 or swapped or trainer.global_step <= self._saved_step:
             return
         if step_is_complete(trainer) and can_go_on_inside_epoch(trainer):
-            for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, WeightAveraging):  # which may stand behind the one that failed; once a step
-                    callback.on_train_batch_end(trainer, pl_module, None, None, 0)
+            for callback in callbacks_of(trainer, WeightAveraging):  # may stand behind the one that failed; once a step
+                callback.on_train_batch_end(trainer, pl_module, None, None, 0)
             redo_validation_on_resume(trainer)
             self._save(trainer, self._run.last)
             print(f"saved {self._run.last} before ending")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Says which epoch was best and where it is, once the progress bar is gone."""
-        if stage == "fit" and self.best and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if stage == "fit" and self.best and trainer.is_global_zero and not is_fast_dev_run(trainer):
             broken_off = ", broken off" if self.best.get("partial") else ""
             print(f"best epoch {self.best['epoch'] + 1}{broken_off}: {MONITOR} {self.best[MONITOR]} in {self._folder}")
 

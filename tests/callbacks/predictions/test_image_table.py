@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from callbacks.predictions.table import Table
+from callbacks.predictions.image_table import Table
 from datamodules.sampler import BLANK
 
 

@@ -1,0 +1,33 @@
+"""The product of a feature map with both gates, for the price of one pass."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class GatedProduct(torch.autograd.Function):
+    """x · channel · spatial, for x ``(batch, channels, height, width)`` and factors that broadcast.
+
+    Keeps x and the factors for the gradient, where plain multiplications would keep x times the first factor too.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, channel: Tensor, spatial: Tensor) -> Tensor:
+        """Maps x ``(batch, channels, height, width)``, ``(batch, channels, 1, 1)`` and ``(batch, 1, height, width)``."""
+        ctx.save_for_backward(x, channel, spatial)
+        return (x * channel).mul_(spatial)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of the three. Those of the factors are matrix products, which never store x times a factor."""
+        x, channel, spatial = ctx.saved_tensors
+        product = rows(grad * x)
+        grad_channel = spatial.flatten(1)[:, None] @ product
+        grad_spatial = product @ channel.flatten(1)[:, :, None]
+        return (grad * spatial).mul_(channel), grad_channel.view_as(channel), grad_spatial.view_as(spatial)
+
+
+def rows(x: Tensor) -> Tensor:
+    """A view ``(batch, height · width, channels)`` of ``(batch, channels, height, width)`` in channels-last memory."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)

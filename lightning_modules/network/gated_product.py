@@ -14,7 +14,7 @@ class GatedProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, channel: Tensor, spatial: Tensor) -> Tensor:
-        """Maps x ``(batch, channels, height, width)``, ``(batch, channels, 1, 1)`` and ``(batch, 1, height, width)``."""
+        """For factors ``(batch, channels, 1, 1)`` and ``(batch, 1, height, width)``."""
         ctx.save_for_backward(x, channel, spatial)
         return (x * channel).mul_(spatial)
 

@@ -247,6 +247,13 @@ def test_gradients_are_clipped_in_mixed_precision(data_root, run_folder):
         "--trainer.precision=bf16-mixed")  # fmt: skip
 
 
+@pytest.fixture
+def _algorithms_as_before():
+    yield
+    torch.use_deterministic_algorithms(False)  # which Lightning leaves on
+
+
+@pytest.mark.usefixtures("_algorithms_as_before")
 @pytest.mark.parametrize(("options", "tunes"), [([], True), (["--trainer.deterministic=true"], False)])
 def test_only_training_autotunes_kernels(options, tunes, data_root, run_folder, monkeypatch):
     """cuDNN may choose others in another process, where a validation would come to other digits."""

@@ -16,7 +16,9 @@ class GatedProduct(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, channel: Tensor, spatial: Tensor) -> Tensor:
         """For factors ``(batch, channels, 1, 1)`` and ``(batch, 1, height, width)``."""
         ctx.save_for_backward(x, channel, spatial)
-        return (x * channel).mul_(spatial)
+        product = x * channel
+        # Compiled by torch 2.11, a product in place would have no gradient, without a word.
+        return product * spatial if torch.compiler.is_compiling() else product.mul_(spatial)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -64,36 +64,37 @@ def _run(words: ArgsType, args: ArgsType) -> None:
             case _:
                 ClassifierCLI(args)
     except UserError as error:
-        print(f"cbam100: error: {error}", file=sys.stderr)
-        raise SystemExit(USER_ERROR) from error
+        raise _said(str(error)) from error
     except KeyboardInterrupt as error:
         raise SystemExit(INTERRUPTED) from error
     except SIGTERMException as error:
         raise SystemExit(TERMINATED) from error
     except torch.OutOfMemoryError as error:
         asked = re.search(r"allocate ([\d.]+ \w+)", str(error))
-        print(
-            f"cbam100: error: the GPU is out of memory{f' ({asked[1]} more was needed)' if asked else ''}: lower "
-            "--data.batch_size; fit can also take --model.activation_checkpointing true",
-            file=sys.stderr,
-        )
-        raise SystemExit(USER_ERROR) from error
+        raise _said(
+            f"the GPU is out of memory{f' ({asked[1]} more was needed)' if asked else ''}: lower --data.batch_size; "
+            "fit can also take --model.activation_checkpointing true"
+        ) from error
     except RuntimeError as error:
         if not str(error).startswith("DataLoader "):  # torch has no type of its own for it
             raise
         for process in multiprocessing.active_children():
             process.kill()  # one that hangs would hold up this one's end
         sentence = str(error).splitlines()[0].strip(" .")
-        print(
-            f"cbam100: error: expected loader processes that live and deliver, {sentence}: lower --data.num_workers "
-            "where memory is short, or raise --data.worker_timeout",
-            file=sys.stderr,
-        )
-        raise SystemExit(USER_ERROR) from error
+        raise _said(
+            f"expected loader processes that live and deliver, {sentence}: lower --data.num_workers where memory is "
+            "short, or raise --data.worker_timeout"
+        ) from error
     except SystemExit as error:
         if isinstance(error.__context__, KeyboardInterrupt):  # Lightning makes 1 of it
             raise SystemExit(INTERRUPTED) from error
         raise
+
+
+def _said(sentence: str) -> SystemExit:
+    """Prints what was wrong, and returns what ends the program."""
+    print(f"cbam100: error: {sentence}", file=sys.stderr)
+    return SystemExit(USER_ERROR)
 
 
 def _end_with_launcher() -> None:

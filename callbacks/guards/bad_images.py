@@ -55,7 +55,7 @@ class BadImages(Callback):
         self._max_pixels = data.max_pixels
 
     def _decide(self, trainer: Trainer) -> None:
-        data: ImageFolderDataModule = data_of(trainer)
+        data = data_of(trainer)
         for split, unreadable in self.unreadable.items():
             number, size = len(unreadable), len(data.dataset(split).paths)
             if number > MAX_SHARE * size:

@@ -86,8 +86,9 @@ class RunFolder:
     @classmethod
     def of_last(cls, checkpoint: Path) -> "RunFolder | None":
         """The run whose ``last.ckpt`` this is; None of another file."""
-        run = cls(checkpoint.absolute().parents[1])
-        return run if run.version is not None and run.last == checkpoint.absolute() else None
+        checkpoint = checkpoint.absolute()
+        run = cls(checkpoint.parent.parent)
+        return run if run.version is not None and run.last == checkpoint else None
 
     @classmethod
     def versions(cls, folder: Path) -> Iterator["RunFolder"]:

@@ -5,6 +5,7 @@ import pytest
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from callbacks.run.run_folder import RunFolder
 from datamodules.files.errors import UserError
 from scripts.main import main
 from scripts.run_logger import open_logger
@@ -25,6 +26,13 @@ def test_two_runs_that_begin_together_get_a_folder_each(run_folder, monkeypatch)
     monkeypatch.setattr(rank_zero_only, "rank", 1)  # which gets the first process's by Trainer.log_dir
     _ = begin().log_dir, begin().experiment
     assert len(list(Path("runs/x").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "path", ["/last.ckpt", "last.ckpt", "runs/x/version_0/last.ckpt", "runs/x/y/checkpoints/last.ckpt"]
+)
+def test_a_checkpoint_elsewhere_is_no_runs_last(path, run_folder):
+    assert RunFolder.of_last(Path(path)) is None
 
 
 def test_a_folder_in_which_a_run_is_at_work_is_not_resumed(run_folder):

@@ -238,7 +238,7 @@ class ImageClassifier(LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps normalised images ``(batch, 3, height, width)`` to logits ``(batch, classes)``."""
-        return self.network(images)
+        return self.network(images.to(self.network.conv1.weight.dtype))  # they arrive as float32
 
     def _shared_step(self, batch: Batch, metrics: MetricCollection) -> tuple[Tensor, Tensor]:
         """Returns the mean loss and the logits of the whole batch."""

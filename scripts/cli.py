@@ -11,7 +11,6 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import StochasticWeightAveraging
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities import rank_zero_only
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from callbacks import (
     BadImages,
@@ -43,6 +42,7 @@ from lightning_modules.weights.weights_file import SAFETENSORS_SUFFIX
 from scripts.hardware import default_precision, set_tf32, share_cpus
 from scripts.help_screen import show_help
 from scripts.run_logger import open_logger, require_run_name
+from scripts.trainer_options import require_usable, require_whole_weights
 
 DEFAULT_CONFIG = Path(__file__).parents[1] / "configs" / "default.yaml"
 EPILOG = "Beforehand: cbam100 audit --data.root DIR looks at every file of a data set."
@@ -132,6 +132,7 @@ class ClassifierCLI(LightningCLI):
 
     def _prepare_trainer(self, trainer: Namespace) -> None:
         """Fills in what depends on the machine, so that ``config.yaml`` says what was used."""
+        require_usable(trainer, self.config["subcommand"])
         if trainer.precision is None:
             trainer.precision = default_precision(trainer.accelerator)
             rank_zero_only(print)(f"precision: {trainer.precision}, by this machine (--trainer.precision sets another)")
@@ -207,11 +208,8 @@ class ClassifierCLI(LightningCLI):
             kwargs["logger"] = False
         elif not config.trainer.logger:
             raise UserError("expected a logger, whose folder is the run folder, got none: leave --trainer.logger out")
-        try:
-            trainer = super().instantiate_trainer(**kwargs)
-        except MisconfigurationException as error:
-            sentence = " ".join(str(error).split())
-            raise UserError(f"expected --trainer options that work on this machine: {sentence}") from error
+        trainer = super().instantiate_trainer(**kwargs)
+        require_whole_weights(trainer)
         share_cpus(trainer.num_devices)
         return trainer
 

@@ -3,7 +3,6 @@
 import importlib
 import multiprocessing
 import os
-import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -11,16 +10,15 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-import torch
 from pytorch_lightning.cli import ArgsType
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from callbacks.guards.interruption import is_ours
-from datamodules.files.errors import UserError
 from datamodules.workers.parent_watch import end_with_parent
 from datamodules.workers.process import SIGNALS
 from scripts.cli import ClassifierCLI
 from scripts.console import escape_what_the_console_cannot_show, hush_libraries
+from scripts.faults import user_sentence
 from scripts.hardware import keep_freed_memory, own_threads
 
 LAUNCHER = "CBAM100_LAUNCHER"
@@ -63,38 +61,22 @@ def _run(words: ArgsType, args: ArgsType) -> None:
                     raise SystemExit(code)
             case _:
                 ClassifierCLI(args)
-    except UserError as error:
-        raise _said(str(error)) from error
     except KeyboardInterrupt as error:
         raise SystemExit(INTERRUPTED) from error
     except SIGTERMException as error:
         raise SystemExit(TERMINATED) from error
-    except torch.OutOfMemoryError as error:
-        asked = re.search(r"allocate ([\d.]+ \w+)", str(error))
-        raise _said(
-            f"the GPU is out of memory{f' ({asked[1]} more was needed)' if asked else ''}: lower --data.batch_size; "
-            "fit can also take --model.activation_checkpointing true"
-        ) from error
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader "):  # torch has no type of its own for it
-            raise
-        for process in multiprocessing.active_children():
-            process.kill()  # one that hangs would hold up this one's end
-        sentence = str(error).splitlines()[0].strip(" .")
-        raise _said(
-            f"expected loader processes that live and deliver, {sentence}: lower --data.num_workers where memory is "
-            "short, or raise --data.worker_timeout"
-        ) from error
     except SystemExit as error:
         if isinstance(error.__context__, KeyboardInterrupt):  # Lightning makes 1 of it
             raise SystemExit(INTERRUPTED) from error
         raise
-
-
-def _said(sentence: str) -> SystemExit:
-    """Prints what was wrong, and returns what ends the program."""
-    print(f"cbam100: error: {sentence}", file=sys.stderr)
-    return SystemExit(USER_ERROR)
+    except Exception as error:
+        sentence = user_sentence(error)
+        if sentence is None:
+            raise
+        print(f"cbam100: error: {sentence}", file=sys.stderr)
+        for process in multiprocessing.active_children():
+            process.kill()  # a loader process that hangs would hold up this one's end
+        raise SystemExit(USER_ERROR) from error
 
 
 def _end_with_launcher() -> None:

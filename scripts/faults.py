@@ -1,0 +1,106 @@
+"""Which exceptions a user has caused, and the sentence that says so. All others are faults of this project."""
+
+import errno
+import linecache
+import re
+import traceback
+from pathlib import Path
+
+import torch
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from datamodules.files.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+# What lies between the command line and Lightning in every traceback.
+FRONT = {str(ROOT / "scripts" / f"{name}.py") for name in ("main", "process", "cli", "faults")}
+OWN = tuple(str(ROOT / name) for name in ("scripts", "callbacks", "lightning_modules", "datamodules"))
+
+# A refusal of the operating system that is about the machine rather than about this project's code.
+OF_THE_MACHINE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE,
+    errno.ENOMEM, errno.EIO, errno.ELOOP, errno.ESTALE,
+}  # fmt: skip
+
+FEWER = "lower --data.num_workers or --data.batch_size"
+SHARED_MEMORY = (
+    f"loader processes need more shared memory than /dev/shm has: {FEWER}, or give the container more, such as with "
+    "docker run --shm-size 8g"
+)
+# What torch says, where it has no type of its own for it, and what that means to a user.
+SAID_BY_TORCH = {
+    r"out of shared memory|unable to (write to file|allocate shared memory|resize file|mmap \d+ bytes).*torch_": (
+        SHARED_MEMORY
+    ),
+    r"Too many open files|received \d+ items of ancdata": (
+        "a process may not open more files: raise the limit with ulimit -n 65536, or lower --data.num_workers"
+    ),
+    r"^DataLoader (?P<what>.*)": (
+        "a loader process died or hangs (DataLoader {what}): lower --data.num_workers where memory is short, or raise "
+        "--data.worker_timeout"
+    ),
+    r"can't allocate memory: you tried to allocate (?P<what>\d+) bytes": (
+        f"memory is full ({{what}} bytes more were needed): {FEWER}"
+    ),
+    r"Cannot allocate memory": f"memory is full: {FEWER}",
+    r"Expected more than 1 value per channel when training": (
+        "batch normalisation needs more than one value per channel, which a batch of one image of this size does not "
+        "have: raise --data.batch_size or --data.image_size"
+    ),
+    r"(?P<what>Found no NVIDIA driver|No CUDA GPUs are available|CUDA error: [^\n]*|CUDA driver [^\n]*)": (
+        "the GPU cannot be used ({what}): look at nvidia-smi, or pass --trainer.accelerator cpu"
+    ),
+    r"(?P<what>Connection (closed|reset|refused)[^\n]*|NCCL error[^\n]*|Broken pipe|EADDRINUSE[^\n]*)": (
+        "another process of this run has ended or cannot be reached ({what}): its own message says why"
+    ),
+}
+
+
+def user_sentence(error: BaseException) -> str | None:
+    """What was wrong, the value, and what to do, if a user or his machine has caused the exception; else None.
+
+    >>> user_sentence(MemoryError())
+    'memory is full: lower --data.num_workers or --data.batch_size'
+    >>> user_sentence(KeyError("a fault of ours")) is None
+    True
+    """
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        asked = re.search(r"allocate ([\d.]+ \w+)", str(error))
+        return (
+            f"the GPU is out of memory{f' ({asked[1]} more was needed)' if asked else ''}: lower --data.batch_size; "
+            "fit can also take --model.activation_checkpointing true"
+        )
+    if isinstance(error, MemoryError):
+        return f"memory is full: {FEWER}"
+    if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}: check permissions, free space and limits there"
+    if isinstance(error, RuntimeError | ValueError | OSError):
+        for pattern, sentence in SAID_BY_TORCH.items():
+            if found := re.search(pattern, str(error), re.DOTALL if "torch_" in pattern else 0):
+                return sentence.format(**{name: text.strip(" .") for name, text in found.groupdict().items()})
+    if isinstance(error, ImportError) and error.name and not _is_own(error.name):
+        package = error.name.partition(".")[0]
+        return f"this needs the package {package}, which cannot be imported: pip install {package}, or leave it out"
+    if _is_refusal_by_lightning(error):
+        return f"Lightning does not accept these options: {' '.join(str(error).split())}"
+    return None
+
+
+def _is_own(module: str) -> bool:
+    return (ROOT / module.partition(".")[0]).is_dir()
+
+
+def _is_refusal_by_lightning(error: BaseException) -> bool:
+    """Whether Lightning itself raises it, on purpose, about what it was given from the command line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames or not isinstance(error, MisconfigurationException | ValueError | TypeError | ImportError | RuntimeError):
+        return False
+    last = frames[-1]
+    packages = set(Path(last.filename).parts)
+    is_lightnings = bool(packages & {"pytorch_lightning", "lightning_fabric", "lightning_utilities"})
+    is_raised = linecache.getline(last.filename, last.lineno or 0).lstrip().startswith("raise")
+    ours = any(frame.filename.startswith(OWN) and frame.filename not in FRONT for frame in frames)
+    return is_lightnings and is_raised and not ours

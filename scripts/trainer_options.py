@@ -1,0 +1,60 @@
+"""Options of Lightning's Trainer that it takes without a word and that would then fail, or do nothing."""
+
+import math
+
+from jsonargparse import Namespace
+from pytorch_lightning import Trainer
+from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+
+from datamodules.files.errors import UserError
+
+AT_LEAST = {
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "num_nodes": 1,
+    "num_sanity_val_steps": -1,
+    "log_every_n_steps": 0,
+    "reload_dataloaders_every_n_epochs": 0,
+    "gradient_clip_val": 0,
+}
+# With 0 of these a fit would end at once, as if it had succeeded.
+LENGTHS = ("max_epochs", "max_steps", "limit_train_batches")
+
+
+def require_usable(options: Namespace, subcommand: str) -> None:
+    """Looks at the options before a Trainer is made of them.
+
+    Args:
+        options: Of the group ``trainer``.
+        subcommand: fit, validate, test or predict.
+
+    Raises:
+        UserError: A number is out of its range, nothing would be trained, or the option has no effect here.
+    """
+    for name, least in AT_LEAST.items():
+        value = options.get(name)
+        if value is not None and not (math.isfinite(value) and value >= least):
+            raise UserError(f"--trainer.{name} must be at least {least}, got {value}")
+    if subcommand == "fit":
+        for name in LENGTHS:
+            if options.get(name) == 0 and not options.fast_dev_run:
+                raise UserError(f"--trainer.{name} 0 would train nothing: give at least 1, or leave it out")
+    if options.barebones:
+        raise UserError(
+            "--trainer.barebones true switches off the checks, logs and checkpoints of a run: leave it out, or measure "
+            "speed with cbam100 benchmark step"
+        )
+    if options.default_root_dir is not None:
+        raise UserError(
+            f"--trainer.default_root_dir {options.default_root_dir} has no effect, as runs are written to runs/ in the "
+            "working directory: change to the folder that should hold it"
+        )
+
+
+def require_whole_weights(trainer: Trainer) -> None:
+    """Raises ``UserError`` where each process would hold only a part of the weights, which no export is made of."""
+    if isinstance(trainer.strategy, FSDPStrategy | DeepSpeedStrategy | ModelParallelStrategy):
+        raise UserError(
+            f"--trainer.strategy {type(trainer.strategy).__name__} splits the weights between processes, which networks "
+            "of at most 100 MB do not need and their export does not support: use ddp"
+        )

@@ -1,14 +1,13 @@
 """fit, validate, test and predict: LightningCLI with this project's model, data, callbacks and defaults."""
 
 import importlib
-import re
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from jsonargparse import Namespace
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import StochasticWeightAveraging
+from pytorch_lightning.callbacks import ProgressBar, StochasticWeightAveraging
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -39,10 +38,12 @@ from datamodules.files.errors import UserError
 from lightning_modules import ImageClassifier
 from lightning_modules.trained_model import TrainedModel, read_trained_model
 from lightning_modules.weights.weights_file import SAFETENSORS_SUFFIX
+from scripts.config_files import require_config_files
 from scripts.hardware import default_precision, set_tf32, share_cpus
 from scripts.help_screen import show_help
+from scripts.parser import Parser
 from scripts.run_logger import open_logger, require_run_name
-from scripts.trainer_options import require_usable, require_whole_weights
+from scripts.trainer_options import require_usable, require_usable_trainer
 
 DEFAULT_CONFIG = Path(__file__).parents[1] / "configs" / "default.yaml"
 EPILOG = "Beforehand: cbam100 audit --data.root DIR looks at every file of a data set."
@@ -52,16 +53,6 @@ def require_seed(seed: int) -> None:
     """Raises ``UserError`` where it is no number; Lightning's true and false would be one seed here, another there."""
     if isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise UserError(f"expected --seed_everything from 0 to 2^32 - 1, got {seed}: choose another")
-
-
-class Parser(LightningArgumentParser):
-    """Turns jsonargparse's pages of usage into one sentence."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raises ``UserError``."""
-        groups = "data|model|trainer|size_budget|best|prediction|insight"
-        sentence = re.sub(rf"\b(fit|validate|test|predict)\.(?=({groups})\.)", "--", " ".join(message.split()))
-        raise UserError(f"{sentence}: cbam100 COMMAND --help lists the options") from ex
 
 
 class ClassifierCLI(LightningCLI):
@@ -102,7 +93,10 @@ class ClassifierCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parses twice where there is a checkpoint: to find it, and then over its settings, so that a flag wins."""
-        show_help(self._parser, sys.argv[1:] if args is None else args)
+        words = sys.argv[1:] if args is None else args
+        show_help(self._parser, words)
+        if isinstance(words, list):
+            require_config_files(words)
         super().parse_arguments(parser, args)
         subcommand = self.config["subcommand"]
         require_seed(self.config[subcommand].seed_everything)
@@ -147,6 +141,11 @@ class ClassifierCLI(LightningCLI):
             config.run_name = Path(str(config.config[-1])).stem if config.config else DEFAULT_CONFIG.stem
         require_run_name(config.run_name, "--run_name")
         if config.ckpt_path == "last":
+            if config.trainer.logger not in (None, True):
+                raise UserError(
+                    f"--ckpt_path last looks in runs/{config.run_name}, where a run with another --trainer.logger does "
+                    "not write: pass the path of its last.ckpt"
+                )
             found = RunFolder.newest(config.run_name)
             config.ckpt_path = str(found.last) if found else None
             if not found:  # not an error, so that a job that is requeued has one command from its first start
@@ -200,7 +199,8 @@ class ClassifierCLI(LightningCLI):
         """Adds the logger and the callbacks of a fit, each unless the user brings one."""
         config = self.config_init[self.subcommand]
         if config.trainer.enable_progress_bar is None:
-            kwargs["enable_progress_bar"] = sys.stdout.isatty()
+            given = any(isinstance(callback, ProgressBar) for callback in _as_list(config.trainer.callbacks))
+            kwargs["enable_progress_bar"] = given or sys.stdout.isatty()
         if self.subcommand == "fit" and config.trainer.logger in (None, True):
             epochs = self.trained.epochs if self.trained else 0
             kwargs["logger"] = open_logger(config.run_name, config.ckpt_path, epochs, config.data.root)
@@ -209,7 +209,7 @@ class ClassifierCLI(LightningCLI):
         elif not config.trainer.logger:
             raise UserError("expected a logger, whose folder is the run folder, got none: leave --trainer.logger out")
         trainer = super().instantiate_trainer(**kwargs)
-        require_whole_weights(trainer)
+        require_usable_trainer(trainer)
         share_cpus(trainer.num_devices)
         return trainer
 

@@ -10,6 +10,7 @@ import torch
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from datamodules.files.errors import UserError
+from scripts.parser import one_sentence
 
 ROOT = Path(__file__).parents[1]
 # What lies between the command line and Lightning in every traceback.
@@ -84,9 +85,17 @@ def user_sentence(error: BaseException) -> str | None:
     if isinstance(error, ImportError) and error.name and not _is_own(error.name):
         package = error.name.partition(".")[0]
         return f"this needs the package {package}, which cannot be imported: pip install {package}, or leave it out"
+    if isinstance(error, ValueError) and "Problem with given class_path" in str(error):
+        return one_sentence(str(error))
     if _is_refusal_by_lightning(error):
-        return f"Lightning does not accept these options: {' '.join(str(error).split())}"
+        said = " ".join(str(error).split()) or f"{type(error).__name__} from {_last_call(error)}"
+        return f"Lightning does not accept these options: {said}"
     return None
+
+
+def _last_call(error: BaseException) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(frame.filename).stem}.{frame.name}"
 
 
 def _is_own(module: str) -> bool:
@@ -96,7 +105,8 @@ def _is_own(module: str) -> bool:
 def _is_refusal_by_lightning(error: BaseException) -> bool:
     """Whether Lightning itself raises it, on purpose, about what it was given from the command line."""
     frames = traceback.extract_tb(error.__traceback__)
-    if not frames or not isinstance(error, MisconfigurationException | ValueError | TypeError | ImportError | RuntimeError):
+    kinds = MisconfigurationException | ValueError | TypeError | AttributeError | ImportError | RuntimeError
+    if not frames or not isinstance(error, kinds):
         return False
     last = frames[-1]
     packages = set(Path(last.filename).parts)

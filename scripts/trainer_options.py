@@ -4,8 +4,10 @@ import math
 
 from jsonargparse import Namespace
 from pytorch_lightning import Trainer
-from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from pytorch_lightning.callbacks import BackboneFinetuning, GradientAccumulationScheduler
+from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
+from callbacks.trainer_parts import callbacks_of
 from datamodules.files.errors import UserError
 
 AT_LEAST = {
@@ -51,10 +53,27 @@ def require_usable(options: Namespace, subcommand: str) -> None:
         )
 
 
-def require_whole_weights(trainer: Trainer) -> None:
-    """Raises ``UserError`` where each process would hold only a part of the weights, which no export is made of."""
-    if isinstance(trainer.strategy, FSDPStrategy | DeepSpeedStrategy | ModelParallelStrategy):
+def require_usable_trainer(trainer: Trainer) -> None:
+    """Looks at the strategy and the callbacks that Lightning has made of the options.
+
+    Raises:
+        UserError: They cannot be combined, a callback expects another network, or each process would have only a part
+            of the weights, of which no export can be made.
+    """
+    if any(callbacks_of(trainer, BackboneFinetuning)):
         raise UserError(
-            f"--trainer.strategy {type(trainer.strategy).__name__} splits the weights between processes, which networks "
+            "BackboneFinetuning expects a network in two parts, of which one is named backbone, and ResNetCBAM is one: "
+            "leave it out, or freeze layers with a BaseFinetuning of your own"
+        )
+    strategy = trainer.strategy
+    accumulates = trainer.accumulate_grad_batches > 1 or any(callbacks_of(trainer, GradientAccumulationScheduler))
+    if isinstance(strategy, DDPStrategy) and strategy._ddp_kwargs.get("static_graph") and accumulates:
+        raise UserError(
+            "torch cannot combine DDP's static_graph with gradient accumulation: leave static_graph or "
+            "--trainer.accumulate_grad_batches out"
+        )
+    if isinstance(strategy, FSDPStrategy | DeepSpeedStrategy | ModelParallelStrategy):
+        raise UserError(
+            f"--trainer.strategy {type(strategy).__name__} splits the weights between processes, which networks "
             "of at most 100 MB do not need and their export does not support: use ddp"
         )

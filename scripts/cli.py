@@ -30,6 +30,7 @@ from callbacks import (
 )
 from callbacks.run.config import plain_settings
 from callbacks.run.exact_resume import TUNERS, require_same_options, saved_recipe, tuned_batch_size
+from callbacks.run.progress import ProgressLine
 from callbacks.run.recipe import TRAINING_CALLBACKS
 from callbacks.run.run_folder import RUNS, RunFolder
 from callbacks.trainer_parts import callbacks_of
@@ -234,6 +235,8 @@ class ClassifierCLI(LightningCLI):
         ]
         if is_fit:
             own.append(RunConfig(plain))
+        if config["enable_progress_bar"] and not any(issubclass(kind, ProgressBar) for kind in types):
+            own.append(ProgressLine())
         own = [callback for callback in own if type(callback) not in types]
         if config["enable_checkpointing"] is False:
             own = [callback for callback in own if not isinstance(callback, BestWeights | RunManifest)]

@@ -74,8 +74,10 @@ def _run(words: ArgsType, args: ArgsType) -> None:
         if sentence is None:
             raise
         print(f"cbam100: error: {sentence}", file=sys.stderr)
+        if hasattr(signal, "SIGCHLD"):
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises where a loader process is killed
         for process in multiprocessing.active_children():
-            process.kill()  # a loader process that hangs would hold up this one's end
+            process.kill()  # one that hangs would hold up this one's end
         raise SystemExit(USER_ERROR) from error
 
 

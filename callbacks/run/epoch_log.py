@@ -8,6 +8,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from callbacks.run.exact_resume import resumed_from
+from callbacks.run.progress import ProgressLine
 from lightning_modules.classifier import MONITOR
 
 BEST = f"best/{MONITOR}"
@@ -97,7 +98,7 @@ class EpochLog(Callback):
             self._best = max(self._best, numbers[MONITOR])
         for logger in trainer.loggers:
             logger.log_metrics({**numbers, BEST: self._best}, step=trainer.current_epoch)
-        if trainer.is_global_zero and trainer.progress_bar_callback is None:
+        if trainer.is_global_zero and isinstance(trainer.progress_bar_callback, ProgressLine | None):
             values = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
             print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {values}", flush=True)
 

@@ -4,7 +4,7 @@ import math
 
 from jsonargparse import Namespace
 from pytorch_lightning import Trainer
-from pytorch_lightning.callbacks import BackboneFinetuning, GradientAccumulationScheduler
+from pytorch_lightning.callbacks import BackboneFinetuning, GradientAccumulationScheduler, Timer
 from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
 from callbacks.trainer_parts import callbacks_of
@@ -19,8 +19,13 @@ AT_LEAST = {
     "reload_dataloaders_every_n_epochs": 0,
     "gradient_clip_val": 0,
 }
-# With 0 of these a fit would end at once, as if it had succeeded.
-LENGTHS = ("max_epochs", "max_steps", "limit_train_batches")
+# With 0 of these a command would end at once, as if it had succeeded.
+LENGTHS = {
+    "fit": ("max_epochs", "max_steps", "limit_train_batches"),
+    "validate": ("limit_val_batches",),
+    "test": ("limit_test_batches",),
+    "predict": ("limit_predict_batches",),
+}
 
 
 def require_usable(options: Namespace, subcommand: str) -> None:
@@ -31,16 +36,15 @@ def require_usable(options: Namespace, subcommand: str) -> None:
         subcommand: fit, validate, test or predict.
 
     Raises:
-        UserError: A number is out of its range, nothing would be trained, or the option has no effect here.
+        UserError: A number is out of its range, nothing would be done, or the option has no effect here.
     """
     for name, least in AT_LEAST.items():
         value = options.get(name)
         if value is not None and not (math.isfinite(value) and value >= least):
             raise UserError(f"--trainer.{name} must be at least {least}, got {value}")
-    if subcommand == "fit":
-        for name in LENGTHS:
-            if options.get(name) == 0 and not options.fast_dev_run:
-                raise UserError(f"--trainer.{name} 0 would train nothing: give at least 1, or leave it out")
+    for name in LENGTHS[subcommand]:
+        if options.get(name) == 0 and not options.fast_dev_run:
+            raise UserError(f"--trainer.{name} 0 leaves {subcommand} nothing to do: give at least 1, or leave it out")
     if options.barebones:
         raise UserError(
             "--trainer.barebones true switches off the checks, logs and checkpoints of a run: leave it out, or measure "
@@ -65,6 +69,8 @@ def require_usable_trainer(trainer: Trainer) -> None:
             "BackboneFinetuning expects a network in two parts, of which one is named backbone, and ResNetCBAM is one: "
             "leave it out, or freeze layers with a BaseFinetuning of your own"
         )
+    if any(timer.time_remaining() == 0 for timer in callbacks_of(trainer, Timer)):
+        raise UserError("--trainer.max_time must be longer than 0, as 00:12:00:00 for 12 hours (DD:HH:MM:SS)")
     strategy = trainer.strategy
     accumulates = trainer.accumulate_grad_batches > 1 or any(callbacks_of(trainer, GradientAccumulationScheduler))
     if isinstance(strategy, DDPStrategy) and strategy._ddp_kwargs.get("static_graph") and accumulates:

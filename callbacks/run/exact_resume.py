@@ -174,8 +174,8 @@ def _fault(checkpoint: Mapping[str, Any], came: dict[str, Any]) -> str:
         return f"expected a checkpoint with {listed(missing)} to resume, it has none: pass a last.ckpt"
     differing = differences({**checkpoint["hyper_parameters"], **saved_recipe(checkpoint)}, came)
     return differing and (
-        f"expected the checkpoint's {differing}: resume with the options and the data of that run, or start anew from "
-        "its weights with --model.weights model.safetensors"
+        f"this run differs from the checkpoint's ({differing}): resume with the options and the data of that run, or "
+        "start a new one from its weights with --model.weights model.safetensors"
     )
 
 

@@ -101,11 +101,11 @@ def test_a_resumed_run_refuses_another_recipe(data_root, run_folder, capsys):
     with pytest.raises(SystemExit, match="2"):
         run("fit", *options, "--ckpt_path", "runs/default/version_0/model.safetensors")
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cbam100: error")]
-    assert "expected the checkpoint's learning_rate 0.001, got 0.5: resume with the options" in errors[0]
-    assert "expected the checkpoint's backbone resnet18, got resnet34" in errors[1]
-    assert "expected the checkpoint's batch_size 16, got 8: resume with the options" in errors[3]
-    assert "expected the checkpoint's seed 42, got 7: resume with the options" in errors[4]
-    assert "expected the checkpoint's precision 32-true, got bf16-mixed" in errors[5]
+    assert "differs from the checkpoint's (learning_rate 0.5 instead of 0.001): resume with the options" in errors[0]
+    assert "differs from the checkpoint's (backbone resnet34 instead of resnet18" in errors[1]
+    assert "differs from the checkpoint's (batch_size 8 instead of 16): resume with the options" in errors[3]
+    assert "differs from the checkpoint's (seed 7 instead of 42): resume with the options" in errors[4]
+    assert "differs from the checkpoint's (precision bf16-mixed instead of 32-true" in errors[5]
     assert "expected a checkpoint to resume, got the weights" in errors[6]
 
 
@@ -137,7 +137,7 @@ def test_an_overlay_names_the_run(data_root, run_folder, capsys):
 
 
 def test_a_length_inside_a_cycle_is_warned_of_once(data_root, run_folder):
-    with pytest.warns(UserWarning, match="30 or 70 epochs end on it") as caught:
+    with pytest.warns(UserWarning, match="a cycle ends after 30 or 70 epochs") as caught:
         run("fit", *SMALL, "--data.root", data_root, "--trainer.max_epochs=50", "--trainer.max_steps=1")
     assert sum("cosine cycle" in str(warning.message) for warning in caught) == 1
 
@@ -177,10 +177,10 @@ def test_an_over_budget_file_never_gets_its_name(data_root, run_folder, monkeypa
         (["fit", "--config=bad.yaml", "--data.root=ROOT"], "atention"),
         (["fit", "--config=absent.yaml", "--data.root=ROOT"], "absent.yaml"),
         (["fit", "--data.root=ROOT", "--model.attention=all"], "'cbam', 'none'"),
-        (["fit", "--data.root=ROOT", *SMALL, "--model.weights=absent.pth"], "expected a file at absent.pth"),
+        (["fit", "--data.root=ROOT", *SMALL, "--model.weights=absent.pth"], "there is no file at absent.pth"),
         (["fit", "--data.root=ROOT", "--ckpt_path=bad.yaml"], "expected bad.yaml to be a file that torch.save wrote"),
         (["validate", "--data.root=ROOT"], "expected --ckpt_path FILE"),
-        (["validate", "--data.root=ROOT", "--ckpt_path=absent.ckpt"], "expected a file at absent.ckpt"),
+        (["validate", "--data.root=ROOT", "--ckpt_path=absent.ckpt"], "there is no file at absent.ckpt"),
         (
             ["validate", "--data.root=ROOT", "--ckpt_path=bad.yaml"],
             "expected bad.yaml to be a file that torch.save wrote",
@@ -189,7 +189,7 @@ def test_an_over_budget_file_never_gets_its_name(data_root, run_folder, monkeypa
         (["predict", "--data.root=ROOT", "--ckpt_path=MODEL", "--prediction.path=x.txt"], "to end in .csv"),
         (
             ["validate", "--data.root=ROOT", "--ckpt_path=MODEL", "--model.attention=none"],
-            "the checkpoint's attention cbam, got none",
+            "attention none instead of cbam",
         ),
         (["predict", "--data.root=ROOT", "--ckpt_path=MODEL", "--prediction.path=absent/x.csv"], "can be written to"),
         (["predict", "--data.root=ROOT", "--ckpt_path=MODEL", "--prediction.top_k=13"], "top_k of at most 12"),

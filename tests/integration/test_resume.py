@@ -189,4 +189,4 @@ def test_other_data_is_refused(uninterrupted, data_root, run_folder, tmp_path, c
     next((root / "train" / "3").iterdir()).unlink()
     with pytest.raises(SystemExit, match="2"):
         fit(root, f"--ckpt_path={uninterrupted / 'saved' / '2.ckpt'}")
-    assert "cbam100: error: expected the checkpoint's images of train" in capsys.readouterr().err
+    assert "cbam100: error: this run differs from the checkpoint's (images of train" in capsys.readouterr().err

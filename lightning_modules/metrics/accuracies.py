@@ -12,8 +12,8 @@ from lightning_modules.metrics.exact_mean import ExactMean
 def ranked(scores: Tensor) -> tuple[Tensor, Tensor]:
     """Returns scores ``(images, classes)`` in descending order, and their class indices.
 
-    Of equal scores the lower index comes first, as for ``argmax``. ``topk`` promises no order: of twelve equal scores it
-    takes none of the first five.
+    Of equal scores the lower index comes first, as for ``argmax``. ``topk`` promises no order: of twelve equal scores
+    it takes none of the first five.
 
     >>> ranked(torch.tensor([[0.25, 0.5, 0.25]]))[1]
     tensor([[1, 0, 2]])

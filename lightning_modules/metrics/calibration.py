@@ -52,7 +52,7 @@ class CalibrationError(Metric):
         self.confidence_units.scatter_add_(0, bin_of, (confidence * UNITS).round().long())
 
     def reliability(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns number of images, mean confidence and accuracy per bin, each ``(bins,)``; both are NaN in empty bins."""
+        """Returns images, mean confidence and accuracy of each bin, ``(bins,)``; both are NaN for empty bins."""
         images = self.images.cpu()
         return images, self.confidence_units.cpu().double() / UNITS / images, self.correct.cpu() / images.double()
 

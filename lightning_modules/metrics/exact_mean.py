@@ -12,8 +12,8 @@ UNITS = 2**24  # per 1.0: values are summed as integer multiples of 6e-8
 class ExactMean(Metric):
     """Mean of all values over all processes, equal to the last bit for any number of processes.
 
-    torchmetrics' ``MeanMetric`` adds floats, whose sum depends on the order; a sum of integers does not. Values that are
-    not finite are kept apart, so that they still show. Sums of up to 5e11 fit.
+    torchmetrics' ``MeanMetric`` adds floats, whose sum depends on the order; a sum of integers does not. Non-finite
+    values are summed apart, so that they still show. Sums of up to 5e11 fit.
     """
 
     full_state_update = False

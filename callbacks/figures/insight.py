@@ -25,7 +25,7 @@ from callbacks.run.loop_state import epochs_done
 from callbacks.trainer_parts import callbacks_of, data_of, is_fast_dev_run
 from datamodules.files.csv_cells import to_utf8
 from datamodules.files.errors import UserError
-from datamodules.image_dataset import Batch, ImageDataset
+from datamodules.image_dataset import Batch
 from datamodules.images.transforms import denormalize
 from datamodules.sampler import BLANK
 from lightning_modules.classifier import ImageClassifier
@@ -95,7 +95,7 @@ class Insight(Callback):
             and not trainer.sanity_checking
             and any(isinstance(x, TensorBoardLogger) for x in trainer.loggers)
         )
-        self._answers = AnswerCollector(len(_validation_set(trainer))) if watches else None
+        self._answers = AnswerCollector(len(data_of(trainer).dataset("val"))) if watches else None
         self._due = watches and self._is_due(trainer)
         self._epoch = trainer.current_epoch
         if self._due and pl_module.hparams["compile"] == "none":  # compiled modules take no hooks
@@ -161,7 +161,7 @@ class Insight(Callback):
         confusion = answers.confusion(len(names))
         writer.add_figure("val/confusion", confusion_figure(confusion, names), epoch, close=False)
         writer.add_figure("val/accuracy by class", class_accuracy_figure(confusion, names), epoch, close=False)
-        worst = worst_images_figure(_validation_set(trainer), answers, names)
+        worst = worst_images_figure(data_of(trainer).dataset("val"), answers, names)
         writer.add_figure("val/worst images", worst, epoch, close=False)
         writer.add_text("val/most confused", pairs_table(confusion, names), epoch)
 
@@ -170,10 +170,6 @@ class Insight(Callback):
         if self.every_n_epochs == 0 or not trainer.is_global_zero or is_fast_dev_run(trainer):
             return None
         return next((x.experiment for x in trainer.loggers if isinstance(x, TensorBoardLogger)), None)
-
-
-def _validation_set(trainer: Trainer) -> ImageDataset:
-    return data_of(trainer).dataset("val")
 
 
 def pairs_table(confusion: np.ndarray, names: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from datamodules.files.own_files import PREDICTION, PROBABILITIES, TOP_K, kind_o
 from datamodules.prediction_rows import NAME_COLUMN
 
 HEADER = [NAME_COLUMN, "pred_label"]
+TOP_K_ENDING, PROBABILITIES_ENDING = "topk.csv", "probabilities.npz"  # after the table's stem
 
 
 @dataclass
@@ -45,21 +46,15 @@ def partial_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.partial")
 
 
-def top_k_path(path: Path) -> Path:
-    """Returns where the most probable classes are written, beside the table ``path``."""
-    return path.with_name(f"{path.stem}_topk.csv")
-
-
-def probabilities_path(path: Path) -> Path:
-    """Returns where all probabilities are written, beside the table ``path``."""
-    return path.with_name(f"{path.stem}_probabilities.npz")
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(f"{path.stem}_{ending}")
 
 
 def kinds(path: Path, top_k: int, probabilities: bool) -> dict[Path, str]:
     """Returns all files that may be written for the table ``path``, with the kind of each."""
     files = {path: PREDICTION, path.with_suffix(".zip"): zip_of(path.name), partial_path(path): PREDICTION}
-    files |= {top_k_path(path): TOP_K} if top_k else {}
-    return files | ({probabilities_path(path): PROBABILITIES} if probabilities else {})
+    files |= {_beside(path, TOP_K_ENDING): TOP_K} if top_k else {}
+    return files | ({_beside(path, PROBABILITIES_ENDING): PROBABILITIES} if probabilities else {})
 
 
 def write_partial(path: Path, predictions: Predictions) -> None:
@@ -78,7 +73,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     names, classes = predictions.names, predictions.classes
     if predictions.probability is not None:
         probability = np.where(predictions.readable[:, None], predictions.probability, np.float32("nan"))
-        with atomic_file(probabilities_path(path)) as temporary, open(temporary, "wb") as file:
+        with atomic_file(_beside(path, PROBABILITIES_ENDING)) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(
                 file, image_name=np.array(names, str), class_name=np.array(classes, str), probability=probability
             )
@@ -91,7 +86,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
             [name, *(classes[i] for i in labels), *map(str, values)] if readable else [name, *[""] * (2 * k)]
             for name, readable, labels, values in top
         )
-        with atomic_file(top_k_path(path)) as temporary:
+        with atomic_file(_beside(path, TOP_K_ENDING)) as temporary:
             _write_csv(temporary, header, rows)
     labels = (classes[position] for position in predictions.label)
     # Both files get their final names, or neither does.

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ PATTERN = f"{RUNS}/<name>/version_<k>"  # for messages
 _VERSION = re.compile(r"version_([0-9]+)")
 
 
-@dataclass(frozen=True)
 class RunFolder:
     """The folder ``runs/<name>/version_<k>/``, which need not exist.
 
@@ -24,47 +22,16 @@ class RunFolder:
     'runs/default/version_3/checkpoints/last.ckpt'
     """
 
-    path: Path
-
-    @property
-    def config(self) -> Path:
-        """All settings of the fit, in YAML."""
-        return self.path / "config.yaml"
-
-    @property
-    def manifest(self) -> Path:
-        """Versions, data, best epoch and events of the run, in JSON."""
-        return self.path / "manifest.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of the two checkpoints."""
-        return self.path / "checkpoints"
-
-    @property
-    def last(self) -> Path:
-        """The checkpoint to resume from."""
-        return self.checkpoints / "last.ckpt"
-
-    @property
-    def best(self) -> Path:
-        """The checkpoint of the best epoch."""
-        return self.checkpoints / "best.ckpt"
-
-    @property
-    def weights(self) -> Path:
-        """The exported weights of the best epoch."""
-        return self.path / "model.safetensors"
-
-    @property
-    def report(self) -> Path:
-        """The page written by ``cbam100 report``."""
-        return self.path / "report.html"
-
-    @property
-    def name(self) -> str:
-        """The name shared by all versions of the run."""
-        return self.path.parent.name
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.parent.name  # shared by all versions of the run
+        self.config = path / "config.yaml"  # all settings of the fit
+        self.manifest = path / "manifest.json"  # versions, data, best epoch and events
+        self.checkpoints = path / "checkpoints"
+        self.last = self.checkpoints / "last.ckpt"  # the state to resume from
+        self.best = self.checkpoints / "best.ckpt"  # the state of the best epoch
+        self.weights = path / "model.safetensors"  # the exported weights of the best epoch
+        self.report = path / "report.html"
 
     @property
     def version(self) -> int | None:

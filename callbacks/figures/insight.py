@@ -81,7 +81,7 @@ class Insight(Callback):
     ) -> None:
         if trainer.current_epoch or batch_idx or not isinstance(pl_module, ImageClassifier):
             return
-        if writer := self._writer(trainer):
+        if writer := self._writer(trainer):  # after the batch, as EpochLog counts time before it as waiting for data
             images = denormalize(batch.images[:SHOWN])
             names = [short(pl_module.classes.names[target]) for target in batch.targets[:SHOWN].tolist()]
             arrays = list(images.permute(0, 2, 3, 1).cpu().numpy())

@@ -34,7 +34,7 @@ class RunConfig(Callback):
         self.changed: dict[str, list[Any]] = {}
 
     @override
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # after all checks
         path = RunFolder(Path(trainer.log_dir or ".")).config  # a collective operation, so all processes ask
         if not trainer.is_global_zero or is_fast_dev_run(trainer):
             return

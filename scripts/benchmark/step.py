@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lightning_modules import ResNetCBAM, focal_loss
 from lightning_modules.network.compilation import Compile, compile_in_place
 from lightning_modules.network.inference import for_inference
+from lightning_modules.network.matmul_conv import use_matmul_convs
 from lightning_modules.network.optimization import build_optimizer
 from lightning_modules.network.resnet_cbam import AttentionPlacement
 from scripts.benchmark.timing import alternate, row, run_script, synchronize
@@ -107,6 +108,7 @@ def train_step(network: ResNetCBAM, images: Tensor, targets: Tensor, precision: 
         network.to(memory_format=torch.channels_last)
         set_tf32(precision)
         torch.backends.cudnn.benchmark = True
+    use_matmul_convs(network)
     compile_in_place(network, compile)
     optimizer = build_optimizer(network.parameters(), learning_rate=1e-3, weight_decay=1e-4)
     images = images.contiguous(memory_format=torch.channels_last)
@@ -142,6 +144,7 @@ def _step(
 def inference(network: ResNetCBAM, images: Tensor, precision: str) -> Work:
     """Classes of a batch, as ``predict`` finds them."""
     dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
+    use_matmul_convs(network)
     network = for_inference(network, dtype)
     images = images.to(dtype, memory_format=torch.channels_last)
 

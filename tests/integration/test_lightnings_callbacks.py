@@ -160,7 +160,7 @@ def test_a_metric_that_nobody_logs_is_refused_before_training(data_root, run_fol
     with pytest.raises(SystemExit, match="2"):
         main([*FIT, f"--data.root={data_root}", *overlay(lightning("EarlyStopping", monitor="val_loss"))])
     error = capsys.readouterr().err
-    assert "expected EarlyStopping to watch one of train/accuracy, train/loss, val/accuracy, " in error
+    assert "which is not logged: choose one of train/accuracy, train/loss, val/accuracy, " in error
     assert "got val_loss: choose one" in error
     assert not list(Path("runs").rglob("*.ckpt"))
 
@@ -250,11 +250,11 @@ def test_a_run_that_begins_something_at_epoch_starts_is_saved_between_epochs(dat
 @pytest.mark.parametrize(
     ("callback", "sentence"),
     [
-        (lightning("LearningRateFinder"), "expected LearningRateFinder in a new run only"),
-        (lightning("BatchSizeFinder"), "expected BatchSizeFinder in a new run only"),
+        (lightning("LearningRateFinder"), "LearningRateFinder can only tune a new run"),
+        (lightning("BatchSizeFinder"), "BatchSizeFinder can only tune a new run"),
         (
             lightning("ModelPruning", pruning_fn="l1_unstructured"),
-            "expected a run without ModelPruning, which cannot be",
+            "ModelPruning cannot be resumed exactly",
         ),
     ],
 )

@@ -89,7 +89,7 @@ def test_mistakes(trained, tmp_path, capsys):
     (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("/root", "/gone"))
     (tmp_path / "empty").mkdir()
     for words, sentence in (
-        (["--run", str(tmp_path / "empty")], "expected a run folder of a fit, with its manifest.json"),
+        (["--run", str(tmp_path / "empty")], "not the run folder of a fit, as its manifest.json"),
         (["--run", str(run)], "expected --data.root to be a folder, there is none at"),
         ([], "--run"),
     ):
@@ -114,7 +114,7 @@ def test_data_that_have_changed(trained, data_root, tmp_path, capsys):
 
 
 def test_the_function_raises(tmp_path):
-    with pytest.raises(UserError, match=r"expected a run folder of a fit, with its manifest\.json"):
+    with pytest.raises(UserError, match=r"not the run folder of a fit, as its manifest\.json"):
         report(tmp_path)
 
 

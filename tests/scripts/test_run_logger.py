@@ -67,7 +67,7 @@ def test_a_refused_start_leaves_no_folder(data_root, run_folder, capsys):
     words = ["fit", *SMALL, f"--data.root={data_root}", "--trainer.max_epochs=1", "--model.restart_epochs=1"]
     with pytest.raises(SystemExit, match="2"):
         main([*words, "--size_budget.limit_mb=1"])
-    assert "expected a model of at most 1.00 MB" in capsys.readouterr().err
+    assert "more than the budget of 1.00 MB" in capsys.readouterr().err
     assert list(Path("runs/default").iterdir()) == []
 
 

@@ -85,5 +85,5 @@ def test_other_images_are_another_run(begun):
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"events": []}', '{"data": {}, "versions": {}, "events": [1]}'])
 def test_a_manifest_that_is_none_is_named(content, begun):
     (begun / "manifest.json").write_text(content)
-    with pytest.raises(UserError, match=f"with its manifest.json, at {begun}, it cannot be read"):
+    with pytest.raises(UserError, match=f"{begun} is not the run folder of a fit, as its manifest.json"):
         cell(BEGUN).finished_run()

@@ -113,7 +113,7 @@ def test_hyper_parameters_are_plain_values():
         ("restart_epochs", 0, "expected a finite --model.restart_epochs of at least 1, got 0"),
         ("focal_gamma", float("inf"), "expected a finite --model.focal_gamma of at least 0, got inf"),
         ("spatial_kernel_size", 4, "expected an odd, positive kernel size, got 4"),
-        ("class_names", ["only"], "expected at least 2 classes"),
+        ("class_names", ["only"], "needs at least 2 classes"),
     ],
 )
 def test_refuses(option, value, message):

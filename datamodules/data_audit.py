@@ -15,7 +15,7 @@ from datamodules.files.errors import UserError
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.images.find import ImageFiles, find_images
 from datamodules.images.read import MAX_PIXELS, ImageReadError, open_image, orientation, upright_rgb
-from datamodules.split_names import SPLITS
+from datamodules.split_names import SPLITS, visible_folders
 from datamodules.workers.pool import map_in_processes
 
 NO_CLASS = ""
@@ -164,10 +164,7 @@ def _class_differences(listing: dict[str, dict[str, ImageFiles]]) -> dict[str, d
 
 
 def _subfolders(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return sorted((e.name for e in entries if e.is_dir() and e.name[0] != "."), key=natural_key)
+    return sorted(map(os.path.basename, visible_folders(folder)), key=natural_key)
 
 
 def _describe(classes: dict[str, ImageFiles], facts: dict[str, ImageFacts]) -> dict[str, Any]:

@@ -126,12 +126,7 @@ class ImageFolderDataModule(LightningDataModule):
 
     @override
     def setup(self, stage: str) -> None:
-        """Lists the files that ``stage`` (``fit``, ``validate``, ``test`` or ``predict``) needs. Opens no image.
-
-        Raises:
-            UserError: A class has no image, a folder is missing, an image to measure is one of an earlier split's, or
-                the template does not match the images.
-        """
+        """Lists the files that a stage needs and checks them by their names, as ``UserError`` tells; opens no image."""
         if stage == "predict":
             self.prediction_names, self.prediction_labels, paths = list_prediction(
                 self.root, self.classes, self.predict_dir, self.template, say=self._print
@@ -228,15 +223,10 @@ class ImageFolderDataModule(LightningDataModule):
 
     @override
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Hands unreadable images to the callbacks that are an ``UnreadableImageHandler``.
-
-        Raises:
-            ImageReadError: None of them handles it, the machine is to blame, or a blank would take part in training.
-        """
         if batch.unreadable:
             hand_over(batch.unreadable, self.trainer)
             if self.trainer and self.trainer.training and batch.num_blanks:
-                raise batch.unreadable[0]
+                raise batch.unreadable[0]  # no blank may take part in training
         return batch
 
     @override

@@ -16,10 +16,6 @@ class PathArray(Sequence[str]):
 
     Args:
         paths: Paths in order; names that are not UTF-8 come back as they were.
-
-    Example:
-        >>> PathArray(["a.jpg", "b.jpg"])[1]
-        'b.jpg'
     """
 
     def __init__(self, paths: Iterable[str]) -> None:

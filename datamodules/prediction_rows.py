@@ -30,14 +30,9 @@ class Prediction(NamedTuple):
 def list_prediction(
     root: Path, classes: ClassIndex, predict_dir: str | None, template: str | None, *, say: Callable[[str], None]
 ) -> Prediction:
-    """Lists the images of a prediction; see ``ImageFolderDataModule`` for the arguments.
+    """Lists the images of a prediction, with ``ImageFolderDataModule``'s arguments.
 
-    Args:
-        root: Folder of the splits.
-        classes: Classes of the model.
-        predict_dir: Folder or file to predict; by default ``ROOT/test``.
-        template: CSV file that gives the rows.
-        say: Is called with a line on what was passed over, if anything was.
+    ``say`` is called with a line on what was passed over, if anything was.
 
     Raises:
         UserError: There is nothing at ``predict_dir``, the classes of ``ROOT/test`` are not the model's, image names

@@ -26,8 +26,8 @@ def lookalikes(folder: Path) -> list[str]:
     if folder.name not in SPLITS:
         return []
     pattern = re.compile(rf"({_ALIKE[folder.name]})([\W\d_].*)?", re.IGNORECASE)
-    beside = list(_folders(folder.parent))
-    inside = (entry for name in beside if Path(name).name not in SPLITS for entry in _folders(Path(name)))
+    beside = list(visible_folders(folder.parent))
+    inside = (entry for name in beside if Path(name).name not in SPLITS for entry in visible_folders(Path(name)))
     return sorted(name for name in (*beside, *inside) if pattern.fullmatch(Path(name).name))
 
 
@@ -43,7 +43,8 @@ def no_split(folder: Path) -> UserError:
     return UserError(f"there is no folder {folder} with one subfolder for each class: {advice(folder)}")
 
 
-def _folders(parent: Path) -> Iterator[str]:
+def visible_folders(parent: Path) -> Iterator[str]:
+    """Yields the paths of direct subfolders, except hidden ones; none if ``parent`` cannot be listed."""
     with suppress(OSError), os.scandir(parent) as entries:
         yield from (entry.path for entry in entries if not entry.name.startswith(".") and entry.is_dir())
 

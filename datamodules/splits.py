@@ -23,8 +23,8 @@ def list_splits(
         root: Folder of the splits.
         stage: ``fit``, ``validate`` or ``test``.
         classes: The classes of each split.
-        val_fraction: Share of each class to hold out if there is no ``val/``.
-        seed: Seed of the choice of what is held out.
+        val_fraction: As for ``hold_out``, if there is no ``val/``.
+        seed: As for ``hold_out``.
         say: Is called with a line on what was passed over or held out, if anything was.
 
     Returns:

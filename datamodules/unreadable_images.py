@@ -29,11 +29,7 @@ def hand_over(errors: Sequence[ImageReadError], trainer: Trainer | None) -> None
     """
     if machine := [error for error in errors if error.machine]:
         raise machine[0]
-    handled = False
-    if trainer:
-        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-        for callback in callbacks:
-            if isinstance(callback, UnreadableImageHandler):
-                handled |= callback.on_unreadable_images(trainer, errors)
-    if not handled:
+    callbacks: list[Any] = trainer.callbacks if trainer else []  # type: ignore[attr-defined]
+    handlers = [callback for callback in callbacks if isinstance(callback, UnreadableImageHandler)]
+    if not trainer or not any([handler.on_unreadable_images(trainer, errors) for handler in handlers]):  # each is asked
         raise errors[0]

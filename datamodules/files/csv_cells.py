@@ -31,12 +31,7 @@ def to_utf8(name: str) -> str:
 
 
 def from_cell(cell: str) -> str:
-    """Returns the name that ``to_cell`` spelled.
-
-    Example:
-        >>> from_cell("'=1+1")
-        '=1+1'
-    """
+    """Returns the name that ``to_cell`` spelled."""
     if cell.startswith("'") and _RUNS.match(cell):
         cell = cell[1:]
     return _ESCAPE.sub(lambda m: "\\" if m[1] == "5c" else chr(0xDC00 + int(m[1], 16)), cell)

@@ -23,12 +23,7 @@ Transform = Callable[[Image.Image, int], Tensor]
 
 
 def side_to_load(image_size: int) -> int:
-    """Returns ⌊1.14 · image_size⌋, the shorter side in pixels that validation resizes to and images are loaded with.
-
-    Example:
-        >>> side_to_load(224)
-        255
-    """
+    """Returns ⌊1.14 · image_size⌋, the shorter side in pixels that validation resizes to and images are loaded with."""
     return image_size * 114 // 100
 
 

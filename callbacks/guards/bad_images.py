@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -13,13 +13,14 @@ from callbacks.trainer_parts import data_of
 from datamodules.files.errors import listed, listed_reasons
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.images.read import MAX_PIXELS, ImageReadError, read_image
+from datamodules.unreadable_images import UnreadableImageHandler
 
 MAX_SHARE = 0.05
 
 Unreadable = dict[str, str]  # reason by path
 
 
-class BadImages(Callback):
+class BadImages(Callback, UnreadableImageHandler):
     """Carries out ``--data.on_bad_image``.
 
     With ``error`` an unreadable image ends the run, with ``skip`` it is counted; more than 5 % of a split is always an
@@ -38,22 +39,21 @@ class BadImages(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        data = data_of(trainer)
-        if stage == "predict" or not isinstance(data, ImageFolderDataModule):
-            return
+        if isinstance(data := data_of(trainer), ImageFolderDataModule):
+            self._max_pixels = data.max_pixels
 
-        def on_unreadable(errors: Iterable[ImageReadError]) -> None:
-            split = str(trainer.state.stage.dataloader_prefix)  # type: ignore[union-attr]
-            met = self.unreadable.setdefault(split, {})
-            if all(error.path in met for error in errors):  # in an earlier epoch
-                return
+    @override
+    def on_unreadable_images(self, trainer: Trainer, errors: Sequence[ImageReadError]) -> bool:
+        if trainer.predicting:
+            return False
+        split = str(trainer.state.stage.dataloader_prefix)  # type: ignore[union-attr]
+        met = self.unreadable.setdefault(split, {})
+        if any(error.path not in met for error in errors):  # else they were met in an earlier epoch
             met.update((error.path, error.reason) for error in errors)
             self._news = True
             if trainer.world_size == 1:
                 self._decide(trainer)
-
-        data.on_unreadable = on_unreadable
-        self._max_pixels = data.max_pixels
+        return True
 
     def _decide(self, trainer: Trainer) -> None:
         data = data_of(trainer)

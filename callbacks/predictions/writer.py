@@ -1,6 +1,6 @@
 """Writing of ``prediction.csv`` and its companions: every image once, in order, or nothing."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,12 @@ from datamodules.files.own_files import PREDICTION_MANIFEST, require_replaceable
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.images.read import ImageReadError
 from datamodules.split_names import require_outside_splits
+from datamodules.unreadable_images import UnreadableImageHandler
 from lightning_modules.classifier import ImageClassifier
 from lightning_modules.metrics.accuracies import ranked
 
 
-class PredictionWriter(Callback):
+class PredictionWriter(Callback, UnreadableImageHandler):
     """Collects the predictions of all processes and writes one row per image.
 
     Args:
@@ -74,7 +75,6 @@ class PredictionWriter(Callback):
                 + (f"spells {spelled_apart(alike)}" if alike else f"is {label}")
                 + f": choose one of {listed(list(alike or classes.names))}"
             )
-        _data(trainer).on_unreadable = self._note
         if trainer.is_global_zero:
             self._require_free(_data(trainer))
 
@@ -87,8 +87,11 @@ class PredictionWriter(Callback):
             require_replaceable(path, kind, option, templates)
         require_replaceable(self._manifest_path, PREDICTION_MANIFEST, option)
 
-    def _note(self, errors: Iterable[ImageReadError]) -> None:
-        self._reasons.update((error.path, error.reason) for error in errors)
+    @override
+    def on_unreadable_images(self, trainer: Trainer, errors: Sequence[ImageReadError]) -> bool:
+        if trainer.predicting:
+            self._reasons.update((error.path, error.reason) for error in errors)
+        return bool(trainer.predicting)
 
     @override
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -170,8 +170,8 @@ def test_an_over_budget_file_never_gets_its_name(data_root, run_folder, monkeypa
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["fit", "--data.root=absent"], "expected --data.root to be a folder, there is none at absent"),
-        (["fit", "--data.root=."], "expected a folder train with one subfolder for each class"),
+        (["fit", "--data.root=absent"], "there is no folder at absent (--data.root)"),
+        (["fit", "--data.root=."], "there is no folder train with one subfolder for each class"),
         (["fit"], "required: --data.root"),
         (["fit", "--data.root=ROOT", "--model.atention=none"], "--model.atention"),
         (["fit", "--config=bad.yaml", "--data.root=ROOT"], "atention"),

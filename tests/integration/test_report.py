@@ -90,7 +90,7 @@ def test_mistakes(trained, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     for words, sentence in (
         (["--run", str(tmp_path / "empty")], "not the run folder of a fit, as its manifest.json"),
-        (["--run", str(run)], "expected --data.root to be a folder, there is none at"),
+        (["--run", str(run)], "there is no folder at"),
         ([], "--run"),
     ):
         with pytest.raises(SystemExit) as caught:

@@ -113,7 +113,7 @@ def test_hyper_parameters_are_plain_values():
         ("restart_epochs", 0, "--model.restart_epochs must be a finite number of at least 1, got 0"),
         ("focal_gamma", float("inf"), "--model.focal_gamma must be a finite number of at least 0, got inf"),
         ("spatial_kernel_size", 4, "kernel size must be odd and positive, got 4"),
-        ("class_names", ["only"], "at least 2 classes"),
+        ("class_names", ["only"], "needs at least 2 classes"),
     ],
 )
 def test_refuses(option, value, message):

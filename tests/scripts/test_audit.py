@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def test_finds_pictures_that_come_twice_whatever_their_files(copy, run_folder, c
         "pictures more than once in one split: 1",
     ]
     (stop,) = report["stops"]
-    assert "to name each of the 25 images once, it does not name lossless.png" in stop  # as predict would say
+    assert "must name each of the 25 images once, but it does not name lossless.png" in stop  # as predict would say
     assert code == 1
 
 
@@ -93,8 +94,8 @@ def test_differing_classes_stop_a_run_and_are_shown(copy, run_folder, capsys):
     code, report, output = audit(copy, capsys)
     assert code == 1
     assert report["class_differences"] == {"val": {"lacks": ["5"], "unknown": ["five"]}}
-    assert "would stop a run: expected " in output
-    assert "it lacks 5 and has the unknown five" in output
+    assert "would stop a run: " in output
+    assert "it lacks 5 and also has five" in output
     (copy / "val" / "five").rename(copy / "val" / "5 ")
     assert "val lacks: '5'\nval unknown classes: '5 '\n" in audit(copy, capsys)[2]
 
@@ -117,7 +118,7 @@ def test_training_images_in_test_are_told_as_test_would(copy, run_folder, capsys
     code, report, _ = audit(copy, capsys)
     assert code == 1
     (stop,) = report["stops"]
-    assert stop.startswith("expected each file in one place, links put 48 of test into train too (")
+    assert stop.startswith("links make test share 48 of its files with train (")
 
 
 def test_what_a_fit_would_hold_out_is_warned_of(copy, run_folder, capsys):
@@ -161,11 +162,11 @@ def test_the_function_returns_what_it_found(copy, capsys):
         (["--data.root=nowhere"], "expected --data.root to be a folder, there is none at nowhere"),
         ([], "the following arguments are required: --data.root"),
         (["--data.root=.", "--jsn=x"], "unrecognized arguments: --jsn=x"),
-        (["--data.root=.", "--json=nowhere/x"], "expected "),
+        (["--data.root=.", "--json=nowhere/x"], "/nowhere is not a folder that can be written to"),
     ],
 )
 def test_bad_options_get_one_sentence_and_exit_2(options, message, run_folder, capsys):
     with pytest.raises(SystemExit) as caught:
         main(["audit", *options])
     assert caught.value.code == 2
-    assert f"cbam100: error: {message}" in capsys.readouterr().err
+    assert re.search(f"cbam100: error: .*{re.escape(message)}", capsys.readouterr().err)

@@ -113,6 +113,8 @@ def test_a_table_is_replaced_by_one_of_the_same_options_only(outcomes, tmp_path)
     for name in ("ablation.md", "ablation.png", "ablation.csv", "ablation_runs.csv"):
         content = (tmp_path / name).read_bytes()
         (tmp_path / name).write_text("mine")
-        with pytest.raises(UserError, match=f"{name}, something else is there: move it away, or choose another --name"):
+        with pytest.raises(
+            UserError, match=f"{name} exists .* not overwritten: move it away, or choose another --name"
+        ):
             require_free(tmp_path, options)
         (tmp_path / name).write_bytes(content)

@@ -123,7 +123,7 @@ def test_the_help_lists_the_wheels_that_the_constraints_know(capsys):
     ("words", "sentence"),
     [
         (["--only=step,dance"], "--only takes names from machine, draw, fit"),
-        (["--output=here/file"], "something else is there"),
+        (["--output=here/file"], "is not overwritten: move it away"),
     ],
 )
 def test_refuses_in_one_sentence(words, sentence, run_folder, capsys):

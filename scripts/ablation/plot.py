@@ -1,4 +1,4 @@
-"""An ablation at a glance: every run, the mean of each combination, and the differences beside zero."""
+"""Figure of an ablation: every run, the mean of each combination, and the differences beside zero."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,12 @@ from scripts.ablation.estimate import Estimate
 def ablation_png(
     measure: str, cells: Mapping[str, tuple[Sequence[float], Estimate]], differences: Mapping[str, Estimate]
 ) -> bytes:
-    """Draws both panels.
+    """Draws the combinations above their differences, and returns a PNG file.
 
     Args:
-        measure: What is drawn.
-        cells: By combination, the value of each seed and their mean.
-        differences: By comparison.
+        measure: Name of the measure that is drawn.
+        cells: Value of each seed and their mean, by combination.
+        differences: Mean difference, by comparison.
     """
     heights = [len(cells) + 1, len(differences) + 1]
     figure = new_figure(9, 0.45 * sum(heights) + 1)

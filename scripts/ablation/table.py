@@ -1,4 +1,4 @@
-"""What an ablation says: a table of its combinations, paired differences, and which are larger than the noise."""
+"""Tables of an ablation: its combinations, paired differences, and which of them are larger than the noise."""
 
 import csv
 import io
@@ -21,15 +21,7 @@ RUNS_TABLE = "ablation_runs.csv"
 
 
 def require_free(folder: Path, options: list[str]) -> None:
-    """Checks before anything runs that a table may be written.
-
-    Args:
-        folder: Where.
-        options: That are varied.
-
-    Raises:
-        UserError: There is a table of others, or somebody else's file.
-    """
+    """Raises ``UserError`` if ``folder`` holds the tables of other varied options, or files that are not tables."""
     tables = {"ablation.md": ABLATION, "ablation.csv": ABLATION, RUNS_TABLE: ABLATION, "ablation.png": PICTURE}
     for name, kind in tables.items():
         require_replaceable(folder / name, kind, "--name")
@@ -37,8 +29,7 @@ def require_free(folder: Path, options: list[str]) -> None:
         header = next(csv.reader(file))
         if {*options} != {*(earlier := header[: header.index("seed")])}:
             raise UserError(
-                f"expected to vary {listed(earlier)}, as the table in {folder} does, got {listed(options)}: choose "
-                "another --name"
+                f"the table in {folder} varies {listed(earlier)}, not {listed(options)}: choose another --name"
             )
 
 
@@ -46,9 +37,9 @@ def write_tables(folder: Path, outcomes: list[Outcome], command: str) -> None:
     """Writes ``ablation.md``, ``ablation.csv``, ``ablation_runs.csv`` and ``ablation.png``.
 
     Args:
-        folder: Where.
-        outcomes: Every combination with every seed.
-        command: What made them.
+        folder: Folder to write to.
+        outcomes: Result of every combination with every seed.
+        command: Command line that the table states.
     """
     cells: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
@@ -109,7 +100,7 @@ def _markdown(
     epochs = max(max(outcome.scalars[MONITOR]) for outcome in outcomes) + 1
     measures = list(outcomes[0].measures)
     same = all(outcome.data == outcomes[0].data for outcome in outcomes)
-    images = "these validation images" if same else "the validation images that each seed has held out"
+    images = "these validation images" if same else "the validation images that each seed holds out"
     lines = [
         f"`{command}`",
         "",
@@ -126,9 +117,10 @@ def _markdown(
             ],
         ),
         "",
-        'Mean ± standard deviation over seeds [95 % interval of the mean, Student\'s t]. Everything but "best epoch" '
-        "is of the last epoch; training accuracy is measured while training, on augmented images and with dropout. "
-        "Balanced accuracy is the mean over classes, s/epoch the median epoch with validation, without saving.",
+        'Mean ± standard deviation over seeds [95 % interval of the mean, Student\'s t]. All but "best epoch" are '
+        "values of the last epoch; training accuracy is measured in training, on augmented images and with dropout. "
+        "Balanced accuracy is the mean over classes; s/epoch is the median time of an epoch with validation, without "
+        "saving.",
         "",
         "Differences, seed by seed, with the 95 % interval of their mean:",
         "",
@@ -139,8 +131,8 @@ def _markdown(
         "",
         *(f"- {difference.sentence}" for difference in compared),
         "",
-        f"If nothing made a difference, {(1 - CONFIDENCE) * len(compared):.2g} of these {len(compared)} intervals of "
-        f"accuracy would still leave out zero, by chance. They speak of the noise between seeds, on {images}.",
+        f"If no setting mattered, {(1 - CONFIDENCE) * len(compared):.2g} of these {len(compared)} intervals of "
+        f"accuracy would still exclude zero by chance. They reflect the noise between seeds, on {images}.",
     ]
     return "\n".join(lines) + "\n"
 

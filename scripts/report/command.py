@@ -1,4 +1,4 @@
-"""``cbam100 report``: one page about a run, for people without the run."""
+"""``cbam100 report``: writes a page about a run that can be read without the run folder."""
 
 import base64
 import statistics
@@ -10,6 +10,7 @@ import jinja2
 import numpy as np
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
+from typing_extensions import override
 
 from callbacks import BadImages, SizeBudget
 from callbacks.figures.draw import (
@@ -33,9 +34,8 @@ from datamodules.files.own_files import require_replaceable
 from lightning_modules import ImageClassifier
 from lightning_modules.network.model_size import format_size, parameter_count, part_sizes
 from scripts.arguments import Arguments
-from scripts.explain.command import explain_image
+from scripts.explain.command import explain_image, load_classifier
 from scripts.hardware import set_tf32
-from scripts.trained_classifier import load_classifier
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 PANELS = {
@@ -46,18 +46,15 @@ PANELS = {
     "training images per second": ("images_per_second",),
     "share of training time spent waiting for data": ("data_wait_share",),
 }
-MAPS = 4  # of the surest right and of the worst images each
+MAPS = 4  # images each of the most confident right and of the worst predictions
 
 
 class Recorder(Callback):
-    """Keeps what a validation saw.
-
-    Args:
-        images: How many it will see.
+    """Collects the predictions and the calibration of a validation over ``images`` images.
 
     Attributes:
-        answers: A row for each image.
-        reliability: As ``CalibrationError.reliability``.
+        answers: Predictions, with a row for each image.
+        reliability: Images, confidence and accuracy by bin, from ``CalibrationError.reliability``.
     """
 
     answers: Answers
@@ -66,26 +63,21 @@ class Recorder(Callback):
     def __init__(self, images: int) -> None:
         self._collector = AnswerCollector(images)
 
+    @override
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
         dataloader_idx: int = 0,
-    ) -> None:
-        """Keeps a batch."""
+    ) -> None:  # fmt: skip
         self._collector.add(batch, outputs)
 
+    @override
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keeps the rest, before metrics are reset."""
         self.answers = self._collector.finish(trainer)
         self.reliability = pl_module.val_metrics["ece"].reliability()  # type: ignore[index, union-attr]
 
 
 def report(run: str | Path, root: str | Path | None = None) -> Path:
-    """Measures the best weights of a run on its validation images; writes report.html to its folder.
+    """Evaluates the best weights of a run on its validation images; writes report.html to its folder.
 
     Example:
         >>> report("runs/default/version_0")  # doctest: +SKIP
@@ -93,13 +85,13 @@ def report(run: str | Path, root: str | Path | None = None) -> Path:
 
     Args:
         run: Folder of the run, runs/<name>/version_<k>.
-        root: Where the data are, if they have moved.
+        root: Folder of the data, if they have moved since the run.
 
     Returns:
-        The page.
+        Path of the page.
 
     Raises:
-        UserError: The folder is not that of a fit with a best epoch, or its data are gone.
+        UserError: The folder is not that of a fit with a best epoch, or its data cannot be found.
     """
     folder = RunFolder(Path(run))
     manifest = folder.read_manifest()
@@ -112,15 +104,14 @@ def report(run: str | Path, root: str | Path | None = None) -> Path:
     data.setup("validate")
     if data.fingerprint["val"] != manifest["data"]["val"]:
         raise UserError(
-            f"expected the {manifest['data']['val']['images']} validation images of the run, {data.root} has others "
-            "(names or sizes in bytes): restore them, or pass --data.root"
+            f"{data.root} does not hold the {manifest['data']['val']['images']} validation images of the run, as names "
+            "or sizes in bytes differ: restore them, or pass --data.root"
         )
     recorder = Recorder(len(data.dataset("val")))
     set_tf32(trained.precision)
     trainer = Trainer(
         logger=False, callbacks=[BadImages(), recorder], precision=trained.precision,  # type: ignore[arg-type]
-        enable_checkpointing=False,
-        enable_progress_bar=False, use_distributed_sampler=False, devices=1,
+        enable_checkpointing=False, enable_progress_bar=False, use_distributed_sampler=False, devices=1,
     )  # fmt: skip
     (metrics,) = trainer.validate(model, data, verbose=False)
     limit = SizeBudget(**config["size_budget"]).limit
@@ -130,7 +121,7 @@ def report(run: str | Path, root: str | Path | None = None) -> Path:
 
 
 def main(words: list[str]) -> None:
-    """``cbam100 report`` with these words; prints the path of the page."""
+    """Runs ``cbam100 report`` and prints the path of the page."""
     parser = Arguments(prog="cbam100 report")
     parser.add_parameters(report, spelled={"root": "--data.root"}, metavars={"run": "DIR"})
     print(report(**vars(parser.parse_args(words))))
@@ -185,7 +176,7 @@ def _embedded(png: bytes) -> str:
 
 
 def _class_rows(confusion: np.ndarray, names: Sequence[str]) -> list[tuple[str, int, str, str]]:
-    """Name, images, accuracy and the most frequent mistake of each class, worst first; last those without images."""
+    """Returns name, images, accuracy and most frequent mistake of each class: worst first, empty ones last."""
     rows = []
     totals, right = confusion.sum(1), np.diag(confusion)
     mistakes = confusion - np.diag(right)
@@ -198,7 +189,7 @@ def _class_rows(confusion: np.ndarray, names: Sequence[str]) -> list[tuple[str, 
 
 
 def _maps(model: ImageClassifier, dataset: Any, answers: Answers) -> list[bytes]:
-    """Attention over the images that the classifier was surest about, and over those it got most wrong."""
+    """Draws the attention over the images with the most confident right predictions and over the worst ones."""
     order = answers.worst(len(answers.samples))
     rows = dict.fromkeys([*order[::-1][:MAPS].tolist(), *order[:MAPS].tolist()])
     return [

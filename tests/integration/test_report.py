@@ -110,7 +110,7 @@ def test_data_that_have_changed(trained, data_root, tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
         main(["report", "--run", str(run), "--data.root", str(root)])
     assert caught.value.code == 2
-    assert "expected the 24 validation images of the run" in capsys.readouterr().err
+    assert "does not hold the 24 validation images of the run" in capsys.readouterr().err
 
 
 def test_the_function_raises(tmp_path):

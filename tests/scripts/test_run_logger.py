@@ -42,7 +42,7 @@ def test_a_folder_in_which_a_run_is_at_work_is_not_resumed(run_folder):
     last.parent.mkdir()
     last.touch()
     before = sorted(os.listdir(alive.log_dir))
-    with pytest.raises(UserError, match="expected runs/x/version_0 to be free, another process is at work in it"):
+    with pytest.raises(UserError, match="another process is using runs/x/version_0"):
         begin(ckpt_path=str(last))
     assert sorted(os.listdir(alive.log_dir)) == before
     for _ in range(2):  # one after the other they may
@@ -79,7 +79,7 @@ def test_a_run_name_leads_to_a_folder_below_runs(words, name, data_root, run_fol
     *command, option = words
     with pytest.raises(SystemExit, match="2"):
         main([*command, f"{option}={name}", *SMALL, f"--data.root={data_root}"])
-    assert f"expected {option} to name a folder below runs/, without .. or line breaks" in capsys.readouterr().err
+    assert f"{option} must name a folder below runs/, without .. or control characters, got " in capsys.readouterr().err
     assert os.listdir(run_folder) == []
 
 

@@ -1,11 +1,11 @@
-"""What was found on a GPU, in Markdown."""
+"""Results of the benchmark as a page of Markdown."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 
 def to_markdown(about: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> str:
-    """The page: what it ran on, which checks passed, and what was measured beside its goals."""
+    """Returns a page with the machine, the checks that passed or failed, and the figures beside their goals."""
     remark = "; a rehearsal on the CPU at small sizes: its figures are not measurements" if about["rehearsal"] else ""
     facts = {**about["machine"], **about["versions"], "commit": about["commit"], "sources": about["sources"]}
     parts = [[result["part"], result["status"], f"{result['seconds']:.0f}"] for result in results]

@@ -122,7 +122,7 @@ def test_the_help_lists_the_wheels_that_the_constraints_know(capsys):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--only=step,dance"], "--only takes names from machine, draw, fit"),
+        (["--only=step,dance"], "there is no part dance for --only: choose from machine, draw, fit"),
         (["--output=here/file"], "something else is there"),
     ],
 )

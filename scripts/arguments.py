@@ -51,6 +51,8 @@ class Arguments(argparse.ArgumentParser):
             flag = (spelled or {}).get(name, f"--{name}")
             positional, required = not flag.startswith("-"), parameter.default is parameter.empty
             options: dict[str, Any] = {"help": helps[name].replace("%", "%%").replace("``", "")}
+            if parameter.default not in (parameter.empty, None, ()):
+                options["help"] += f" Default: {parameter.default}."
             if metavar := (metavars or {}).get(name):
                 options["metavar"] = metavar
             if not positional:

@@ -116,7 +116,8 @@ def _print(found: Findings) -> None:
     summary = Table("", *splits, title=_shown(found.root))
     summary.add_row("images", *(f"{split['images']:,}" for split in splits.values()))
     summary.add_row("classes", *(str(len(split["classes"]) or "-") for split in splits.values()))
-    summary.add_row("largest / smallest class", *(_ratio(split["imbalance"]) for split in splits.values()))
+    ratios = (f"{split['imbalance']:.1f}" if split["imbalance"] else "-" for split in splits.values())
+    summary.add_row("largest / smallest class", *ratios)
     summary.add_row("width, median (range)", *(_spread(split["widths"]) for split in splits.values()))
     summary.add_row("height, median (range)", *(_spread(split["heights"]) for split in splits.values()))
     summary.add_row("modes", *(", ".join(f"{m} {n:,}" for m, n in split["modes"].items()) for split in splits.values()))
@@ -147,10 +148,6 @@ def _print_list(console: Console, what: str, items: list[str]) -> None:
 def _shown(name: str) -> str:
     """Escapes characters that would move the cursor or end a row of the table."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
-
-
-def _ratio(value: float | None) -> str:
-    return f"{value:.1f}" if value else "-"
 
 
 def _spread(values: list[int]) -> str:

@@ -19,10 +19,8 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 def default_precision(accelerator: str) -> Literal["bf16-mixed", "32-true"]:
     """Returns ``bf16-mixed`` if the device multiplies bfloat16 numbers in hardware, otherwise ``32-true``.
 
-    CPUs with AVX512-BF16, AMX-BF16 or ARM's BF16 do, and NVIDIA's GPUs from Ampere on.
-
-    Args:
-        accelerator: Accelerator of Lightning's ``Trainer``; ``auto`` is a GPU if there is one.
+    CPUs with AVX512-BF16, AMX-BF16 or ARM's BF16 do, and NVIDIA's GPUs from Ampere on. ``accelerator`` is that of
+    Lightning's ``Trainer``, where ``auto`` is a GPU if there is one.
     """
     if accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available()):
         native = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -60,14 +58,14 @@ def keep_freed_memory() -> None:
 @contextmanager
 def own_threads() -> Iterator[None]:
     """Limits a command's threads to the available CPUs; at its end, restores the number from before."""
-    threads, setting = torch.get_num_threads(), os.environ.get(THREADS)
-    if setting is None:
+    threads, is_free = torch.get_num_threads(), THREADS not in os.environ
+    if is_free:
         _limit_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-        if setting is None:
+        if is_free:
             os.environ.pop(THREADS, None)
 
 

@@ -4,7 +4,7 @@ import re
 import shutil
 import textwrap
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser
 
@@ -24,22 +24,16 @@ IN_OUR_WORDS = {
 }
 
 
-@dataclass(frozen=True)
-class Screen:
-    """Contents of the first screen of a command's help.
-
-    Attributes:
-        about: Description of the command in one sentence.
-        options: Names of the options shown, in order. Defaults and most of the texts come from the parser.
-        examples: For each example, what follows the required options.
-    """
+class Screen(NamedTuple):
+    """First screen of a command's help; defaults and most of the texts come from the parser."""
 
     about: str
     options: str
-    examples: tuple[str, ...]
+    examples: tuple[str, ...]  # what follows the required options
 
 
 LOADING = "data.batch_size data.num_workers trainer.accelerator trainer.devices"
+EVALUATION = (f"ckpt_path data.root {LOADING}", ("", " --data.batch_size 64", " --trainer.accelerator cpu"))
 SCREENS = {
     "fit": Screen(
         "Trains a classifier; writes everything to runs/<name>/version_<k>/.",
@@ -47,16 +41,8 @@ SCREENS = {
         "trainer.max_epochs trainer.devices trainer.precision seed_everything run_name ckpt_path",
         ("", " --model.backbone resnet18 --trainer.max_epochs 30 --run_name small", " --ckpt_path last"),
     ),
-    "validate": Screen(
-        "Evaluates a trained model on ROOT/val, or on the images that its fit held out.",
-        f"ckpt_path data.root {LOADING}",
-        ("", " --data.batch_size 64", " --trainer.accelerator cpu"),
-    ),
-    "test": Screen(
-        "Evaluates a trained model on ROOT/test/<class>/.",
-        f"ckpt_path data.root {LOADING}",
-        ("", " --data.batch_size 64", " --trainer.accelerator cpu"),
-    ),
+    "validate": Screen("Evaluates a trained model on ROOT/val, or on the images that its fit held out.", *EVALUATION),
+    "test": Screen("Evaluates a trained model on ROOT/test/<class>/.", *EVALUATION),
     "predict": Screen(
         "Classifies the images of ROOT/test; writes prediction.csv and prediction.zip.",
         "ckpt_path data.root data.predict_dir data.template prediction.path prediction.top_k "
@@ -67,11 +53,7 @@ SCREENS = {
 
 
 def show_help(parser_of: Callable[[str], LightningArgumentParser], words: ArgsType) -> None:
-    """Prints the help that a command line asks for; returns if it asks for none, or for that of another command.
-
-    Args:
-        parser_of: Returns the parser of a command.
-        words: What follows ``cbam100``.
+    """Prints the help that ``words`` ask for, if any, with the parser that ``parser_of`` returns for a command.
 
     Raises:
         SystemExit: With 0, after the help.

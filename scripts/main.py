@@ -30,10 +30,7 @@ cbam100 --version prints the version."""
 
 
 def main(args: "ArgsType" = None) -> None:
-    """Runs ``cbam100``.
-
-    Args:
-        args: What follows ``cbam100``; by default the words of the command line.
+    """Runs ``cbam100`` with ``args``, which by default are those of the command line.
 
     Raises:
         SystemExit: With 0 after ``--help`` and ``--version``; otherwise as ``scripts.process.run`` raises it.

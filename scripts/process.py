@@ -36,10 +36,7 @@ USER_ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
 
 
 def run(args: ArgsType = None) -> None:
-    """Runs ``cbam100``.
-
-    Args:
-        args: What follows ``cbam100``; by default the words of the command line.
+    """Runs ``cbam100`` with ``args``, which by default are those of the command line.
 
     Raises:
         SystemExit: With 2 after a user's error, which is printed to stderr in one sentence; with 128 plus its number
@@ -92,8 +89,8 @@ def _run(words: ArgsType, args: ArgsType) -> None:
 
 
 def _said(sentence: str) -> SystemExit:
-    """Prints an error message and returns the exception that ends the program."""
-    print(f"cbam100: error: {sentence}", file=sys.stderr)
+    """Prints an error on one line, even if it quotes several, and returns the exception that ends the program."""
+    print("cbam100: error:", *map(str.strip, sentence.splitlines()), file=sys.stderr)
     return SystemExit(USER_ERROR)
 
 

@@ -144,25 +144,15 @@ def _cells(grid: list[dict[str, str]], seeds: int, fit_words: list[str], name: s
     first = settings[0]["seed_everything"]
     require_seed(first + seeds - 1)
     data = {seed: _fingerprint(settings[0]["data"], seed) for seed in range(first, first + seeds)}
-    return [
-        Cell(
-            levels,
-            seed,
-            ["fit", *fit_words, *flags(levels), f"--seed_everything={seed}"],
-            recipe,
-            data[seed],
-            f"{name}/{_folder(levels)}/seed_{seed}",
-        )
-        for levels, recipe in zip(grid, settings, strict=True)
-        for seed in data
-    ]
-
-
-def _folder(levels: dict[str, str]) -> str:
-    folder = ",".join(f"{option}={quote(value, safe='')}" for option, value in levels.items())
-    if len(folder) > MAX_BYTES_OF_A_NAME:
-        raise UserError(f"{folder} is too long for the name of a folder: vary fewer options, or use shorter values")
-    return folder
+    cells = []
+    for levels, recipe in zip(grid, settings, strict=True):
+        folder = ",".join(f"{option}={quote(value, safe='')}" for option, value in levels.items())
+        if len(folder) > MAX_BYTES_OF_A_NAME:
+            raise UserError(f"{folder} is too long for the name of a folder: vary fewer options, or use shorter values")
+        for seed, images in data.items():
+            words = ["fit", *fit_words, *flags(levels), f"--seed_everything={seed}"]
+            cells.append(Cell(levels, seed, words, recipe, images, f"{name}/{folder}/seed_{seed}"))
+    return cells
 
 
 def _require_different(grid: list[dict[str, str]], settings: list[dict[str, Any]]) -> None:

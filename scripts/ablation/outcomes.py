@@ -15,27 +15,16 @@ from scripts.ablation.estimate import Estimate, estimate
 
 @dataclass(frozen=True)
 class Outcome:
-    """Results of one finished run.
-
-    Attributes:
-        run: Folder of the run.
-        levels: Value of each varied option.
-        seed: Seed of the run.
-        scalars: Logged values by name and epoch, from ``RunFolder.read_scalars``.
-        size_bytes: Size of parameters and buffers.
-        data: Fingerprint of the images, from the manifest.
-        processes: Number of processes.
-        torch_version: Version of torch when the run was last started.
-    """
+    """Results of one finished run."""
 
     run: Path
-    levels: dict[str, str]
+    levels: dict[str, str]  # value of each varied option
     seed: int
-    scalars: dict[str, dict[int, float]]
-    size_bytes: int
-    data: dict[str, Any]
+    scalars: dict[str, dict[int, float]]  # by name and epoch
+    size_bytes: int  # of parameters and buffers
+    data: dict[str, Any]  # fingerprint of the images
     processes: int
-    torch_version: str
+    torch_version: str  # at the run's last start
 
     def by_epoch(self, name: str) -> dict[int, float]:
         """Returns a scalar by epoch; raises ``UserError`` if the run did not log it, as without validation."""
@@ -72,19 +61,12 @@ SUBJECT = COMPARED[0]
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference between two values of one option, everything else being equal.
+    """Difference between two values of one option, everything else being equal."""
 
-    Attributes:
-        name: Name of the comparison: ``model.loss: cross_entropy − focal (model.attention=cbam)``.
-        base: First value of the option.
-        other: Value that is compared with it.
-        estimates: Mean over seeds of ``other`` minus ``base``, by measure.
-    """
-
-    name: str
+    name: str  # such as model.loss: cross_entropy − focal (model.attention=cbam)
     base: str
     other: str
-    estimates: dict[str, Estimate]
+    estimates: dict[str, Estimate]  # of other minus base, by measure
 
     @property
     def sentence(self) -> str:

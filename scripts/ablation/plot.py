@@ -11,13 +11,7 @@ from scripts.ablation.estimate import Estimate
 def ablation_png(
     measure: str, cells: Mapping[str, tuple[Sequence[float], Estimate]], differences: Mapping[str, Estimate]
 ) -> bytes:
-    """Draws the combinations above their differences, and returns a PNG file.
-
-    Args:
-        measure: Name of the measure that is drawn.
-        cells: Value of each seed and their mean, by combination.
-        differences: Mean difference, by comparison.
-    """
+    """Draws the combinations (``cells``: values of the seeds and their mean) above their differences, as a PNG file."""
     heights = [len(cells) + 1, len(differences) + 1]
     figure = new_figure(9, 0.45 * sum(heights) + 1)
     above, below = figure.subplots(2, 1, height_ratios=heights)

@@ -31,22 +31,13 @@ EPOCH_LINE = re.compile(r"epoch (\d+)/(\d+)  .*?(val/accuracy \S+)")
 
 @dataclass(frozen=True)
 class Cell:
-    """One combination with one seed.
+    """One combination with one seed."""
 
-    Attributes:
-        levels: Value of each varied option, as typed.
-        seed: ``--seed_everything``.
-        words: Words that follow ``cbam100``, except for the name of the run.
-        settings: All settings of such a fit on this machine.
-        data: Fingerprint of the images that such a fit would use when the ablation starts.
-        run_name: Name of the folder below ``runs/``.
-    """
-
-    levels: dict[str, str]
+    levels: dict[str, str]  # value of each varied option, as typed
     seed: int
-    words: list[str]
-    settings: dict[str, Any]
-    data: dict[str, dict[str, Any]]
+    words: list[str]  # that follow cbam100, without the name of the run
+    settings: dict[str, Any]  # of such a fit on this machine
+    data: dict[str, dict[str, Any]]  # fingerprint of the images that it would use when the ablation starts
     run_name: str
 
     @property
@@ -91,12 +82,7 @@ def _counted(data: dict[str, dict[str, Any]]) -> str:
 def run_all(cells: list[Cell], lock: int) -> None:
     """Runs the cells that have not finished, one after another, and shows the progress.
 
-    Args:
-        cells: Every combination with every seed.
-        lock: File descriptor of the folder's lock, which each fit inherits.
-
-    Raises:
-        UserError: A fit fails.
+    Each fit inherits ``lock``, the file descriptor of the folder's lock. Raises ``UserError`` if a fit fails.
     """
     console = Console(soft_wrap=True, highlight=False)
     pending = []
@@ -169,13 +155,5 @@ def outcome_of(cell: Cell) -> Outcome:
     run = cell.finished_run()
     assert run is not None
     manifest = run.read_manifest()
-    return Outcome(
-        run.path,
-        cell.levels,
-        cell.seed,
-        run.read_scalars(),
-        manifest["size_bytes"],
-        manifest["data"],
-        manifest["processes"],
-        manifest["versions"]["torch"],
-    )
+    facts = (manifest["size_bytes"], manifest["data"], manifest["processes"], manifest["versions"]["torch"])
+    return Outcome(run.path, cell.levels, cell.seed, run.read_scalars(), *facts)

@@ -44,14 +44,12 @@ def benchmark_busy(
                 with _busy_processes(busy):
                     for name, stepper in steppers.items():
                         seconds.setdefault((name, busy), []).extend(_steps(stepper, steps))
-    base = {busy: statistics.median(seconds[next(iter(WAYS)), busy]) for busy in BUSY}
-    rows = []
+    base = {busy: statistics.median(seconds["the library's default", busy]) for busy in BUSY}
+    rows: list[dict[str, Any]] = []
     for name in WAYS:
         medians = {busy: statistics.median(seconds[name, busy]) for busy in BUSY}
-        rows.append(
-            {"name": name, **{f"s, {busy} busy": median for busy, median in medians.items()}}
-            | {f"gain, {busy} busy": base[busy] / median for busy, median in medians.items()}
-        )
+        rows.append({"name": name} | {f"s, {busy} busy": median for busy, median in medians.items()})
+        rows[-1] |= {f"gain, {busy} busy": base[busy] / median for busy, median in medians.items()}
     return rows, {"size": image_size, "batch": batch_size, "precision": precision}
 
 

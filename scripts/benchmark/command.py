@@ -95,7 +95,9 @@ def benchmark(
             from scripts.benchmark.busy import benchmark_busy
 
             rows, values = benchmark_busy(image_size, batch_size, precision, rounds=rounds, steps=steps)
-    values |= {"benchmark": what, "machine": _machine(), "versions": versions(), "rows": rows}
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    machine = {"gpu": gpu, "cpu": platform.processor() or platform.machine(), "cores": available_cpus()}
+    values |= {"benchmark": what, "machine": machine, "versions": versions(), "rows": rows}
     if json:
         write_json(json, values)
     return values
@@ -116,16 +118,10 @@ def benchmark_parser() -> Arguments:
     parser = Arguments(
         prog="cbam100 benchmark", epilog="To measure everything on a GPU, see cbam100 benchmark gpu --help."
     )
-    groups = {"data": ("root", "image_size", "batch_size"), "model": ("attention_placement", "compile"),
-              "trainer": ("precision",)}  # fmt: skip
-    spelled = {name: f"--{group}.{name}" for group, names in groups.items() for name in names}
-    parser.add_parameters(benchmark, spelled={"what": "what", **spelled})
+    spelled = {name: f"--data.{name}" for name in ("root", "image_size", "batch_size")}
+    spelled |= {name: f"--model.{name}" for name in ("attention_placement", "compile")}
+    parser.add_parameters(benchmark, spelled={"what": "what", "precision": "--trainer.precision", **spelled})
     return parser
-
-
-def _machine() -> dict[str, Any]:
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"gpu": gpu, "cpu": platform.processor() or platform.machine(), "cores": available_cpus()}
 
 
 def _print(figures: dict[str, Any]) -> None:

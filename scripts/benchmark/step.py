@@ -47,15 +47,14 @@ def benchmark_step(
     def network(attention: Literal["cbam", "none"] = "cbam") -> ResNetCBAM:
         return ResNetCBAM(CLASSES, attention=attention, attention_placement=attention_placement).to(device)
 
+    plain = network()
+    plain_optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-3, weight_decay=1e-4)
     train = {
         "train": train_step(network(), images, targets, precision, compile),
         "train, without attention": train_step(network("none"), images, targets, precision, compile),
-        "train, plain": plain_train_step(network(), images, targets),
+        "train, plain": _step(plain, images, targets, plain_optimizer, nullcontext),
     }
-    infer = {
-        "infer": inference(network(), images, precision),
-        "infer, plain": plain_inference(network(), images),
-    }
+    infer = {"infer": inference(network(), images, precision), "infer, plain": plain_inference(network(), images)}
     outside = {kind: f"{kind}, {baseline.name}" for kind in ("train", "infer")} if baseline else {}
     seconds: dict[str, list[float]] = {name: [] for name in (*train, *infer, *outside.values())}
     for turn in range(rounds):
@@ -102,12 +101,6 @@ def train_step(network: ResNetCBAM, images: Tensor, targets: Tensor, precision: 
     optimizer = build_optimizer(network.parameters(), learning_rate=1e-3, weight_decay=1e-4)
     images = images.contiguous(memory_format=torch.channels_last)
     return _step(network, images, targets, optimizer, lambda: autocast(images.device, precision))
-
-
-def plain_train_step(network: ResNetCBAM, images: Tensor, targets: Tensor) -> Work:
-    """Returns a training step in float32, as a plain PyTorch loop does it."""
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-4)
-    return _step(network, images, targets, optimizer, nullcontext)
 
 
 def _step(

@@ -21,12 +21,9 @@ def synchronize(device: torch.device) -> None:
 
 
 def alternate(contenders: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 2) -> dict[str, list[float]]:
-    """Calls contenders in turn and returns the seconds of each call, by contender, in the order of the calls.
+    """Calls contenders in turn, ``rounds`` times after the warm-up calls, and returns the seconds of each timed call.
 
-    Args:
-        contenders: Functions to call, which return when their work is done, also on a GPU.
-        rounds: Timed calls of each contender.
-        warm_up: Calls of each contender before the timed ones.
+    A contender returns when its work is done, also on a GPU.
     """
     for work in contenders.values():
         for _ in range(warm_up):

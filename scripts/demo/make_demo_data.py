@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,32 +27,17 @@ SUPERSAMPLING = 2  # silhouettes are drawn this many times larger and then shrun
 Point = tuple[float, float]
 
 
-def _polygon(*points: Point) -> Callable[[], list[list[Point]]]:
-    return lambda: [list(points)]
+def _around(angles: np.ndarray, radii: np.ndarray) -> list[Point]:
+    return [(r * np.cos(a), r * np.sin(a)) for r, a in zip(radii, angles, strict=True)]
 
 
-def _star() -> list[list[Point]]:
-    angles = np.pi * np.arange(10) / 5 - np.pi / 2
-    radii = np.where(np.arange(10) % 2, 0.42, 1.0)
-    return [[(r * np.cos(a), r * np.sin(a)) for r, a in zip(radii, angles, strict=True)]]
-
-
-def _disc() -> list[list[Point]]:
-    angles = 2 * np.pi * np.arange(48) / 48
-    return [[(0.9 * np.cos(a), 0.9 * np.sin(a)) for a in angles]]
-
-
-def _bars() -> list[list[Point]]:
-    return [[(-0.9, top), (0.9, top), (0.9, top + 0.4), (-0.9, top + 0.4)] for top in (-0.9, -0.2, 0.5)]
-
-
-SILHOUETTES: tuple[Callable[[], list[list[Point]]], ...] = (
-    _disc,
-    _polygon((0.0, -1.0), (0.95, 0.8), (-0.95, 0.8)),  # triangle
-    _star,
-    _bars,
-    _polygon((-0.3, -0.95), (0.3, -0.95), (0.3, -0.3), (0.95, -0.3), (0.95, 0.3), (0.3, 0.3), (0.3, 0.95), (-0.3, 0.95),
-             (-0.3, 0.3), (-0.95, 0.3), (-0.95, -0.3), (-0.3, -0.3)),  # cross
+SILHOUETTES: tuple[list[list[Point]], ...] = (  # polygons
+    [_around(2 * np.pi * np.arange(48) / 48, np.full(48, 0.9))],  # disc
+    [[(0.0, -1.0), (0.95, 0.8), (-0.95, 0.8)]],  # triangle
+    [_around(np.pi * np.arange(10) / 5 - np.pi / 2, np.where(np.arange(10) % 2, 0.42, 1.0))],  # star
+    [[(-0.9, top), (0.9, top), (0.9, top + 0.4), (-0.9, top + 0.4)] for top in (-0.9, -0.2, 0.5)],  # bars
+    [[(-0.3, -0.95), (0.3, -0.95), (0.3, -0.3), (0.95, -0.3), (0.95, 0.3), (0.3, 0.3), (0.3, 0.95), (-0.3, 0.95),
+      (-0.3, 0.3), (-0.95, 0.3), (-0.95, -0.3), (-0.3, -0.3)]],  # cross
 )  # fmt: skip
 BACKGROUNDS = ("dark", "light", "stripes", "checks")
 
@@ -86,9 +70,9 @@ def draw_image(label: int, size: int, rng: np.random.Generator) -> Image.Image:
     angle, scale = np.deg2rad(rng.uniform(-12, 12)), large * rng.uniform(0.32, 0.42)
     rotation = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     pen = ImageDraw.Draw(canvas)
-    for outline in SILHOUETTES[silhouette]():
+    fill = tuple(round(255 * channel) for channel in colour)
+    for outline in SILHOUETTES[silhouette]:
         points = np.array(outline) @ rotation.T + centre
-        fill = tuple(round(255 * channel) for channel in colour)
         pen.polygon([(float(px), float(py)) for px, py in points], fill=fill)
 
     pixels = np.asarray(canvas.filter(ImageFilter.GaussianBlur(rng.uniform(0, 1.2))).resize((size, size)), np.float64)

@@ -46,19 +46,19 @@ PANELS = {
     "training images per second": ("images_per_second",),
     "share of training time spent waiting for data": ("data_wait_share",),
 }
+SPEEDS = (
+    ("epoch_seconds", "seconds per epoch, with validation, without saving", ".1f"),
+    ("images_per_second", "training images per second", ".1f"),
+    ("data_wait_share", "share of training time spent waiting for data", ".1%"),
+)
 MAPS = 4  # images each of the most confident right and of the worst predictions
 
 
 class Recorder(Callback):
-    """Collects the predictions and the calibration of a validation over ``images`` images.
-
-    Attributes:
-        answers: Predictions, with a row for each image.
-        reliability: Images, confidence and accuracy by bin, from ``CalibrationError.reliability``.
-    """
+    """Collects the predictions and the calibration of a validation over ``images`` images."""
 
     answers: Answers
-    reliability: tuple[Tensor, Tensor, Tensor]
+    reliability: tuple[Tensor, Tensor, Tensor]  # images, confidence and accuracy of each bin
 
     def __init__(self, images: int) -> None:
         self._collector = AnswerCollector(images)
@@ -142,10 +142,11 @@ def _page(
     dataset = data.dataset("val")
     counts, confidence, accuracy = (column.numpy() for column in recorder.reliability)
     sizes = part_sizes(model.network)
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    template = jinja2.Template(
+        TEMPLATE.read_text(), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    return environment.from_string(TEMPLATE.read_text()).render(
+    return template.render(
+        base64=lambda png: base64.b64encode(png).decode(),
         run=str(run),
         manifest=manifest,
         metrics=metrics,
@@ -154,25 +155,25 @@ def _page(
         limit=format_size(limit),
         parameters=parameter_count(model.network),
         recipe=[(name, value) for name, value in leaves(config) if value is not None and name != "data.class_names"],
-        curves=_embedded(to_png(curves_figure(scalars, PANELS))),
-        confusion=_embedded(to_png(confusion_figure(confusion, names))),
+        curves=to_png(curves_figure(scalars, PANELS)),
+        confusion=to_png(confusion_figure(confusion, names)),
         pairs=[(names[i], names[j], count, int(confusion[i].sum())) for i, j, count in most_confused(confusion)],
         classes=_class_rows(confusion, names),
-        class_accuracy=_embedded(to_png(class_accuracy_figure(confusion, names))),
-        worst=_embedded(to_png(worst_images_figure(dataset, answers, names))),
-        maps=[_embedded(picture) for picture in _maps(model, dataset, answers)],
-        reliability=_embedded(to_png(reliability_figure(counts, confidence, accuracy, metrics["val/ece"]))),
+        class_accuracy=to_png(class_accuracy_figure(confusion, names)),
+        worst=to_png(worst_images_figure(dataset, answers, names)),
+        maps=_maps(model, dataset, answers),
+        reliability=to_png(reliability_figure(counts, confidence, accuracy, metrics["val/ece"])),
         sizes=[(part, format_size(size)) for part, size in sizes.items()],
-        size_figure=_embedded(to_png(sizes_figure(sizes, limit))),
-        speed=_speed(scalars),
+        size_figure=to_png(sizes_figure(sizes, limit)),
+        speed=[
+            (text, format(statistics.median(scalars[name].values()), form))
+            for name, text, form in SPEEDS
+            if scalars.get(name)
+        ],
         splits=[(split, facts["images"], facts["sha256"]) for split, facts in manifest["data"].items()],
         skipped=[(split, len(unreadable)) for split, unreadable in manifest["skipped"].items()],
         events=[[event[name] for name in ("event", "time", "epoch", "step")] for event in manifest["events"]],
     )
-
-
-def _embedded(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def _class_rows(confusion: np.ndarray, names: Sequence[str]) -> list[tuple[str, int, str, str]]:
@@ -192,24 +193,8 @@ def _maps(model: ImageClassifier, dataset: Any, answers: Answers) -> list[bytes]
     """Draws the attention over the images with the most confident right predictions and over the worst ones."""
     order = answers.worst(len(answers.samples))
     rows = dict.fromkeys([*order[::-1][:MAPS].tolist(), *order[:MAPS].tolist()])
-    return [
-        explain_image(
-            model,
-            dataset[int(answers.samples[row])].images.numpy(),
-            f"{short(model.classes.names[int(answers.targets[row])])}: p = {answers.probability[row]:.2g}",
-        )
-        for row in rows
-    ]
-
-
-def _speed(scalars: Mapping[str, Mapping[int, float]]) -> list[tuple[str, str]]:
-    forms = {
-        "epoch_seconds": ("seconds per epoch, with validation, without saving", ".1f"),
-        "images_per_second": ("training images per second", ".1f"),
-        "data_wait_share": ("share of training time spent waiting for data", ".1%"),
-    }
-    return [
-        (text, format(statistics.median(scalars[name].values()), form))
-        for name, (text, form) in forms.items()
-        if scalars.get(name)
-    ]
+    pictures = []
+    for row in rows:
+        title = f"{short(model.classes.names[int(answers.targets[row])])}: p = {answers.probability[row]:.2g}"
+        pictures.append(explain_image(model, dataset[int(answers.samples[row])].images.numpy(), title))
+    return pictures

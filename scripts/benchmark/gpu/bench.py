@@ -25,13 +25,8 @@ from scripts.main import main
 REPOSITORY = Path(__file__).parents[3]
 # Forks of a server that has imported everything, but used neither a GPU nor OpenMP, start without delay.
 CONTEXT = multiprocessing.get_context("forkserver")
-PRELOADED = [
-    "scripts.benchmark.gpu.correctness",
-    "scripts.benchmark.gpu.speed",
-    "scripts.benchmark.gpu.host_syncs",
-    "scripts.process",
-    "torch.utils.tensorboard",
-]
+PRELOADED = [f"scripts.benchmark.gpu.{name}" for name in ("correctness", "speed", "host_syncs")]
+PRELOADED += ["scripts.process", "torch.utils.tensorboard"]
 THREADS = torch.get_num_threads()
 METRICS = "metrics.json"
 # multiprocessing runs the main module again in each fork, which has already imported it.
@@ -51,41 +46,23 @@ GOALS = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """Amount of work that the parts do.
-
-    Attributes:
-        device: Device that the work runs on, as torch names it.
-        num_classes: Number of classes drawn.
-        train_images: Training images drawn per class; a quarter as many for validation, an eighth for prediction.
-        jpeg_size: Side of a drawn JPEG, in pixels.
-        image_size: Side of the network's input, in pixels.
-        backbone: Backbone of the network in the speed parts.
-        batch_sizes: A small, a medium and a large batch, in images.
-        images_per_class: Training images per class in the parts that read many files (copies of the drawn ones).
-        limit_train_batches: Batches per epoch of the shortened fits.
-        workers: Numbers of loader processes to compare.
-        steps: Timed calls at the small batch; a half of them at the medium one, a quarter at the large one.
-        precisions: ``--trainer.precision`` values to try.
-        time_limit: Time limit of the whole benchmark, in seconds.
-        device_options: Options that put a command on the device.
-        fit_options: Options of a fit at these sizes.
-    """
+    """Amount of work that the parts do; sides of images in pixels."""
 
     device: str
     num_classes: int
-    train_images: int
+    train_images: int  # per class; a quarter as many for validation, an eighth for prediction
     jpeg_size: int
-    image_size: int
-    backbone: str
-    batch_sizes: tuple[int, int, int]
-    images_per_class: int
-    limit_train_batches: int
-    workers: tuple[int, ...]
-    steps: int
-    precisions: tuple[str, ...]
-    time_limit: float
-    device_options: tuple[str, ...]
-    fit_options: tuple[str, ...]
+    image_size: int  # of the network's input
+    backbone: str  # in the speed parts
+    batch_sizes: tuple[int, int, int]  # small, medium and large
+    images_per_class: int  # in the parts that read many files, which are copies of the training images
+    limit_train_batches: int  # in the shortened fits
+    workers: tuple[int, ...]  # numbers of loader processes to compare
+    steps: int  # timed calls with the small batch; half as many with the medium one, a quarter with the large one
+    precisions: tuple[str, ...]  # values of --trainer.precision to try
+    time_limit: float  # of the whole benchmark, in seconds
+    device_options: tuple[str, ...]  # put a command on the device
+    fit_options: tuple[str, ...]  # for a fit at these sizes
 
 
 GPU = Sizes(
@@ -115,16 +92,10 @@ Target = Callable[[Sequence[str], Path], None]
 
 @dataclass(frozen=True)
 class Bench:
-    """Folders, sizes and tools that a part works with.
+    """Folders, sizes and tools that a part works with."""
 
-    Attributes:
-        folder: Folder of this part, in which its commands run.
-        shared: Folder of the images that the parts share.
-        sizes: Amount of work.
-    """
-
-    folder: Path
-    shared: Path
+    folder: Path  # of this part, in which its commands run
+    shared: Path  # of the images for all parts
     sizes: Sizes
 
     @property

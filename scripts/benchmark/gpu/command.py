@@ -49,12 +49,7 @@ Parts, in the order in which they run:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the benchmark.
-
-    Attributes:
-        function: Function that does the work; its docstring describes the part in the help.
-        time_limit: Time limit of this part, in seconds.
-    """
+    """A part of the benchmark: a function, whose docstring describes it in the help, and its limit in seconds."""
 
     function: Callable[[Bench], None]
     time_limit: float
@@ -85,10 +80,7 @@ ALWAYS = ("machine", "draw")  # describe the machine and make the images for the
 
 
 def benchmark_gpu(words: Sequence[str]) -> None:
-    """Runs ``cbam100 benchmark gpu``.
-
-    Args:
-        words: What follows ``benchmark gpu``.
+    """Runs ``cbam100 benchmark gpu`` with the words that follow it.
 
     Raises:
         UserError: An option is wrong.
@@ -109,9 +101,8 @@ def benchmark_gpu(words: Sequence[str]) -> None:
     require_writable(options.output, "--output")
     for name in (REPORT, TABLE, LOG):
         require_replaceable(options.output / name, BENCHMARK, "--output")
-    sizes = REHEARSAL if options.rehearse else GPU
     parts = [part for part in PARTS if part.name in (*ALWAYS, *wanted)]
-    if not run_parts(parts, options.output, sizes):
+    if not run_parts(parts, options.output, REHEARSAL if options.rehearse else GPU):
         raise SystemExit(1)
 
 
@@ -132,13 +123,7 @@ def gpu_parser() -> Arguments:
 
 
 def run_parts(parts: Sequence[Part], output: Path, sizes: Sizes) -> bool:
-    """Runs the parts in turn, writes the results after each, and returns whether all parts and checks succeeded.
-
-    Args:
-        parts: Parts to run, the most important first, as time may run out before the last.
-        output: Folder for the results.
-        sizes: Amount of work.
-    """
+    """Runs the parts in turn, writes the results to ``output`` after each, and returns whether all succeeded."""
     end = time.monotonic() + sizes.time_limit
     CONTEXT.set_forkserver_preload(PRELOADED)
     # Python 3.12 looks for preloaded modules only there.
@@ -149,7 +134,7 @@ def run_parts(parts: Sequence[Part], output: Path, sizes: Sizes) -> bool:
     results: list[dict[str, Any]] = []
     about: dict[str, Any] = {"benchmark": "gpu", "rehearsal": sizes.device == "cpu", "commit": _commit()}
     about |= {"sources": _sources(), "machine": {}, "versions": versions()}
-    log = [f"cbam100 benchmark gpu, commit {about['commit']}\n"]
+    log = f"cbam100 benchmark gpu, commit {about['commit']}\n"
     with tempfile.TemporaryDirectory() as folder:
         for part in parts:
             shared, own = Path(folder), Path(folder) / part.name
@@ -160,9 +145,12 @@ def run_parts(parts: Sequence[Part], output: Path, sizes: Sizes) -> bool:
             found: dict[str, Any] = {kind: _records(own, kind) for kind in ("checks", "figures")}
             results.append({"part": part.name, "status": status, "seconds": time.monotonic() - start, **found})
             about["machine"] |= {fact["fact"]: fact["value"] for fact in _records(own, "facts")}
-            log.append(f"\n{'=' * 20} {part.name}: {status}\n{_text(own / 'log.txt')}")
+            log += f"\n{'=' * 20} {part.name}: {status}\n{_text(own / 'log.txt')}"
             print(_line(results[-1]), flush=True)
-            _write(output, about, results, "".join(log))
+            rows = [{"part": result["part"], **figure} for result in results for figure in result["figures"]]
+            write_json(output / REPORT, {**about, "parts": results, "rows": rows})
+            write_bytes(output / TABLE, to_markdown(about, results).encode())
+            write_bytes(output / LOG, log.encode(errors="backslashreplace"))
     if left_out := ",".join(result["part"] for result in results if result["status"] == NO_TIME):
         rehearse = " --rehearse" if about["rehearsal"] else ""
         print(f"To run what had no time left: cbam100 benchmark gpu --output ANOTHER_DIR{rehearse} --only {left_out}")
@@ -207,19 +195,12 @@ def _line(result: dict[str, Any]) -> str:
     return f"{result['part']}: {result['status']}, {', '.join(counts)}"
 
 
-def _write(output: Path, about: dict[str, Any], results: list[dict[str, Any]], log: str) -> None:
-    rows = [{"part": result["part"], **figure} for result in results for figure in result["figures"]]
-    write_json(output / REPORT, {**about, "parts": results, "rows": rows})
-    write_bytes(output / TABLE, to_markdown(about, results).encode())
-    write_bytes(output / LOG, log.encode(errors="backslashreplace"))
-
-
 def _text(path: Path) -> str:
     return path.read_text(errors="replace") if path.exists() else ""
 
 
 def _commit() -> str:
-    if not (REPOSITORY / ".git").exists():
+    if not (REPOSITORY / ".git").exists():  # git would look in the folders above
         return "unknown (not a git checkout)"
     words = ["git", "-C", str(REPOSITORY), "-c", "safe.directory=*", "describe", "--always", "--dirty", "--abbrev=40"]
     try:

@@ -27,12 +27,7 @@ GPU_TESTS = "tests/integration/test_gpu.py"
 
 
 class DieAt(Callback):
-    """Kills the process before a training batch.
-
-    Args:
-        epoch: The epoch, from 0.
-        batch: The batch, from 0.
-    """
+    """Kills the process before a training batch; epochs and batches are counted from 0."""
 
     def __init__(self, epoch: int, batch: int) -> None:
         self.at = (epoch, batch)

@@ -1,4 +1,4 @@
-"""Which part of the program a word starts, and how it ends."""
+"""Runs the command that was typed, and turns errors and signals into exit codes."""
 
 import importlib
 import multiprocessing
@@ -24,7 +24,7 @@ from scripts.console import escape_what_the_console_cannot_show, hush_libraries
 from scripts.hardware import keep_freed_memory, own_threads
 
 LAUNCHER = "CBAM100_LAUNCHER"
-# Commands that are not LightningCLI's, and the modules whose main they are.
+# Modules whose ``main`` runs a command; LightningCLI runs the others.
 OWN = {
     "audit": "scripts.audit",
     "explain": "scripts.explain.command",
@@ -36,14 +36,11 @@ USER_ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
 
 
 def run(args: ArgsType = None) -> None:
-    """Runs ``cbam100``.
-
-    Args:
-        args: As on the command line, which is where they come from by default.
+    """Runs ``cbam100`` with ``args``, which by default are those of the command line.
 
     Raises:
-        SystemExit: With 2 after a user's error, which is printed to stderr in one sentence; with 128 and its number
-            after a signal; after an audit always, with 1 where something would stop a run and 0 elsewhere.
+        SystemExit: With 2 after a user's error, which is printed to stderr in one sentence; with 128 plus its number
+            after a signal; always after an audit, with 1 if something would stop a run and 0 otherwise.
     """
     keep_freed_memory()
     hush_libraries()
@@ -57,7 +54,7 @@ def run(args: ArgsType = None) -> None:
 def _run(words: ArgsType, args: ArgsType) -> None:
     try:
         match words:
-            case [str(command), *options] if command in OWN:  # each imports what the others can do without
+            case [str(command), *options] if command in OWN:  # imported late, as the other commands do not need it
                 code = importlib.import_module(OWN[command]).main(options)
                 if code is not None:
                     raise SystemExit(code)
@@ -76,33 +73,33 @@ def _run(words: ArgsType, args: ArgsType) -> None:
             "fit can also take --model.activation_checkpointing true"
         ) from error
     except RuntimeError as error:
-        if not str(error).startswith("DataLoader "):  # torch has no type of its own for it
+        if not str(error).startswith("DataLoader "):  # torch raises no type of its own
             raise
         for process in multiprocessing.active_children():
-            process.kill()  # one that hangs would hold up this one's end
+            process.kill()  # one that hangs would keep this process from ending
         sentence = str(error).splitlines()[0].strip(" .")
         raise _said(
-            f"expected loader processes that live and deliver, {sentence}: lower --data.num_workers where memory is "
-            "short, or raise --data.worker_timeout"
+            f"a loader process died or hung ({sentence}): lower --data.num_workers if memory is short, or raise "
+            "--data.worker_timeout"
         ) from error
     except SystemExit as error:
-        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning makes 1 of it
+        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning exits with 1
             raise SystemExit(INTERRUPTED) from error
         raise
 
 
 def _said(sentence: str) -> SystemExit:
-    """Prints what was wrong, and returns what ends the program."""
-    print(f"cbam100: error: {sentence}", file=sys.stderr)
+    """Prints an error on one line, even if it quotes several, and returns the exception that ends the program."""
+    print("cbam100: error:", *map(str.strip, sentence.splitlines()), file=sys.stderr)
     return SystemExit(USER_ERROR)
 
 
 def _end_with_launcher() -> None:
-    """Has a machine's other processes end with the first, whose environment they got when it started them.
+    """Ends the other processes on this machine when the first one dies, which started them with its environment.
 
-    Lightning looks after one direction only: its first process ends when another dies, but the others go on when the
-    first is killed, until a collective operation fails, which may be hours later. From the start, because who waits for
-    the others to join runs no code.
+    Lightning ends the first process when another dies, but when the first is killed the others go on until a
+    collective operation fails, which may be hours later. Called at once, as a process that waits for the others to join
+    runs no Python code.
     """
     if os.environ.get("LOCAL_RANK", "0") == "0":
         os.environ[LAUNCHER] = str(os.getpid())
@@ -114,15 +111,15 @@ def _end_with_launcher() -> None:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Ends the program in order on each signal; until Interruption takes over, once work begins."""
+    """Ends the program in order after a signal, until the callback ``Interruption`` takes over in a run."""
     before = {number: signal.getsignal(number) for number in SIGNALS if is_ours(number)}
-    for number in before.keys() - {signal.SIGINT}:  # Python makes KeyboardInterrupt of that one
+    for number in before.keys() - {signal.SIGINT}:  # which raises KeyboardInterrupt
         signal.signal(number, _terminate)
     try:
         yield
     finally:
         for number, handler in before.items():
-            if handler is not None:  # installed by something else than Python
+            if handler is not None:  # None if it was not installed by Python
                 signal.signal(number, handler)
 
 

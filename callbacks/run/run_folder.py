@@ -4,11 +4,14 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from datamodules.files.errors import UserError
+
+if TYPE_CHECKING:
+    from tensorboard.backend.event_processing.event_accumulator import ScalarEvent
 
 RUNS = Path("runs")
 PATTERN = f"{RUNS}/<name>/version_<k>"  # for messages
@@ -99,13 +102,17 @@ class RunFolder:
         return config
 
     def read_scalars(self) -> dict[str, dict[int, float]]:
-        """Reads the last value of each scalar at each step, here an epoch, from TensorBoard's files."""
+        """The last value of each scalar at each step (of this project's, at each epoch), from TensorBoard's files."""
+        return {tag: {event.step: event.value for event in events} for tag, events in self.read_scalar_events().items()}
+
+    def read_scalar_events(self) -> "dict[str, list[ScalarEvent]]":
+        """Reads every event of each scalar, with its step, value and wall time, from TensorBoard's files."""
         from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator  # slow to import
 
         # Size 0 keeps all values, where the default keeps a sample.
         events = EventAccumulator(str(self.path), size_guidance={SCALARS: 0})
         events.Reload()
-        return {tag: {event.step: event.value for event in events.Scalars(tag)} for tag in events.Tags()[SCALARS]}
+        return {tag: events.Scalars(tag) for tag in events.Tags()[SCALARS]}
 
     def is_finished(self) -> bool:
         """Returns whether the fit has finished."""

@@ -128,7 +128,7 @@ def test_what_a_tuner_finds_is_the_runs(data_root, run_folder, capsys, caplog):
     main([*command, "--trainer.max_steps=7"])
     main(command)  # goes on with them, and looks for none, however often
     assert "full run using" not in caplog.text
-    assert "as found at the run's start: learning rate" in capsys.readouterr().out
+    assert "tuned earlier: learning rate" in capsys.readouterr().out
     ended = json.loads((RUN / "manifest.json").read_text())
     assert (ended["learning_rate"], ended["batch_size"]) == (found, size)
     assert events() == ["started", "finished", *2 * ["resumed", "finished"]]

@@ -1,6 +1,5 @@
 import json
 import os
-import re
 import shutil
 from pathlib import Path
 
@@ -64,7 +63,7 @@ def test_finds_pictures_that_come_twice_whatever_their_files(copy, run_folder, c
         (["train", "val", "test"], ["1"]), (["train"], ["2", "3"]),
     ]  # fmt: skip
     assert report["warnings"] == [
-        "pictures in more than one split, which flatters a measured accuracy: 1",
+        "pictures in more than one split, which inflates the measured accuracy: 1",
         "pictures in more than one class: 1",
         "pictures more than once in one split: 1",
     ]
@@ -107,7 +106,7 @@ def test_folders_that_nothing_reads_are_warned_of(copy, run_folder, capsys):
     assert code == 0
     assert report["warnings"] == [
         "no command reads the folders Val: train, val and test are read",
-        "the folders of test are no classes (other): predict reads them, test would not",
+        "the folders of test are not classes (other): predict reads them, test does not",
     ]
 
 
@@ -152,21 +151,18 @@ def test_the_function_returns_what_it_found(copy, capsys):
     assert findings.splits["train"]["images"] == 48
     assert any("it lacks 3" in sentence for sentence in findings.stops)
     assert capsys.readouterr().out == ""
-    with pytest.raises(UserError, match="there is none at nowhere"):
+    with pytest.raises(UserError, match="no folder at nowhere"):
         module.audit(root="nowhere")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--data.root=nowhere"], "expected --data.root to be a folder, there is none at nowhere"),
+        (["--data.root=nowhere"], "there is no folder at nowhere (--data.root)"),
         ([], "the following arguments are required: --data.root"),
         (["--data.root=.", "--jsn=x"], "unrecognized arguments: --jsn=x"),
-        (["--data.root=.", "--json=nowhere/x"], "/nowhere is not a folder that can be written to"),
+        (["--data.root=.", "--json=nowhere/x"], "--json"),
     ],
 )
-def test_bad_options_get_one_sentence_and_exit_2(options, message, run_folder, capsys):
-    with pytest.raises(SystemExit) as caught:
-        main(["audit", *options])
-    assert caught.value.code == 2
-    assert re.search(f"cbam100: error: .*{re.escape(message)}", capsys.readouterr().err)
+def test_bad_options_get_one_sentence_and_exit_2(options, message, run_folder, refusal):
+    assert message in refusal("audit", *options)

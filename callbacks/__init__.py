@@ -1,4 +1,4 @@
-"""What a run enforces, keeps and writes."""
+"""Callbacks: what a run checks, saves and writes."""
 
 from callbacks.figures.insight import Insight
 from callbacks.guards.bad_images import BadImages

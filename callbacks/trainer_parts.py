@@ -1,4 +1,4 @@
-"""Parts of a Trainer with their types: Lightning sets them in its connectors, where no type checker sees them."""
+"""Typed access to attributes of a Trainer that Lightning sets where no type checker sees them."""
 
 from typing import TypeVar
 
@@ -10,15 +10,15 @@ Kind = TypeVar("Kind", bound=Callback)
 
 
 def callbacks_of(trainer: Trainer, kind: type[Kind]) -> list[Kind]:
-    """Its callbacks of a kind (``Callback`` for all), in their order."""
+    """Returns the Trainer's callbacks of a kind (``Callback`` for all), in order."""
     return [callback for callback in trainer.callbacks if isinstance(callback, kind)]  # type: ignore[attr-defined]
 
 
 def data_of(trainer: Trainer) -> ImageFolderDataModule:
-    """Its data module."""
+    """Returns the Trainer's data module."""
     return trainer.datamodule  # type: ignore[attr-defined]
 
 
 def is_fast_dev_run(trainer: Trainer) -> bool:
-    """Whether it only tries whether everything runs, and leaves no files."""
+    """Returns whether this is a trial run of a few batches, which leaves no files."""
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]

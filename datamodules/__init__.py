@@ -1,4 +1,4 @@
-"""From folders of photos to batches."""
+"""Data: from folders of photos to batches."""
 
 from datamodules.class_index import ClassIndex
 from datamodules.image_folder import ImageFolderDataModule

@@ -1,4 +1,4 @@
-"""Looks at every file of a data set, as a run would, and says what it found; changes nothing."""
+"""Looks at every file of a data set, as a run would, and reports what it finds; changes nothing."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ from datamodules.files.errors import UserError
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.images.find import ImageFiles, find_images
 from datamodules.images.read import MAX_PIXELS, ImageReadError, open_image, orientation, upright_rgb
-from datamodules.split_names import SPLITS
+from datamodules.split_names import SPLITS, visible_folders
 from datamodules.workers.pool import map_in_processes
 
 NO_CLASS = ""
@@ -27,12 +27,12 @@ class ImageFacts:
 
     Attributes:
         path: The file.
-        width: In pixels, upright.
-        height: In pixels, upright.
-        mode: Pillow's name of the kind of pixels.
-        rotated: Whether EXIF says that the stored image has to be turned.
+        width: Width of the upright image in pixels.
+        height: Height of the upright image in pixels.
+        mode: Pillow's name of the pixel format.
+        rotated: Whether EXIF says that the stored image has to be rotated.
         digest: SHA-256 of size and decoded pixels, equal for equal pictures whatever their file's metadata.
-        error: Why it cannot be read; the other facts are empty then.
+        error: Why the file cannot be read; the other facts are empty then.
     """
 
     path: str
@@ -50,17 +50,17 @@ class Findings:
 
     Attributes:
         root: The folder that holds the splits.
-        splits: By name: ``images``, ``classes`` with their counts, ``imbalance`` of the largest to the smallest class,
-            ``widths`` and ``heights`` as minimum, median, maximum, ``modes``, ``rotated`` paths, and ``passed_over`` in
-            words.
-        test_folders: Folders of ``test/`` that are no classes.
+        splits: For each split, ``images``, ``classes`` with their counts, ``imbalance`` of the largest to the smallest
+            class, ``widths`` and ``heights`` as minimum, median, maximum, ``modes``, ``rotated`` paths, and
+            ``passed_over`` in words.
+        test_folders: Folders of ``test/`` that are not classes.
         unread_folders: Folders of ``root`` that no command reads.
         unreadable: ``path`` and ``reason`` of each image that cannot be read.
-        duplicates: ``paths``, ``splits`` and ``classes`` of each picture that comes more than once.
-        class_differences: By split: ``lacks``, ``unknown``, against ``train``.
-        held_out: What a fit would hold out where there is no ``val/``, in words.
-        stops: The sentences with which a run would end.
-        warnings: What stops no run and still deserves a look.
+        duplicates: ``paths``, ``splits`` and ``classes`` of each picture that occurs more than once.
+        class_differences: For each split, which classes of ``train`` it ``lacks`` and which are ``unknown`` there.
+        held_out: A sentence on what a fit would hold out if there is no ``val/``.
+        stops: Messages with which a run would end.
+        warnings: Findings that stop no run and still deserve a look.
     """
 
     root: str
@@ -76,7 +76,7 @@ class Findings:
 
 
 def image_facts(path: str, max_pixels: int = MAX_PIXELS) -> ImageFacts:
-    """Decodes one file."""
+    """Decodes a file and describes it."""
     try:
         with open_image(path, max_pixels) as image:
             mode, rotated = image.mode, orientation(image) != 1
@@ -99,11 +99,11 @@ def audit_data(
     Args:
         root: The folder that holds the splits.
         max_pixels: As for ``ImageFolderDataModule``.
-        num_workers: Processes that decode; 0 for this one.
-        progress: Wraps the facts as they come, given their total number.
+        num_workers: Number of processes that decode; 0 for this one.
+        progress: Wraps the iterator of facts, given their total number.
 
     Raises:
-        UserError: A folder cannot be listed, or a decoding process died.
+        UserError: A folder cannot be listed, or a decoding process was killed.
     """
     listing = {split: _list(root, split) for split in SPLITS if (root / split).is_dir()}
     place = {
@@ -142,7 +142,7 @@ def audit_data(
 
 
 def _list(root: Path, split: str) -> dict[str, ImageFiles]:
-    """Files by class; ``test/`` without any of the classes of ``train/`` is one folder of unlabelled images."""
+    """Lists files by class; ``test/`` without any class of ``train/`` is one folder of unlabelled images."""
     folders = _subfolders(root / split)
     if split == "test" and not set(folders) & set(_subfolders(root / "train")):
         return {NO_CLASS: find_images(root / split)}
@@ -150,7 +150,7 @@ def _list(root: Path, split: str) -> dict[str, ImageFiles]:
 
 
 def _class_differences(listing: dict[str, dict[str, ImageFiles]]) -> dict[str, dict[str, list[str]]]:
-    """Where classes are not those of ``train/``, which of them are missing and which are unknown."""
+    """Lists for each split whose classes are not those of ``train/`` which are missing and which are unknown."""
     train = listing.get("train", {}).keys()
     differences = {
         split: {
@@ -164,10 +164,7 @@ def _class_differences(listing: dict[str, dict[str, ImageFiles]]) -> dict[str, d
 
 
 def _subfolders(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return sorted((e.name for e in entries if e.is_dir() and e.name[0] != "."), key=natural_key)
+    return sorted(map(os.path.basename, visible_folders(folder)), key=natural_key)
 
 
 def _describe(classes: dict[str, ImageFiles], facts: dict[str, ImageFacts]) -> dict[str, Any]:
@@ -194,7 +191,7 @@ def _spread(values: list[int]) -> list[int]:
 
 
 def _stages(root: Path, listing: dict[str, dict[str, ImageFiles]], max_pixels: int) -> tuple[str, list[str]]:
-    """What a fit would hold out, and what would end each stage, as they say it themselves."""
+    """Returns what a fit would hold out, and the messages with which a stage would end."""
     stages = ["fit", *(["predict"] if "test" in listing else [])]
     stages += ["test"] if NO_CLASS not in listing.get("test", {NO_CLASS: None}) else []
     sentences: list[str] = []

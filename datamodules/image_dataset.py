@@ -1,4 +1,4 @@
-"""One split as a map-style data set: read, transform, and the batch that comes of it."""
+"""One split as a map-style data set, and the batch that a loader makes of its samples."""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -25,9 +25,9 @@ class Batch(NamedTuple):
 
     Attributes:
         images: uint8 ``(batch, 3, height, width)``, channels last in memory; on the device normalised float32.
-        targets: Class indices ``(batch,)``, ``UNLABELLED`` where there are none.
-        samples: Positions in the data set ``(batch,)``, ``BLANK`` where a batch is filled up.
-        unreadable: The files that were met on the way and cannot be read.
+        targets: Class indices ``(batch,)``, ``UNLABELLED`` if a sample has none.
+        samples: Positions in the data set ``(batch,)``, ``BLANK`` where the batch is padded.
+        unreadable: Errors of the files that could not be read.
         num_blanks: Number of ``BLANK`` samples, counted on the host so that reading it does not sync with a GPU.
             Metrics rely on it.
     """
@@ -40,21 +40,21 @@ class Batch(NamedTuple):
 
 
 class ImageDataset(Dataset[Any]):
-    """Files with their class indices.
+    """Image files with their class indices.
 
-    An unreadable file never stops a worker, whose traceback would be all that the user sees: it is passed on in
-    ``Batch.unreadable``, for the main process to decide. Its place in the batch stays blank, or, where there must be no
-    blank because batch norm would see it, goes to another file under that file's own label.
+    An unreadable file never stops a worker, whose traceback would be all that the user sees: its error travels in
+    ``Batch.unreadable``, for the main process to decide. Its place in the batch stays blank, or, in training, where
+    batch norm would see a blank, goes to another file under that file's own label.
 
     Args:
-        paths: The files.
-        targets: Class index of each, or None for unlabelled files.
-        transform: See ``datamodules.images.transforms``.
-        seed: Of the run; with epoch and sample it determines what a random transform draws.
+        paths: Image files.
+        targets: Class index of each file, or None for unlabelled files.
+        transform: Maps an image and a seed to pixels; see ``datamodules.images.transforms``.
+        seed: Seed of the run, which with epoch and sample determines what a random transform draws.
         max_pixels: As for ``read_image``.
         shorter_side: As for ``read_image``.
-        cache: Where the images come from instead of their files, if there is one.
-        replace_unreadable: Whether another file takes an unreadable one's place; which, is determined as above.
+        cache: Decoded images to take instead of the files.
+        replace_unreadable: Whether another file, determined by seed, epoch and sample, replaces an unreadable one.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class ImageDataset(Dataset[Any]):
         return len(self.paths)
 
     def __getitem__(self, key: tuple[int, int] | int) -> Batch:
-        """The sample as an unbatched ``Batch``."""
+        """Returns the sample as an unbatched ``Batch``."""
         epoch, sample = key if isinstance(key, tuple) else (0, key)  # --trainer.overfit_batches brings its own sampler
         image, sample, unreadable = self._read(epoch, sample)
         pixels = self.transform(image, derive_seed(self.seed, epoch, sample) if sample != BLANK else 0)
@@ -90,7 +90,7 @@ class ImageDataset(Dataset[Any]):
         return Batch(pixels, torch.tensor(target), torch.tensor(sample), tuple(unreadable), int(sample == BLANK))
 
     def _read(self, epoch: int, wanted: int) -> tuple[Image.Image, int, list[ImageReadError]]:
-        """The image, which sample it is, and the errors on the way to it."""
+        """Returns the image, which sample it is, and the errors on the way to it."""
         unreadable: list[ImageReadError] = []
         sample = wanted
         while sample != BLANK:
@@ -108,7 +108,7 @@ class ImageDataset(Dataset[Any]):
 
 
 def collate(samples: Sequence[Batch]) -> Batch:
-    """Stacks samples to a batch."""
+    """Stacks samples into a batch."""
     images, targets, positions, unreadable, blanks = map(list, zip(*samples, strict=True))
     return Batch(
         default_collate(images).permute(0, 3, 1, 2),

@@ -11,10 +11,11 @@ class PathArray(Sequence[str]):
     """An immutable sequence of paths that costs a loader worker nothing.
 
     A list of strings would be copied into every worker little by little: looking at a string writes its reference
-    count, and with that the memory page that worker and main process share (pytorch issue 13246).
+    count, and with that the memory page that worker and main process share (pytorch issue 13246). A numpy array of
+    bytes would pad every path to the longest.
 
     Args:
-        paths: In the order of their positions; names that are no UTF-8 come back as they were.
+        paths: Paths in order; names that are not UTF-8 come back as they were.
     """
 
     def __init__(self, paths: Iterable[str]) -> None:

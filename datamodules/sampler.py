@@ -1,4 +1,4 @@
-"""The order of samples: a function of seed and epoch, shared out over processes without duplicates.
+"""The order of samples: a function of seed and epoch, divided among processes without duplicates.
 
 Neither sampler knows how many loader workers there are. Both yield ``(epoch, sample)``, from which the data set derives
 the sample's own augmentation, so that a batch is the same whoever prepares it.
@@ -12,27 +12,27 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-BLANK = -1  # the sample that fills up a batch
+BLANK = -1  # the sample that pads a batch
 
 
 def derive_seed(*numbers: int) -> int:
-    """Mixes numbers of 0 or more into 64 bits; any change of one gives an unrelated seed."""
+    """Mixes numbers of 0 or more into a seed of 64 bits, unrelated to that of any other numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
 class TrainSampler(Sampler[tuple[int, int]]):
-    """A fresh permutation every epoch, of which each process takes every ``world_size``-th element.
+    """A new permutation every epoch, of which each process takes every ``world_size``-th element.
 
     All processes see the same number of samples: the permutation's last ``size % world_size`` elements, different ones
-    every epoch, sit this epoch out.
+    every epoch, are left out of the epoch.
 
     Args:
         size: Number of samples, at least ``world_size``.
-        seed: Of the run.
-        rank: Of this process.
+        seed: Seed of the run.
+        rank: Rank of this process.
         world_size: Number of processes.
-        epoch: The first to yield, of a run that is resumed.
-        skip: How many samples of that epoch this process has had already.
+        epoch: First epoch to yield, in a resumed run.
+        skip: Number of samples of that epoch that this process has already had.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class TrainSampler(Sampler[tuple[int, int]]):
         self._resumed_at = (epoch, skip)
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before each epoch."""
+        """Is called by Lightning before each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -64,16 +64,20 @@ class TrainSampler(Sampler[tuple[int, int]]):
 class EvalSampler(Sampler[tuple[int, int]]):
     """Every sample exactly once over all processes, in full batches.
 
-    Shares differ by one sample at most, and a share's last batch is filled up with ``BLANK``, which the data set
-    answers with a black image that no metric and no prediction counts. So every process takes the same number of
-    batches, at least one, and collective operations match even where a process has no sample; and every image is
-    computed in a batch of one shape, whatever the number of processes, so that its logits are the same bits.
+    Shares differ by one sample at most, and a share's last batch is padded with ``BLANK``, for which the data set
+    returns a black image that no metric and no prediction counts. So every process takes the same number of batches, at
+    least one, and collective operations match even if a process has no sample; and every image is computed in a batch
+    of one shape, whatever the number of processes, so that its logits are the same bits.
 
     Args:
         size: Number of samples.
-        batch_size: Of the loader.
-        rank: Of this process.
+        batch_size: Batch size of the loader.
+        rank: Rank of this process.
         world_size: Number of processes.
+
+    Example:
+        >>> list(EvalSampler(3, batch_size=2, rank=1, world_size=2))
+        [(0, 1), (0, -1)]
     """
 
     def __init__(self, size: int, *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""The folders of a data set: their names, what may be meant by another, and that no output goes into them."""
+"""The folders of a data set: their names, what others call them, and that no output goes into them."""
 
 import os
 import re
@@ -19,48 +19,52 @@ _ALIKE = {
 
 
 def lookalikes(folder: Path) -> list[str]:
-    """Folders that may be meant by a split's ``folder``, which is not there.
+    """Lists folders that may be meant by a split's ``folder``, which is not there.
 
-    Looked for beside it, as ``Val`` or ``valid``, and in the folders beside it, as ``images/val`` or ``archive/val``.
+    They may lie beside it, as ``Val`` or ``valid``, or in the folders beside it, as ``images/val`` or ``archive/val``.
     """
     if folder.name not in SPLITS:
         return []
     pattern = re.compile(rf"({_ALIKE[folder.name]})([\W\d_].*)?", re.IGNORECASE)
-    beside = list(_folders(folder.parent))
-    inside = (entry for name in beside if Path(name).name not in SPLITS for entry in _folders(Path(name)))
+    beside = list(visible_folders(folder.parent))
+    inside = (entry for name in beside if Path(name).name not in SPLITS for entry in visible_folders(Path(name)))
     return sorted(name for name in (*beside, *inside) if pattern.fullmatch(Path(name).name))
 
 
 def advice(folder: Path) -> str:
-    """What to do about a split's ``folder`` that is not there."""
+    """Says what to do about a split's ``folder`` that is not there."""
     if names := lookalikes(folder):
         return f"rename {' or '.join(names)} if it is meant, or pass another --data.root"
     return "create it"
 
 
-def _folders(parent: Path) -> Iterator[str]:
+def no_split(folder: Path) -> UserError:
+    """The error to raise if a split's ``folder`` is not there."""
+    return UserError(f"there is no folder {folder} with one subfolder for each class: {advice(folder)}")
+
+
+def visible_folders(parent: Path) -> Iterator[str]:
+    """Yields the paths of direct subfolders, except hidden ones; none if ``parent`` cannot be listed."""
     with suppress(OSError), os.scandir(parent) as entries:
         yield from (entry.path for entry in entries if not entry.name.startswith(".") and entry.is_dir())
 
 
 def require_outside_splits(folder: Path, option: str, root: Path | None = None) -> None:
-    """Keeps outputs out of the images' folders, where a picture would be an image and a folder a class.
+    """Checks that outputs stay out of a data set, where a picture would pass for an image and a folder for a class.
 
     Args:
-        folder: Where files will be written.
-        option: The command-line option that chooses it.
-        root: Of the data; by default each folder above with ``train`` and one of ``val`` and ``test``.
+        folder: Folder that files will be written to.
+        option: Command-line option that chooses it.
+        root: Folder of the splits; by default every parent folder with ``train`` and one of ``val`` and ``test``.
 
     Raises:
-        UserError: It is in one of them.
+        UserError: ``folder`` lies in a split.
     """
     place = Path(os.path.realpath(folder))
     with_data = [root] if root else [up for up in place.parents if _has_splits(up)]
     for split in (up / name for up in with_data for name in SPLITS):
         if place.is_relative_to(os.path.realpath(split)):
-            raise UserError(
-                f"expected to write outside {split}, whose files are data, got {folder}: choose another {option}"
-            )
+            raise UserError(f"{folder} lies in {split}, whose files are data: choose another {option}")
 
 
 def _has_splits(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""The network, its loss and optimiser, and the LightningModule around them."""
+"""The network, its loss, metrics and optimiser, and the LightningModule that trains it."""
 
 from lightning_modules.classifier import ImageClassifier
 from lightning_modules.network.attention import CBAM

@@ -1,4 +1,4 @@
-"""What a trained file says of itself: enough to rebuild the model and to read images as it did."""
+"""Content of a trained file: enough to rebuild the model and to read images as it did."""
 
 import inspect
 import json
@@ -25,13 +25,13 @@ class TrainedModel:
     """The content of a ``.ckpt`` or of an exported ``.safetensors`` file.
 
     Attributes:
-        model: Hyper-parameters of ``ImageClassifier``, ``class_names`` among them.
+        model: Hyper-parameters of ``ImageClassifier``, including ``class_names``.
         data: The data module's options ``IN_TRAINED_FILE``.
         network: State dict of the network.
-        epochs: How many a checkpoint's run has finished.
-        steps: How many optimiser steps it has taken.
-        precision: Of the fit, as Lightning's ``Trainer`` spells it, where the file is an export that says it.
-        checkpoint: All that a checkpoint holds, for the callbacks that have added to it; empty for an export.
+        epochs: Number of epochs that a checkpoint's run has finished.
+        steps: Number of its optimiser steps.
+        precision: Precision of the fit, as Lightning's ``Trainer`` spells it, if the file is an export that states it.
+        checkpoint: The whole checkpoint, for callbacks that keep their state in it; empty for an export.
     """
 
     model: dict[str, Any]
@@ -43,34 +43,36 @@ class TrainedModel:
     checkpoint: dict[str, Any] = field(default_factory=dict)
 
     def load_into(self, model: ImageClassifier) -> None:
-        """Gives ``model`` the weights.
+        """Loads the weights into ``model``.
 
         Raises:
-            UserError: Its classes or its architecture are others, or tensors are missing, or of other shapes.
+            UserError: Its classes or its architecture differ, or tensors are missing or of other shapes.
         """
         wanted = {name: model.hparams[name] for name in ("class_names", *model.architecture)}
         if differing := differences(self.model, wanted):
-            raise UserError(f"expected the checkpoint's {differing}: leave the option out")
+            raise UserError(f"the model differs from the checkpoint's ({differing}): leave the option out")
         try:
             model.network.load_state_dict(self.network)
         except RuntimeError as error:
-            raise UserError(
-                f"expected a checkpoint with all of its network's tensors, {error}: it was altered"
-            ) from error
+            raise UserError(f"the checkpoint was altered, its tensors do not match its options: {error}") from error
 
 
-def differences(expected: Mapping[str, Any], came: Mapping[str, Any]) -> str:
-    """The options that differ, with both values; one that ``expected`` lacks came with a later version."""
+def differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """Lists the options whose saved value differs; one that ``saved`` lacks came with a later version.
+
+    >>> differences({"seed": 42, "dropout": 0.3}, {"seed": 7, "dropout": 0.3})
+    'seed 7 instead of 42'
+    """
     differing = []
-    for name, new in came.items():
-        if (old := expected.get(name, new)) != new:
+    for name, new in given.items():
+        if (old := saved.get(name, new)) != new:
             old, new = (listed(names) for names in (old, new)) if name == "class_names" else (old, new)
-            differing.append(f"{name} {old}, got {new}")
+            differing.append(f"{name} {new} instead of {old}")
     return listed(differing)
 
 
 def export_metadata(model: ImageClassifier, data: ImageFolderDataModule, metrics: dict[str, float]) -> dict[str, str]:
-    """The header of ``model.safetensors``: what ``read_trained_model`` needs, and what a stranger to it wants."""
+    """Builds the header of ``model.safetensors``: what ``read_trained_model`` needs, and facts for other readers."""
     settings = dict(model.hparams)
     values = {
         "classes": settings.pop("class_names"),
@@ -83,7 +85,7 @@ def export_metadata(model: ImageClassifier, data: ImageFolderDataModule, metrics
         "metrics": metrics,
         "precision": str(data.trainer.precision) if data.trainer else None,
     }
-    # safetensors takes strings of UTF-8 only, which a folder's name need not be; "format" is what its readers look for.
+    # JSON, as safetensors takes only UTF-8 strings, which a folder's name need not be. Its readers look for "format".
     return {"format": "pt"} | {name: json.dumps(value) for name, value in values.items()}
 
 
@@ -91,23 +93,23 @@ def read_trained_model(path: Path) -> TrainedModel:
     """Reads a checkpoint of ``fit`` or an exported weights file.
 
     Raises:
-        UserError: There is no such file, or it is something else, its classes do not match their hash, or it has a
-            setting that this version does not know.
+        UserError: The file is missing or something else, its classes do not match their hash, or it has a setting that
+            this version does not know.
     """
     try:
         trained, digest = _read_export(path) if path.suffix == SAFETENSORS_SUFFIX else _read_checkpoint(path)
         classes = ClassIndex(trained.model["class_names"])
         if unknown := sorted(trained.model.keys() - inspect.signature(ImageClassifier).parameters.keys()):
-            raise UserError(f"expected settings of this version in {path}, got {listed(unknown)}: update cbam100")
+            raise UserError(f"{path} has settings unknown to this version ({listed(unknown)}): update cbam100")
     except UserError:
         raise
-    except Exception as error:  # whatever a stranger's file may lead to: KeyError, TypeError, RecursionError …
+    except Exception as error:  # a foreign file may lead to any: KeyError, TypeError, RecursionError …
         raise UserError(
-            f"expected {path} to be a checkpoint or an exported model of cbam100, it is not ({type(error).__name__}: "
-            f"{error}): pass best.ckpt, last.ckpt or model.safetensors of a run folder"
+            f"{path} is not a checkpoint or exported model of cbam100 ({type(error).__name__}: {error}): pass "
+            "best.ckpt, last.ckpt or model.safetensors of a run folder"
         ) from error
     if classes.digest != digest:
-        raise UserError(f"expected the classes in {path} to match their hash, they do not: the file was altered")
+        raise UserError(f"the classes in {path} do not match their hash: the file was altered")
     return trained
 
 

@@ -1,4 +1,4 @@
-"""Command lines of typed functions: the options are the function's parameters, their help is its docstring."""
+"""Command lines made from typed functions: options from the parameters, help texts from the docstring."""
 
 import argparse
 import inspect
@@ -7,18 +7,19 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 import docstring_parser
+from typing_extensions import override
 
 from datamodules.files.errors import UserError
 
 
 class Arguments(argparse.ArgumentParser):
-    """Says in one sentence what is wrong with a command, where argparse prints a page.
+    """Argument parser that raises ``UserError`` with one sentence where argparse prints its usage.
 
-    Own code, because jsonargparse has no ``parse_known_args``, which ``ablate`` needs, and no option to repeat.
+    jsonargparse has no ``parse_known_args``, which ``ablate`` needs, and no options that can be repeated.
     """
 
+    @override
     def error(self, message: str) -> NoReturn:
-        """Raises ``UserError``."""
         raise UserError(f"{message}: {self.prog} --help lists the options")
 
     def add_parameters(
@@ -29,15 +30,15 @@ class Arguments(argparse.ArgumentParser):
         metavars: Mapping[str, str] | None = None,
         without: Collection[str] = (),
     ) -> None:
-        """Adds an option for each parameter of a function, whose first sentence describes the command.
+        """Adds an option for each parameter of a function, and the first sentence of its docstring as description.
 
-        A parameter without a default is required; one that takes a sequence may be repeated, or takes one value or
-        more where it is positional.
+        A parameter without a default becomes a required option. An option that takes a sequence may be repeated; a
+        positional argument that takes one accepts several values.
 
         Args:
-            function: Its types and defaults are those of the options.
-            spelled: Names on the command line where they are not ``--<parameter>``; without dashes, it is positional.
-            metavars: What the help calls the values.
+            function: Function whose types, defaults and docstring are used.
+            spelled: Names on the command line other than ``--<parameter>``; one without dashes is positional.
+            metavars: Placeholders for the values in the help, by parameter.
             without: Parameters that get no option.
         """
         hints = get_type_hints(function)
@@ -50,17 +51,19 @@ class Arguments(argparse.ArgumentParser):
             flag = (spelled or {}).get(name, f"--{name}")
             positional, required = not flag.startswith("-"), parameter.default is parameter.empty
             options: dict[str, Any] = {"help": helps[name].replace("%", "%%").replace("``", "")}
+            if parameter.default not in (parameter.empty, None, ()):
+                options["help"] += f" Default: {parameter.default}."
             if metavar := (metavars or {}).get(name):
                 options["metavar"] = metavar
             if not positional:
                 options |= {"dest": name, "required": required}
-            if not required:  # argparse appends to a copy of it
+            if not required:  # argparse appends to a copy
                 options["default"] = list(parameter.default) if parameter.default == () else parameter.default
             self.add_argument(flag, **options, **_values(hints[name], positional))
 
 
 def _values(hint: Any, positional: bool) -> dict[str, Any]:
-    """What argparse has to know of a type; of several, the last."""
+    """Returns argparse's options for a type; for a union, of its last member."""
     if get_origin(hint) in (types.UnionType, Union):
         *_, hint = (choice for choice in get_args(hint) if choice is not type(None))
     if get_origin(hint) is Literal:

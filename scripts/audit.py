@@ -1,4 +1,4 @@
-"""``cbam100 audit``: what a data set holds and what would stop a run, before the run."""
+"""``cbam100 audit``: reports what a data set holds and what would stop a run, before the run."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -30,17 +30,17 @@ def audit(
     num_workers: int | None = None,
     json: str | Path | None = None,
 ) -> Findings:
-    """Looks at every file of a data set; changes nothing.
+    """Reads every file of a data set and reports what it holds and what would stop a run; changes no file.
 
     Example:
         >>> audit("photos").stops  # doctest: +SKIP
         ['1 images cannot be read: see --data.on_bad_image']
 
     Args:
-        root: Folder with train, val and test.
-        max_pixels: The largest image, width times height, that is decoded.
-        num_workers: Decoding processes; by default the CPUs, at most 8.
-        json: Also write the findings to this file, with every path.
+        root: Folder that holds train, val and test.
+        max_pixels: Size limit of a decoded image: width times height, in pixels.
+        num_workers: Number of decoding processes; by default the number of CPUs, at most 8.
+        json: JSON file for all findings, with every path.
 
     Raises:
         UserError: An argument is wrong, or the file cannot be written.
@@ -49,14 +49,14 @@ def audit(
     if num_workers is None:
         num_workers = default_num_workers(1)
     if num_workers < 0:
-        raise UserError(f"expected --data.num_workers of 0 or more, got {num_workers}: 0 reads in one process")
+        raise UserError(f"--data.num_workers must be at least 0, got {num_workers}: 0 reads in this process")
     if json:
         json = Path(json)
         require_writable(json.parent, "--json")
         require_outside_splits(json.parent, "--json", root)
         require_replaceable(json, AUDIT, "--json")
     if not root.is_dir():
-        raise UserError(f"expected --data.root to be a folder, there is none at {root}: check the path")
+        raise UserError(f"there is no folder at {root} (--data.root): check the path")
     findings = audit_data(root, max_pixels=max_pixels, num_workers=num_workers, progress=_progress)
     findings = replace(findings, warnings=_warnings(findings))
     if json:
@@ -65,7 +65,7 @@ def audit(
 
 
 def main(words: list[str]) -> int:
-    """``cbam100 audit`` with these words; returns 1 where something would stop a run, 0 otherwise."""
+    """Runs ``cbam100 audit`` and prints what it found; returns 1 if something would stop a run, 0 otherwise."""
     parser = Arguments(prog="cbam100 audit")
     spelled = {name: f"--data.{name}" for name in ("root", "max_pixels", "num_workers")}
     parser.add_parameters(audit, spelled=spelled)
@@ -80,12 +80,12 @@ def _progress(facts: Iterator[ImageFacts], total: int) -> Iterable[ImageFacts]:
 
 
 def _warnings(found: Findings) -> list[str]:
-    """What stops no run and still deserves a look."""
+    """Says what would not stop a run but may be a mistake."""
     warnings = []
     across = [group for group in found.duplicates if len(group["splits"]) > 1]
     torn = [group for group in found.duplicates if len(group["classes"]) > 1]
     if across:
-        warnings.append(f"pictures in more than one split, which flatters a measured accuracy: {len(across)}")
+        warnings.append(f"pictures in more than one split, which inflates the measured accuracy: {len(across)}")
     if torn:
         warnings.append(f"pictures in more than one class: {len(torn)}")
     if within := len(found.duplicates) - len(across):
@@ -95,15 +95,14 @@ def _warnings(found: Findings) -> list[str]:
     for name, split in found.splits.items():
         warnings += [f"{name}: classes that look alike: {listed(group)}" for group in look_alike(split["classes"])]
         if split["imbalance"] and split["imbalance"] > NOTABLE_IMBALANCE:
-            warnings.append(f"{name}: its largest class has {split['imbalance']:.1f} times the images of its smallest")
+            warnings.append(f"{name}: the largest class has {split['imbalance']:.1f} times the images of the smallest")
         if split["passed_over"]:
             warnings.append(f"{name}: passed over {split['passed_over']}")
     if found.unread_folders:
         warnings.append(f"no command reads the folders {listed(found.unread_folders)}: train, val and test are read")
     if found.test_folders:
-        warnings.append(
-            f"the folders of test are no classes ({listed(found.test_folders)}): predict reads them, test would not"
-        )
+        folders = listed(found.test_folders)
+        warnings.append(f"the folders of test are not classes ({folders}): predict reads them, test does not")
     return warnings
 
 
@@ -117,7 +116,8 @@ def _print(found: Findings) -> None:
     summary = Table("", *splits, title=_shown(found.root))
     summary.add_row("images", *(f"{split['images']:,}" for split in splits.values()))
     summary.add_row("classes", *(str(len(split["classes"]) or "-") for split in splits.values()))
-    summary.add_row("largest / smallest class", *(_ratio(split["imbalance"]) for split in splits.values()))
+    ratios = (f"{split['imbalance']:.1f}" if split["imbalance"] else "-" for split in splits.values())
+    summary.add_row("largest / smallest class", *ratios)
     summary.add_row("width, median (range)", *(_spread(split["widths"]) for split in splits.values()))
     summary.add_row("height, median (range)", *(_spread(split["heights"]) for split in splits.values()))
     summary.add_row("modes", *(", ".join(f"{m} {n:,}" for m, n in split["modes"].items()) for split in splits.values()))
@@ -146,12 +146,8 @@ def _print_list(console: Console, what: str, items: list[str]) -> None:
 
 
 def _shown(name: str) -> str:
-    """Escapes what would move the cursor or end a table's row."""
+    """Escapes characters that would move the cursor or end a row of the table."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
-
-
-def _ratio(value: float | None) -> str:
-    return f"{value:.1f}" if value else "-"
 
 
 def _spread(values: list[int]) -> str:

@@ -1,27 +1,27 @@
-"""Keeps the libraries' remarks that no user can act on away from the console."""
+"""Filters for remarks of libraries that no user can act on, and escapes for what the console cannot show."""
 
 import io
 import logging
 import sys
 import warnings
 
-# Each with its reason. Matched at the start of the message.
+# Starts of log messages and warnings, each with the reason why it is hidden.
 REMARKS = {
     "💡 Tip": "advertises another product",
     "TPU available: False": "this project does not use TPUs",
-    "`weights_only` was not set": "Lightning says so at every checkpoint it saves in full, as it should here",
+    "`weights_only` was not set": "Lightning says so whenever it saves a full checkpoint, which is intended",
 }
 WARNINGS = {
-    r"You called `self\.log\(.*have no logger": "Lightning prints no metrics that are not meant for one",
-    r"You're resuming from a checkpoint that ended before the epoch ended": "the sampler goes on inside the epoch",
+    r"You called `self\.log\(.*have no logger": "the metrics concerned are not meant for the logger",
+    r"You're resuming from a checkpoint that ended before the epoch ended": "the sampler resumes inside an epoch",
     r"LightningCLI's args parameter is intended": "an ablation asks it for the settings of its combinations",
-    r"The '.*_dataloader' does not have many workers": "Lightning 2.6 counts CPUs that a container's quota withholds",
+    r"The '.*_dataloader' does not have many workers": "Lightning 2.6 ignores a container's CPU quota",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated": "Lightning 2.6 calls torch by its older name",
 }
 
 
 def hush_libraries() -> None:
-    """Installs the filters; everything else still shows."""
+    """Hides these messages; all others still appear."""
     for logger in logging.root.manager.loggerDict:
         if logger.startswith("pytorch_lightning"):
             logging.getLogger(logger).addFilter(lambda record: not record.getMessage().startswith(tuple(REMARKS)))
@@ -30,6 +30,6 @@ def hush_libraries() -> None:
 
 
 def escape_what_the_console_cannot_show() -> None:
-    """Prints a file name that is no UTF-8 with escapes, where Python would raise."""
+    """Makes ``print`` escape characters that it cannot encode, as in a file name that is not UTF-8."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")

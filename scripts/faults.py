@@ -19,8 +19,8 @@ OWN = tuple(str(ROOT / name) for name in ("scripts", "callbacks", "lightning_mod
 
 # A refusal of the operating system that is about the machine rather than about this project's code.
 OF_THE_MACHINE = {
-    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE,
-    errno.ENOMEM, errno.EIO, errno.ELOOP, errno.ESTALE,
+    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOMEM, errno.EIO,
+    errno.ELOOP, errno.ESTALE,
 }  # fmt: skip
 
 FEWER = "lower --data.num_workers or --data.batch_size"
@@ -28,14 +28,11 @@ SHARED_MEMORY = (
     f"loader processes need more shared memory than /dev/shm has: {FEWER}, or give the container more, such as with "
     "docker run --shm-size 8g"
 )
+TOO_MANY_FILES = "a process may not open more files: raise the limit with ulimit -n 65536, or lower --data.num_workers"
 # What torch says, where it has no type of its own for it, and what that means to a user.
 SAID_BY_TORCH = {
-    r"out of shared memory|unable to (write to file|allocate shared memory|resize file|mmap \d+ bytes).*torch_": (
-        SHARED_MEMORY
-    ),
-    r"Too many open files|received \d+ items of ancdata": (
-        "a process may not open more files: raise the limit with ulimit -n 65536, or lower --data.num_workers"
-    ),
+    r"out of shared memory|unable to (write to file|allocate shared memory|resize file|mmap \d+ bytes)": SHARED_MEMORY,
+    r"Too many open files|received \d+ items of ancdata": TOO_MANY_FILES,
     r"^DataLoader (?P<what>.*)": (
         "a loader process died or hangs (DataLoader {what}): lower --data.num_workers where memory is short, or raise "
         "--data.worker_timeout"
@@ -58,15 +55,27 @@ SAID_BY_TORCH = {
 
 
 def user_sentence(error: BaseException) -> str | None:
-    """What was wrong, the value, and what to do, if a user or his machine has caused the exception; else None.
+    """Returns what was wrong, the value, and what to do if a user or the machine has caused the exception, else None.
+
+    Of exceptions that were raised while another was handled, the first is asked first: the others follow from it.
 
     >>> user_sentence(MemoryError())
     'memory is full: lower --data.num_workers or --data.batch_size'
     >>> user_sentence(KeyError("a fault of ours")) is None
     True
     """
+    faults = [error]
+    while origin := faults[-1].__cause__ or faults[-1].__context__:
+        faults.append(origin)
     if isinstance(error, UserError):
         return str(error)
+    for fault in reversed(faults):
+        if sentence := str(fault) if isinstance(fault, UserError) else _of_the_machine(fault):
+            return sentence
+    return _of_the_options(error)
+
+
+def _of_the_machine(error: BaseException) -> str | None:
     if isinstance(error, torch.OutOfMemoryError):
         asked = re.search(r"allocate ([\d.]+ \w+)", str(error))
         return (
@@ -75,13 +84,19 @@ def user_sentence(error: BaseException) -> str | None:
         )
     if isinstance(error, MemoryError):
         return f"memory is full: {FEWER}"
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return TOO_MANY_FILES
     if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}: check permissions, free space and limits there"
-    if isinstance(error, RuntimeError | ValueError | OSError):
+    if isinstance(error, RuntimeError | ValueError):
         for pattern, sentence in SAID_BY_TORCH.items():
-            if found := re.search(pattern, str(error), re.DOTALL if "torch_" in pattern else 0):
+            if found := re.search(pattern, str(error)):
                 return sentence.format(**{name: text.strip(" .") for name, text in found.groupdict().items()})
+    return None
+
+
+def _of_the_options(error: BaseException) -> str | None:
     if isinstance(error, ImportError) and error.name and not _is_own(error.name):
         package = error.name.partition(".")[0]
         return f"this needs the package {package}, which cannot be imported: pip install {package}, or leave it out"

@@ -1,4 +1,4 @@
-"""What a run does differently on different machines, unless it is told."""
+"""Settings that depend on the machine: precision, TF32, memory allocation and CPU threads."""
 
 import ctypes
 import os
@@ -11,23 +11,21 @@ import torch
 
 from datamodules.workers.cpus import cpus_for_each
 
-THREADS = "OMP_NUM_THREADS"  # a user's choice of it stands
+THREADS = "OMP_NUM_THREADS"  # if set by the user, threads are left alone
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def default_precision(accelerator: str) -> Literal["bf16-mixed", "32-true"]:
-    """``bf16-mixed`` where the device multiplies bfloat16 numbers in hardware, else ``32-true``.
+    """Returns ``bf16-mixed`` if the device multiplies bfloat16 numbers in hardware, otherwise ``32-true``.
 
-    A CPU does with AVX512-BF16 or AMX-BF16, or on ARM with BF16; a GPU since NVIDIA's Ampere.
-
-    Args:
-        accelerator: As for Lightning's ``Trainer``; ``auto`` is a GPU where there is one.
+    CPUs with AVX512-BF16, AMX-BF16 or ARM's BF16 do, and NVIDIA's GPUs from Ampere on. ``accelerator`` is that of
+    Lightning's ``Trainer``, where ``auto`` is a GPU if there is one.
     """
     if accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available()):
         native = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     elif accelerator == "cpu" or not torch.backends.mps.is_available():
-        # Older releases of torch do not tell.
+        # Older releases of torch lack the function.
         capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
         names = ("avx512_bf16", "amx_bf16", "bf16")
         native = torch.backends.mkldnn.is_available() and any(capabilities.get(name, False) for name in names)
@@ -37,22 +35,18 @@ def default_precision(accelerator: str) -> Literal["bf16-mixed", "32-true"]:
 
 
 def set_tf32(precision: str | int | None) -> None:
-    """Allows TF32 in the float32 products and convolutions of mixed precision, and nowhere else.
-
-    Args:
-        precision: As for Lightning's ``Trainer``.
-    """
+    """Allows TF32 for float32 products and convolutions if ``precision``, of Lightning's ``Trainer``, is mixed."""
     is_mixed = str(precision) in ("16", "bf16") or str(precision).endswith("-mixed")
     torch.set_float32_matmul_precision("high" if is_mixed else "highest")
     torch.backends.cudnn.allow_tf32 = is_mixed  # on by default in torch
 
 
 def keep_freed_memory() -> None:
-    """Has malloc keep what is freed, where it would give it back to the kernel and ask for it again.
+    """Makes glibc's malloc keep freed memory, which it would return to the kernel and request again.
 
-    A training step on the CPU frees and takes gigabytes; every page that comes back from the kernel has to be zeroed
-    first. Measured on 2 cores at 224 px and batch 16: 107,000 page faults and 14 % of the time of a step. Left
-    alone on a machine with a GPU, where training does not use this memory.
+    A training step on the CPU frees and allocates gigabytes, and the kernel zeroes every page that it hands out.
+    Measured on 2 cores at 224 px and batch 16: 107,000 page faults and 14 % of the time of a step. Does nothing on a
+    machine with a GPU, where training does not use this memory.
     """
     if sys.platform == "linux" and not torch.cuda.is_available():
         with suppress(OSError, AttributeError):  # another C library
@@ -63,29 +57,26 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def own_threads() -> Iterator[None]:
-    """Gives a command at most the CPUs there are, and takes back at its end what it or Lightning has set."""
-    threads, setting = torch.get_num_threads(), os.environ.get(THREADS)
-    if setting is None:
+    """Limits a command's threads to the available CPUs; at its end, restores the number from before."""
+    threads, is_free = torch.get_num_threads(), THREADS not in os.environ
+    if is_free:
         _limit_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-        if setting is None:
+        if is_free:
             os.environ.pop(THREADS, None)
 
 
 def share_cpus(processes: int) -> None:
-    """Gives this process its share of the CPUs.
+    """Limits this process's threads to its share of the CPUs, where ``processes`` train on this machine.
 
-    Own code, because torch and Lightning 2.6 look at the CPUs that a process is bound to, not at a container's quota.
-
-    Args:
-        processes: That train on this machine.
+    Torch and Lightning 2.6 count the CPUs that a process may run on, which ignores a container's quota.
     """
     if THREADS not in os.environ:
         _limit_threads(processes)
-        os.environ[THREADS] = str(torch.get_num_threads())  # without it, Lightning's launchers would set another
+        os.environ[THREADS] = str(torch.get_num_threads())  # or Lightning's launchers would set another number
 
 
 def _limit_threads(processes: int) -> None:

@@ -1,64 +1,50 @@
-"""``--help`` of fit, validate, test and predict: one screen of what people change, and the rest by topic."""
+"""``--help`` of fit, validate, test and predict: one screen of the most used options, and the others by topic."""
 
 import re
 import shutil
 import textwrap
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser
 
 from datamodules.files.errors import UserError
 
 EVERYTHING = "all"
-# Where the first sentence of the option's own help says too little, or what is not so here.
+# Used where the first sentence of the option's own help is unclear, or does not hold here.
 IN_OUR_WORDS = {
-    "seed_everything": "Seed of the first weights, the order of the images and their augmentation.",
-    "data.template": "CSV file with the rows of the prediction; by default ROOT/sample_submission.csv, if any.",
-    "trainer.accelerator": "cpu, gpu, or auto for a GPU where there is one.",
-    "trainer.devices": "How many GPUs or processes to use; auto for every GPU.",
-    "trainer.precision": "Such as 32-true or bf16-mixed; by default what suits this machine.",
-    "trainer.max_epochs": "Length of the training in epochs.",
-    "ckpt_path": "The trained model: best.ckpt or model.safetensors.",
-    "fit.ckpt_path": "The checkpoint to resume; last for the last.ckpt of --run_name.",
+    "seed_everything": "Seed of the initial weights, the order of the images and their augmentation.",
+    "data.template": "CSV file whose rows are predicted; by default ROOT/sample_submission.csv, if it exists.",
+    "trainer.accelerator": "cpu, gpu, or auto for a GPU if there is one.",
+    "trainer.devices": "Number of GPUs, or of processes on the CPU; auto for all GPUs.",
+    "trainer.precision": "Precision such as 32-true or bf16-mixed; by default chosen for this machine.",
+    "trainer.max_epochs": "Number of training epochs.",
+    "ckpt_path": "Trained model: best.ckpt or model.safetensors.",
+    "fit.ckpt_path": "Checkpoint to resume; last for the last.ckpt of --run_name.",
 }
 
 
-@dataclass(frozen=True)
-class Screen:
-    """What the first screen of a command's help shows.
-
-    Attributes:
-        about: The command in a sentence.
-        options: In the order of the screen. Their defaults and most of their texts are the parser's.
-        examples: What follows the required options in each example.
-    """
+class Screen(NamedTuple):
+    """First screen of a command's help; defaults and most of the texts come from the parser."""
 
     about: str
     options: str
-    examples: tuple[str, ...]
+    examples: tuple[str, ...]  # what follows the required options
 
 
 LOADING = "data.batch_size data.num_workers trainer.accelerator trainer.devices"
+EVALUATION = (f"ckpt_path data.root {LOADING}", ("", " --data.batch_size 64", " --trainer.accelerator cpu"))
 SCREENS = {
     "fit": Screen(
-        "Trains a classifier; all that it writes is in runs/<name>/version_<k>/.",
+        "Trains a classifier; writes everything to runs/<name>/version_<k>/.",
         "data.root data.image_size data.batch_size model.backbone model.weights model.learning_rate "
         "trainer.max_epochs trainer.devices trainer.precision seed_everything run_name ckpt_path",
         ("", " --model.backbone resnet18 --trainer.max_epochs 30 --run_name small", " --ckpt_path last"),
     ),
-    "validate": Screen(
-        "Measures a trained model on ROOT/val, or on what its fit has held out.",
-        f"ckpt_path data.root {LOADING}",
-        ("", " --data.batch_size 64", " --trainer.accelerator cpu"),
-    ),
-    "test": Screen(
-        "Measures a trained model on ROOT/test/<class>/.",
-        f"ckpt_path data.root {LOADING}",
-        ("", " --data.batch_size 64", " --trainer.accelerator cpu"),
-    ),
+    "validate": Screen("Evaluates a trained model on ROOT/val, or on the images that its fit held out.", *EVALUATION),
+    "test": Screen("Evaluates a trained model on ROOT/test/<class>/.", *EVALUATION),
     "predict": Screen(
-        "Writes prediction.csv and prediction.zip: the class of each image of ROOT/test.",
+        "Classifies the images of ROOT/test; writes prediction.csv and prediction.zip.",
         "ckpt_path data.root data.predict_dir data.template prediction.path prediction.top_k "
         f"prediction.fallback_label model.tta {LOADING}",
         ("", " --data.predict_dir holiday", " --model.tta hflip --prediction.top_k 5"),
@@ -67,15 +53,11 @@ SCREENS = {
 
 
 def show_help(parser_of: Callable[[str], LightningArgumentParser], words: ArgsType) -> None:
-    """Prints the help that these words ask for; returns where they ask for none, or for another command's.
-
-    Args:
-        parser_of: Gives the parser of a command.
-        words: What stands after ``cbam100``.
+    """Prints the help that ``words`` ask for, if any, with the parser that ``parser_of`` returns for a command.
 
     Raises:
         SystemExit: With 0, after the help.
-        UserError: The word after ``--help`` is no topic.
+        UserError: The word after ``--help`` is not a topic.
     """
     if not (isinstance(words, list) and words and words[0] in SCREENS):
         return
@@ -86,11 +68,11 @@ def show_help(parser_of: Callable[[str], LightningArgumentParser], words: ArgsTy
     topic = next((word for word in options[asked + 1 : asked + 2] if not word.startswith("-")), "")
     parser = parser_of(command)
     groups = parser.groups or {}
-    first = ("data", "model", "trainer")  # where Lightning's own come first
+    first = ("data", "model", "trainer")  # ahead of Lightning's other groups
     topics = [*first, *(name for name in groups if name not in (*first, command))]
     if topic not in ("", EVERYTHING, *topics):
         choices = ", ".join(topics)
-        raise UserError(f"--help takes no topic, or one of {choices} and {EVERYTHING}, got {topic}: choose another")
+        raise UserError(f"{topic} is not a topic of --help: choose one of {choices} and {EVERYTHING}")
     if not topic:
         print(_screen(command, parser, topics))
     elif topic == EVERYTHING:
@@ -119,14 +101,14 @@ def _screen(command: str, parser: LightningArgumentParser, topics: list[str]) ->
         lines += textwrap.wrap(start + text, width, subsequent_indent=" " * len(start))
     usage = " ".join(f"--{name} {metavar}" for name, metavar in required.items())
     example = usage.replace("FILE", "best.ckpt").replace("DIR", "photos")
-    rest = f"All options of a topic: cbam100 {command} --help TOPIC, with {', '.join(topics)}, or {EVERYTHING}."
+    rest = f"Other options: cbam100 {command} --help TOPIC, where TOPIC is {', '.join(topics)} or {EVERYTHING}."
     return "\n".join(
         [
             f"usage: cbam100 {command} {usage}{' [--config FILE.yaml]' if command == 'fit' else ''} [options]",
             "",
             screen.about,
             "",
-            "What people change most, with its default:",
+            "Most used options, with their defaults:",
             *lines,
             "",
             "Examples:",

@@ -1,42 +1,39 @@
-"""The ``cbam100`` command. Imports next to nothing: ``--help`` must not wait for the libraries."""
+"""The ``cbam100`` command. Imports next to nothing, so that ``--help`` does not wait for the libraries."""
 
 import sys
 from typing import TYPE_CHECKING
 
-from scripts.threads import limit_spinning
+from scripts.environment import limit_spinning
 
 if TYPE_CHECKING:
     from pytorch_lightning.cli import ArgsType
 
 COMMANDS = {
-    "audit": "look at every file of a data set and say what would stop a run",
-    "fit": "train; the run folder is runs/<name>/version_<k>/",
-    "validate": "measure a checkpoint on ROOT/val",
-    "test": "measure a checkpoint on ROOT/test/<class>/",
+    "audit": "check every file of a data set for what would stop a run",
+    "fit": "train a classifier; writes to runs/<name>/version_<k>/",
+    "validate": "evaluate a checkpoint on ROOT/val",
+    "test": "evaluate a checkpoint on ROOT/test/<class>/",
     "predict": "write prediction.csv and prediction.zip for the images of ROOT/test",
-    "explain": "draw where a checkpoint looks in your images",
-    "report": "write report.html of a run folder",
-    "ablate": "fit combinations of settings with several seeds, and compare",
+    "explain": "draw attention maps of a checkpoint over images",
+    "report": "write report.html, a page about a run, to its folder",
+    "ablate": "train combinations of settings with several seeds, and compare them",
     "benchmark": "measure speed and memory on this machine",
 }
 HELP = """usage: cbam100 COMMAND [options]
 
-Trains, checks and ships an image classifier of at most 100 MB.
+Trains, evaluates and exports an image classifier of at most 100 MB.
 
 {commands}
 
-cbam100 COMMAND --help lists the options. To begin: cbam100 fit --data.root ROOT
+cbam100 COMMAND --help lists its options. To start: cbam100 fit --data.root ROOT
 cbam100 --version prints the version."""
 
 
 def main(args: "ArgsType" = None) -> None:
-    """Runs ``cbam100``.
-
-    Args:
-        args: As on the command line, which is where they come from by default.
+    """Runs ``cbam100`` with ``args``, which by default are those of the command line.
 
     Raises:
-        SystemExit: As ``scripts.process.run``; with 0 after ``--help`` and ``--version``.
+        SystemExit: With 0 after ``--help`` and ``--version``; otherwise as ``scripts.process.run`` raises it.
     """
     words = sys.argv[1:] if args is None else args
     if isinstance(words, list) and words[:1] in (["-h"], ["--help"]):
@@ -46,7 +43,7 @@ def main(args: "ArgsType" = None) -> None:
         import runpy
         from pathlib import Path
 
-        # By its path, since importing it from its package would import torch.
+        # By its path, as importing its package would import torch.
         file = Path(__file__).parents[1] / "callbacks" / "run" / "version.py"
         print("cbam100", runpy.run_path(str(file))["version"]())
         raise SystemExit(0)

@@ -1,10 +1,11 @@
-"""Which part of the program a word starts, and how it ends."""
+"""Runs the command that was typed, and turns errors and signals into exit codes."""
 
 import importlib
 import multiprocessing
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -22,7 +23,7 @@ from scripts.faults import user_sentence
 from scripts.hardware import keep_freed_memory, own_threads
 
 LAUNCHER = "CBAM100_LAUNCHER"
-# Commands that are not LightningCLI's, and the modules whose main they are.
+# Modules whose ``main`` runs a command; LightningCLI runs the others.
 OWN = {
     "audit": "scripts.audit",
     "explain": "scripts.explain.command",
@@ -34,14 +35,11 @@ USER_ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
 
 
 def run(args: ArgsType = None) -> None:
-    """Runs ``cbam100``.
-
-    Args:
-        args: As on the command line, which is where they come from by default.
+    """Runs ``cbam100`` with ``args``, which by default are those of the command line.
 
     Raises:
-        SystemExit: With 2 after a user's error, which is printed to stderr in one sentence; with 128 and its number
-            after a signal; after an audit always, with 1 where something would stop a run and 0 elsewhere.
+        SystemExit: With 2 after a user's error, which is printed to stderr in one sentence; with 128 plus its number
+            after a signal; always after an audit, with 1 if something would stop a run and 0 otherwise.
     """
     keep_freed_memory()
     hush_libraries()
@@ -55,7 +53,7 @@ def run(args: ArgsType = None) -> None:
 def _run(words: ArgsType, args: ArgsType) -> None:
     try:
         match words:
-            case [str(command), *options] if command in OWN:  # each imports what the others can do without
+            case [str(command), *options] if command in OWN:  # imported late, as the other commands do not need it
                 code = importlib.import_module(OWN[command]).main(options)
                 if code is not None:
                     raise SystemExit(code)
@@ -66,27 +64,37 @@ def _run(words: ArgsType, args: ArgsType) -> None:
     except SIGTERMException as error:
         raise SystemExit(TERMINATED) from error
     except SystemExit as error:
-        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning makes 1 of it
+        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning exits with 1
             raise SystemExit(INTERRUPTED) from error
         raise
     except Exception as error:
         sentence = user_sentence(error)
         if sentence is None:
             raise
-        print(f"cbam100: error: {sentence}", file=sys.stderr)
+        print("cbam100: error:", " ".join(sentence.split()), file=sys.stderr)
         if hasattr(signal, "SIGCHLD"):
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises where a loader process is killed
         for process in multiprocessing.active_children():
-            process.kill()  # one that hangs would hold up this one's end
+            process.kill()  # one that hangs would keep this process from ending
+        _drop(error)
         raise SystemExit(USER_ERROR) from error
 
 
-def _end_with_launcher() -> None:
-    """Has a machine's other processes end with the first, whose environment they got when it started them.
+def _drop(error: BaseException | None) -> None:
+    """Deletes what the failed calls held, without the complaints of loaders that were only half made."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    while error:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+    sys.unraisablehook = hook
 
-    Lightning looks after one direction only: its first process ends when another dies, but the others go on when the
-    first is killed, until a collective operation fails, which may be hours later. From the start, because who waits for
-    the others to join runs no code.
+
+def _end_with_launcher() -> None:
+    """Ends the other processes on this machine when the first one dies, which started them with its environment.
+
+    Lightning ends the first process when another dies, but when the first is killed the others go on until a
+    collective operation fails, which may be hours later. Called at once, as a process that waits for the others to join
+    runs no Python code.
     """
     if os.environ.get("LOCAL_RANK", "0") == "0":
         os.environ[LAUNCHER] = str(os.getpid())
@@ -98,15 +106,15 @@ def _end_with_launcher() -> None:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Ends the program in order on each signal; until Interruption takes over, once work begins."""
+    """Ends the program in order after a signal, until the callback ``Interruption`` takes over in a run."""
     before = {number: signal.getsignal(number) for number in SIGNALS if is_ours(number)}
-    for number in before.keys() - {signal.SIGINT}:  # Python makes KeyboardInterrupt of that one
+    for number in before.keys() - {signal.SIGINT}:  # which raises KeyboardInterrupt
         signal.signal(number, _terminate)
     try:
         yield
     finally:
         for number, handler in before.items():
-            if handler is not None:  # installed by something else than Python
+            if handler is not None:  # None if it was not installed by Python
                 signal.signal(number, handler)
 
 

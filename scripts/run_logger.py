@@ -1,4 +1,4 @@
-"""Where a fit writes: a new ``runs/<name>/version_<k>/``, or the folder of the run that it resumes."""
+"""The logger of a fit, which writes to a new ``runs/<name>/version_<k>/`` or to the folder of the resumed run."""
 
 import fcntl
 import os
@@ -11,6 +11,7 @@ from typing import IO, Any
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
+from typing_extensions import override
 
 from callbacks.run.run_folder import RUNS, RunFolder
 from datamodules.files import own_files
@@ -20,15 +21,15 @@ from datamodules.files.own_files import require_replaceable
 from datamodules.split_names import require_outside_splits
 
 LOCK = ".lock"
-OF_ANY_START = re.compile(rf"events\.out\.tfevents|(config\.yaml|hparams\.yaml|{re.escape(LOCK)})$")
+FILES_OF_A_START = re.compile(rf"events\.out\.tfevents|(config\.yaml|hparams\.yaml|{re.escape(LOCK)})$")
 
 
 class RunLogger(TensorBoardLogger):
-    """TensorBoard's logger, whose folder belongs to one run: made for it, and locked while it is at work.
+    """TensorBoard logger whose folder belongs to one run: created for it, and locked until the run ends.
 
-    Own code, because Lightning takes the next free number and makes the folder later, so that two runs that begin
-    together share one. Here the first process of all makes it where it is first asked for, which is after all of them
-    have joined; the others get its name from there (``Trainer.log_dir``).
+    Lightning's logger picks the next free version but creates the folder later, so that two runs that start together
+    share one. Here the first process creates it when its name is first needed, which is after all processes have
+    joined; the others get the name from it (``Trainer.log_dir``).
     """
 
     _made = False
@@ -36,9 +37,9 @@ class RunLogger(TensorBoardLogger):
 
     @property
     @rank_zero_experiment
+    @override
     def experiment(self) -> Any:
-        """Locks the folder before the event file is opened."""
-        if self._lock is None:
+        if self._lock is None:  # before the event file is opened
             self._lock = lock(Path(self.log_dir))
         return super().experiment
 
@@ -52,42 +53,41 @@ class RunLogger(TensorBoardLogger):
                 number += 1
         return number
 
+    @override
     def finalize(self, status: str) -> None:
-        """Releases the folder, and removes it after a start that was refused."""
         super().finalize(status)
         if self._lock is None:
             return
-        if status == "failed" and self._made and all(OF_ANY_START.match(name) for name in os.listdir(self.log_dir)):
+        # The folder of a start that was refused holds nothing to keep.
+        if status == "failed" and self._made and all(FILES_OF_A_START.match(name) for name in os.listdir(self.log_dir)):
             shutil.rmtree(self.log_dir, ignore_errors=True)
         self._lock.close()
         self._lock = None
 
 
 def lock(folder: Path) -> IO[str]:
-    """Holds a folder that one process at a time may work in, until the returned file is closed.
+    """Locks a folder for this process, until the returned file is closed.
 
     Raises:
-        UserError: Another process holds it, or its lock belongs to another user.
+        UserError: Another process has locked it, or the lock file cannot be opened.
     """
     try:
         file = open(folder / LOCK, "a")  # noqa: SIM115
     except OSError as error:
-        raise UserError(
-            f"expected to write {folder / LOCK}, which failed ({error.strerror}): see to its permissions"
-        ) from error
+        raise UserError(f"cannot write {folder / LOCK} ({error.strerror}): check its permissions") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         file.close()
         raise _held(folder) from error
-    except OSError:  # not every file system has locks
+    except OSError:  # the file system may lack locks
         pass
     return file
 
 
 def require_unlocked(folder: Path) -> None:
-    """Raises ``UserError`` where ``lock`` would; all processes of a run may ask at once."""
-    with suppress(OSError), open(folder / LOCK) as file:  # there is none yet, or not every file system has locks
+    """Raises ``UserError`` if a process has locked the folder; all processes of a run may ask at the same time."""
+    with suppress(OSError), open(folder / LOCK) as file:  # no lock yet, or no locks on this file system
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -95,54 +95,44 @@ def require_unlocked(folder: Path) -> None:
 
 
 def _held(folder: Path) -> UserError:
-    return UserError(
-        f"expected {folder} to be free, another process is at work in it: wait until that ends, or choose another name"
-    )
+    return UserError(f"another process is using {folder}: wait until it ends, or choose another name")
 
 
 def require_run_name(name: str, option: str) -> None:
-    """Checks that a name makes a folder below ``runs/``.
+    """Raises ``UserError`` unless a name, which came with ``option``, leads to a folder below ``runs/``.
 
-    Raises:
-        UserError: It leads out of it, or to itself, or has characters that no name should have.
+    Example:
+        >>> require_run_name("ablation/seed_1", "--run_name")
     """
     parts = name.split("/")
     if any(part in ("", ".", "..") for part in parts) or any(ord(character) < 32 for character in name):
         raise UserError(
-            f"expected {option} to name a folder below {RUNS}/, without .. or line breaks, got {name!r}: choose another"
+            f"{option} must name a folder below {RUNS}/, without .. or control characters, got {name!r}: choose another"
         )
 
 
 def open_logger(run_name: str, ckpt_path: str | None, epochs: int, data_root: Path) -> RunLogger:
-    """The logger, whose folder is the run folder.
+    """Returns the logger of a fit, whose folder is the run folder.
 
     Args:
         run_name: Name of the folder below ``runs/``.
-        ckpt_path: What is resumed. ``last.ckpt`` in a run folder goes on there; from another file a new folder starts,
-            so that nothing is overwritten.
-        epochs: How many that run has finished: what it logged later is hidden, as it will be logged again.
-        data_root: Of the data, in whose splits no run folder may lie.
+        ckpt_path: Checkpoint that is resumed. The ``last.ckpt`` of a run folder continues in that folder; any other
+            file starts a new one, so that nothing is overwritten.
+        epochs: Number of epochs in the checkpoint; what was logged after them is hidden, as it will be logged again.
+        data_root: Root of the data, in whose splits no run folder may lie.
 
     Raises:
-        UserError: The folder cannot be written to, another process works in it, or a file in it is somebody else's.
+        UserError: The folder cannot be written to, another process is using it, or a file in it is not a run's.
     """
     if ckpt_path and (run := RunFolder.of_last(Path(ckpt_path))):
         require_writable(run.path, "--ckpt_path")
         require_unlocked(Path(os.path.relpath(run.path)))
-        for path, kind in {
-            run.manifest: own_files.RUN_MANIFEST,
-            run.weights: own_files.WEIGHTS,
-            run.best: own_files.CHECKPOINT,
-            run.last: own_files.CHECKPOINT,
-        }.items():
-            require_replaceable(path, kind, "--ckpt_path")
-        return RunLogger(
-            os.path.relpath(run.path.parents[1]),
-            run.name,
-            version=run.version,
-            default_hp_metric=False,
-            purge_step=epochs,
-        )
+        require_replaceable(run.manifest, own_files.RUN_MANIFEST, "--ckpt_path")
+        require_replaceable(run.weights, own_files.WEIGHTS, "--ckpt_path")
+        for checkpoint in (run.best, run.last):
+            require_replaceable(checkpoint, own_files.CHECKPOINT, "--ckpt_path")
+        root = os.path.relpath(run.path.parents[1])
+        return RunLogger(root, run.name, version=run.version, default_hp_metric=False, purge_step=epochs)
     option = "working directory or --run_name"
     require_outside_splits(RUNS, option, data_root)
     with suppress(OSError):

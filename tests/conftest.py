@@ -84,6 +84,22 @@ def data_root(tmp_path_factory):
 
 
 @pytest.fixture
+def refusal(capsys):
+    """Runs a command that must end with 2, and returns the one sentence that it says."""
+
+    def run(*words):
+        with pytest.raises(SystemExit, match="2"):
+            main([*map(str, words)])
+        output = capsys.readouterr().err
+        *_, error = output.splitlines()
+        assert error.startswith("cbam100: error: ")
+        assert "Traceback" not in output
+        return error
+
+    return run
+
+
+@pytest.fixture
 def run_folder(tmp_path, monkeypatch):
     """An empty working directory."""
     monkeypatch.chdir(tmp_path)

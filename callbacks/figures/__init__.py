@@ -1,1 +1,1 @@
-"""Pictures of a run, and when they are drawn."""
+"""Figures of a run, and when they are drawn."""

@@ -1,4 +1,4 @@
-"""Pictures of what a classifier does, drawn with matplotlib, readable at 100 classes."""
+"""Figures about a classifier, drawn with matplotlib and readable at 100 classes."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -15,37 +15,41 @@ from datamodules.image_dataset import ImageDataset
 
 DPI = 100
 CHARACTERS_OF_A_NAME = 18
-MAX_LABELS = 150  # on an axis: above it, only some classes are named, so that a picture stays below 25 MB in memory
+MAX_LABELS = 150  # of an axis: with more classes only some are labelled, to keep a figure below 25 MB in memory
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches, that belongs to no window."""
+    """Returns an empty figure of this size in inches, without a window."""
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 
 def to_png(figure: Figure) -> bytes:
-    """The figure as a file."""
+    """Returns the figure as the content of a PNG file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": MARK})  # by which its like may replace it
+    figure.savefig(buffer, format="png", metadata={"Software": MARK})  # marks the file as replaceable by a later one
     return buffer.getvalue()
 
 
 def short(name: str) -> str:
-    """A name that fits beside a picture."""
+    """Shortens a name to fit beside an image.
+
+    >>> short("a class with a very long name")
+    'a class with a ve…'
+    """
     return literal(name if len(name) <= CHARACTERS_OF_A_NAME else f"{name[: CHARACTERS_OF_A_NAME - 1]}…")
 
 
 def literal(text: str) -> str:
-    """Text that matplotlib shows as it is: a dollar would begin a formula, and a byte that is no UTF-8 has no glyph."""
+    """Escapes text for matplotlib, for which a dollar begins a formula; bytes that are not UTF-8 have no glyph."""
     return text.encode(errors="backslashreplace").decode().replace("$", r"\$")
 
 
 def confusion_figure(counts: np.ndarray, names: Sequence[str]) -> Figure:
-    """Which class is taken for which.
+    """Draws the confusion matrix.
 
     Args:
-        counts: Images by class (rows) and prediction (columns), ``(classes, classes)``.
-        names: Of the classes.
+        counts: Number of images by class (rows) and prediction (columns), ``(classes, classes)``.
+        names: Class names.
     """
     side = max(5.0, _inches(names) + 2)
     figure = new_figure(side + 0.3, side - 0.6)
@@ -63,11 +67,11 @@ def confusion_figure(counts: np.ndarray, names: Sequence[str]) -> Figure:
 
 
 def class_accuracy_figure(counts: np.ndarray, names: Sequence[str]) -> Figure:
-    """Accuracy of each class, best first, and their mean over classes that have images.
+    """Draws the accuracy of each class, best first, and the mean over classes that have images.
 
     Args:
         counts: As for ``confusion_figure``.
-        names: Of the classes.
+        names: Class names.
     """
     totals = counts.sum(1)
     accuracies = np.diag(counts) / np.maximum(totals, 1)
@@ -87,7 +91,7 @@ def class_accuracy_figure(counts: np.ndarray, names: Sequence[str]) -> Figure:
 
 
 def _inches(names: Sequence[str]) -> float:
-    """Length of an axis that names classes."""
+    """Returns the length of an axis that is labelled with classes."""
     return 0.13 * min(len(names), MAX_LABELS)
 
 
@@ -97,21 +101,27 @@ def _label(axis: Axis, labels: Sequence[str], **options: Any) -> None:
 
 
 def images_figure(images: Sequence[np.ndarray], titles: Sequence[str], columns: int = 4) -> Figure:
-    """Images ``(height, width, 3)`` in rows, each below its title."""
-    rows = -(-len(images) // columns)
-    figure = new_figure(2.1 * columns, 2.5 * rows)
-    for axes, image, title in zip(
-        np.ravel(figure.subplots(rows, columns, squeeze=False)), images, titles, strict=False
-    ):
+    """Draws images ``(height, width, 3)`` in rows, each below its title."""
+    figure, panels = _panels(len(images), columns, width=2.1, height=2.5)
+    for axes, image, title in zip(panels, images, titles, strict=True):
         axes.imshow(image)
         axes.set_title(title, fontsize=8)
-    for axes in figure.axes:
         axes.axis("off")
     return figure
 
 
+def _panels(count: int, columns: int, *, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Returns a figure with rows of panels of this size in inches, and the axes of the first ``count``."""
+    rows = -(-count // columns)
+    figure = new_figure(width * columns, height * rows)
+    figure.subplots(rows, columns, squeeze=False)
+    for unused in figure.axes[count:]:
+        unused.axis("off")
+    return figure, figure.axes[:count]
+
+
 def worst_images_figure(dataset: ImageDataset, answers: Answers, names: Sequence[str], count: int = 16) -> Figure:
-    """The images whose class was found least probable, as the network saw them, and what it took them for."""
+    """Draws the images whose class got the lowest probability, as the network saw them, with its predictions."""
     images, titles = [], []
     for row in answers.worst(count):
         images.append(dataset[int(answers.samples[row])].images.numpy())
@@ -123,11 +133,11 @@ def worst_images_figure(dataset: ImageDataset, answers: Answers, names: Sequence
 
 
 def sizes_figure(sizes: Mapping[str, int], limit: int) -> Figure:
-    """Where the bytes are, and how far from the limit.
+    """Draws the sizes of a model's parts beside the budget.
 
     Args:
-        sizes: Bytes of each part.
-        limit: The budget in bytes.
+        sizes: Bytes of each part by name.
+        limit: Budget in bytes.
     """
     figure = new_figure(8, 0.3 * len(sizes) + 1.6)
     axes = figure.subplots()
@@ -145,13 +155,13 @@ def sizes_figure(sizes: Mapping[str, int], limit: int) -> Figure:
 
 
 def reliability_figure(images: np.ndarray, confidence: np.ndarray, accuracy: np.ndarray, error: float) -> Figure:
-    """How often the classifier is right when it says so.
+    """Draws accuracy against confidence.
 
     Args:
-        images: In each bin of confidence, ``(bins,)``.
-        confidence: Mean of each bin, NaN where it is empty.
-        accuracy: Of each bin.
-        error: The expected calibration error.
+        images: Number of images in each bin of confidence, ``(bins,)``.
+        confidence: Mean confidence of each bin, NaN if it is empty.
+        accuracy: Accuracy of each bin, NaN if it is empty.
+        error: Expected calibration error.
     """
     figure = new_figure(5, 5.5)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
@@ -171,31 +181,21 @@ def reliability_figure(images: np.ndarray, confidence: np.ndarray, accuracy: np.
 
 
 def curves_figure(scalars: Mapping[str, Mapping[int, float]], panels: Mapping[str, Sequence[str]]) -> Figure:
-    """Numbers against epochs.
+    """Draws scalars against epochs, in two columns of panels.
 
     Args:
-        scalars: By name and epoch.
-        panels: The names that each panel shows, by its title; names that were not logged are left out.
+        scalars: Values by name and epoch, which counts from 0.
+        panels: Names of the scalars in each panel by its title; names that were not logged are left out.
     """
-    columns = 2
-    rows = -(-len(panels) // columns)
-    figure = new_figure(5 * columns, 3 * rows)
-    for axes, (title, names) in zip(
-        np.ravel(figure.subplots(rows, columns, squeeze=False)), panels.items(), strict=False
-    ):
+    figure, grid = _panels(len(panels), columns=2, width=5, height=3)
+    for axes, (title, names) in zip(grid, panels.items(), strict=True):
         for name in names:
             if values := scalars.get(name):
                 epochs = sorted(values)
                 axes.plot([e + 1 for e in epochs], [values[e] for e in epochs], marker=".", label=name)
-        _finish_panel(axes, title)
-    for axes in figure.axes[len(panels) :]:
-        axes.axis("off")
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend(fontsize="small")
     return figure
-
-
-def _finish_panel(axes: Axes, title: str) -> None:
-    axes.set_title(title, fontsize=10)
-    axes.set_xlabel("epoch")
-    axes.grid(alpha=0.3)
-    if axes.lines:
-        axes.legend(fontsize="small")

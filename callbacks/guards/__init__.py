@@ -1,1 +1,1 @@
-"""What ends a run, in order and with a sentence."""
+"""Callbacks that end a run, or report, when something is wrong."""

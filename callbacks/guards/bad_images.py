@@ -1,58 +1,59 @@
-"""What a fit, validation or test does with unreadable images: end with their names, or skip and count them."""
+"""Handling of unreadable images in a fit, validation or test: end with their names, or skip and count them."""
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
+from typing_extensions import override
 
 from callbacks.processes import agree, agreement_is_due, fail, gather
 from callbacks.trainer_parts import data_of
 from datamodules.files.errors import listed, listed_reasons
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.images.read import MAX_PIXELS, ImageReadError, read_image
+from datamodules.unreadable_images import UnreadableImageHandler
 
 MAX_SHARE = 0.05
 
 Unreadable = dict[str, str]  # reason by path
 
 
-class BadImages(Callback):
+class BadImages(Callback, UnreadableImageHandler):
     """Carries out ``--data.on_bad_image``.
 
-    With ``error`` the run ends, with ``skip`` it counts; more than 5 % of a split is an error in both. A single process
-    decides at every batch. Several agree after a batch, on GPUs after some, and at an epoch's end, so that all end with
-    the same sentence rather than with a broken connection.
+    With ``error`` an unreadable image ends the run, with ``skip`` it is counted; more than 5 % of a split is always an
+    error. A single process decides after every batch. Several decide together, on GPUs only every few batches, and at
+    the end of an epoch, so that all end with the same sentence rather than with a broken connection.
 
     Attributes:
-        unreadable: By split, the reason for each path that was met so far on any process.
+        unreadable: For each split, the reason for each unreadable path found so far on any process.
     """
 
     def __init__(self) -> None:
         self.unreadable: dict[str, Unreadable] = {}
-        self._news = False  # since processes last agreed
+        self._news = False  # whether there are new ones since processes last agreed
         self._max_pixels = MAX_PIXELS
         self._class_sizes: dict[str, Counter[str]] = {}  # by split
 
+    @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Takes over from the data module, which would raise on one process alone."""
-        data = data_of(trainer)
-        if stage == "predict" or not isinstance(data, ImageFolderDataModule):
-            return
+        if isinstance(data := data_of(trainer), ImageFolderDataModule):
+            self._max_pixels = data.max_pixels
 
-        def on_unreadable(errors: Iterable[ImageReadError]) -> None:
-            split = str(trainer.state.stage.dataloader_prefix)  # type: ignore[union-attr]
-            met = self.unreadable.setdefault(split, {})
-            if all(error.path in met for error in errors):  # in an earlier epoch
-                return
+    @override
+    def on_unreadable_images(self, trainer: Trainer, errors: Sequence[ImageReadError]) -> bool:
+        if trainer.predicting:
+            return False
+        split = str(trainer.state.stage.dataloader_prefix)  # type: ignore[union-attr]
+        met = self.unreadable.setdefault(split, {})
+        if any(error.path not in met for error in errors):  # else they were met in an earlier epoch
             met.update((error.path, error.reason) for error in errors)
             self._news = True
             if trainer.world_size == 1:
                 self._decide(trainer)
-
-        data.on_unreadable = on_unreadable
-        self._max_pixels = data.max_pixels
+        return True
 
     def _decide(self, trainer: Trainer) -> None:
         data = data_of(trainer)
@@ -61,20 +62,19 @@ class BadImages(Callback):
             if number > MAX_SHARE * size:
                 fail(
                     trainer,
-                    f"expected at most {MAX_SHARE:.0%} unreadable images in {split}, found {number} of {size:,} so "
-                    f"far: {listed_reasons(unreadable)}: replace or remove them; cbam100 audit lists all",
+                    f"more than {MAX_SHARE:.0%} of the images in {split} cannot be read, {number} of {size:,} so far: "
+                    f"{listed_reasons(unreadable)}; replace or remove them (cbam100 audit lists all)",
                 )
             if bare := self._classes_without_readable_image(data, split):
                 fail(
                     trainer,
-                    f"expected a readable image in each class of {split}, there is none in {listed(bare)}: "
-                    f"{listed_reasons(unreadable)}: replace them",
+                    f"no image of {listed(bare)} in {split} can be read: {listed_reasons(unreadable)}; replace them",
                 )
             if data.on_bad_image == "error":
                 fail(
                     trainer,
-                    f"expected readable images in {split}, found {listed_reasons(unreadable)}: replace or remove them, "
-                    "or pass --data.on_bad_image skip; cbam100 audit lists all",
+                    f"cannot read images of {split}: {listed_reasons(unreadable)}; replace or remove them, or pass "
+                    "--data.on_bad_image skip (cbam100 audit lists all)",
                 )
 
     def _classes_without_readable_image(self, data: ImageFolderDataModule, split: str) -> list[str]:
@@ -96,12 +96,13 @@ class BadImages(Callback):
                         self.unreadable.setdefault(split, {}).update(unreadable)
                 self._decide(trainer)
 
+    @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Agrees."""
         self._agree(trainer, batch_idx)
 
+    @override
     def on_validation_batch_end(
         self,
         trainer: Trainer,
@@ -111,28 +112,27 @@ class BadImages(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Agrees."""
         self._agree(trainer, batch_idx)
 
+    @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Agrees."""
         self._agree(trainer)
 
     on_test_batch_end = on_validation_batch_end
     on_validation_epoch_end = on_test_epoch_end = on_train_epoch_end
 
+    @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Lists what was skipped."""
         for split, unreadable in sorted(self.unreadable.items()):
             if trainer.is_global_zero:
                 print(f"{split}: skipped {len(unreadable)} unreadable images: {listed_reasons(unreadable)}")
 
+    @override
     def state_dict(self) -> dict[str, Any]:
-        """What was met so far."""
         return {"unreadable": self.unreadable}
 
+    @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up what still cannot be read."""
         for split, unreadable in state_dict["unreadable"].items():
             kept = {path: reason for path, reason in unreadable.items() if not _is_readable(path, self._max_pixels)}
             if kept:

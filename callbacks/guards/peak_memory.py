@@ -1,19 +1,20 @@
-"""How much memory a fit took at most."""
+"""Peak memory of a fit."""
 
 import resource
 import sys
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from typing_extensions import override
 
 BYTES_PER_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
 
 
 class PeakMemory(Callback):
-    """Prints the peak of the first process at the end: of its GPU's tensors, or of the process and each loader."""
+    """Prints the peak memory of the first process at the end: of its GPU, itself and its largest loader."""
 
+    @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Prints."""
         if stage != "fit" or not trainer.is_global_zero:
             return
         device = trainer.strategy.root_device
@@ -25,5 +26,5 @@ class PeakMemory(Callback):
 
 
 def resident_peak(who: int = resource.RUSAGE_SELF) -> int:
-    """Bytes that this process, or the largest of its ended children, held in memory at most."""
+    """Returns the most bytes that this process, or the largest of its ended children, held in memory."""
     return resource.getrusage(who).ru_maxrss * BYTES_PER_UNIT

@@ -1,4 +1,4 @@
-"""Refuses a model that is larger than the budget, before it costs anything."""
+"""A check that the model is within the size budget, before training begins."""
 
 import math
 
@@ -6,6 +6,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
+from typing_extensions import override
 
 from datamodules.files.errors import UserError, listed
 from lightning_modules.classifier import ImageClassifier
@@ -20,7 +21,7 @@ from lightning_modules.network.model_size import (
 
 
 class SizeBudget(Callback):
-    """Checks the network when training is set up, and every exported file before it gets its name.
+    """Checks the network when training is set up, and every exported file before it is written.
 
     The size of a network is the bytes of its parameters and persistent buffers.
 
@@ -33,28 +34,24 @@ class SizeBudget(Callback):
 
     def __init__(self, limit_mb: float = 100.0) -> None:
         if not (limit_mb > 0 and math.isfinite(limit_mb)):
-            raise UserError(f"expected --size_budget.limit_mb above 0, got {limit_mb}: 100 is the default")
+            raise UserError(f"--size_budget.limit_mb must be finite and above 0, got {limit_mb}: 100 is the default")
         self.limit = round(limit_mb * BYTES_PER_MB)
 
+    @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Prints the network's size by part, or refuses it.
-
-        Raises:
-            UserError: As ``check_network``.
-        """
         if stage == "fit" and isinstance(pl_module, ImageClassifier):
             self.check_network(pl_module)
             _print_sizes(pl_module, model_size_bytes(pl_module.network), self.limit)
 
     def check_network(self, pl_module: ImageClassifier) -> None:
-        """Raises ``UserError`` if the network is over the limit, and names what would fit."""
+        """Raises ``UserError`` if the network is over the limit, and names options that would fit."""
         size = model_size_bytes(pl_module.network)
         if size > self.limit:
             changes = fitting_changes(len(pl_module.classes), pl_module.architecture, self.limit)
             options = listed([f"{flag} ({format_size(after)})" for flag, after in changes], limit=8)
             raise UserError(
-                f"expected a model of at most {format_size(self.limit)}, {pl_module.hparams['backbone']} with these "
-                f"options is {format_size(size)}: raise --size_budget.limit_mb"
+                f"{pl_module.hparams['backbone']} with these options takes {format_size(size)}, more than the budget "
+                f"of {format_size(self.limit)}: raise --size_budget.limit_mb"
                 + (f" or choose one of {options}" if options else "")
             )
 
@@ -62,14 +59,14 @@ class SizeBudget(Callback):
         """Raises ``UserError`` if a file of ``size`` bytes is larger than the limit."""
         if size > self.limit:
             raise UserError(
-                f"expected an exported file of at most {format_size(self.limit)}, it is {format_size(size)}: choose a "
-                "smaller --model.backbone or raise --size_budget.limit_mb"
+                f"the exported file takes {format_size(size)}, more than the budget of {format_size(self.limit)}: "
+                "choose a smaller --model.backbone or raise --size_budget.limit_mb"
             )
 
 
 @rank_zero_only
 def _print_sizes(model: ImageClassifier, size: int, limit: int) -> None:
-    """A table by part on a terminal; the one line that matters elsewhere."""
+    """Prints the total size, and on a terminal a table of the parts."""
     console = Console(soft_wrap=True)
     if console.is_terminal:
         table = Table("part", "parameters", "size", title=f"{model.hparams['backbone']}, {len(model.classes)} classes")

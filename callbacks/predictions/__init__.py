@@ -1,1 +1,1 @@
-"""What a model says of each image, and the files that hold it."""
+"""Predictions of every image, and the files that hold them."""

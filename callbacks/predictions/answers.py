@@ -1,4 +1,4 @@
-"""What a classifier said of each image of a split, gathered while it is evaluated."""
+"""Predictions for the images of a split, gathered while it is evaluated."""
 
 from dataclasses import dataclass
 
@@ -12,14 +12,14 @@ from datamodules.image_dataset import Batch
 
 @dataclass(frozen=True)
 class Answers:
-    """A row for each image that was evaluated, in the order of the data set.
+    """Columns ``(images,)`` about each evaluated image, in the order of the data set.
 
     Attributes:
-        samples: Positions in the data set ``(images,)``.
+        samples: Positions in the data set.
         targets: Class indices.
         predicted: Indices of the most probable classes.
-        confidence: Their probabilities.
-        probability: Those of the targets.
+        confidence: Probabilities of the predicted classes.
+        probability: Probabilities of the targets.
     """
 
     samples: np.ndarray
@@ -29,16 +29,20 @@ class Answers:
     probability: np.ndarray
 
     def confusion(self, classes: int) -> np.ndarray:
-        """Images by class and prediction, ``(classes, classes)``."""
+        """Counts images by class (rows) and prediction (columns), ``(classes, classes)``."""
         return np.bincount(self.targets * classes + self.predicted, minlength=classes**2).reshape(classes, classes)
 
     def worst(self, count: int) -> np.ndarray:
-        """Rows of the images whose class was found least probable, worst first."""
+        """Returns the rows of the images whose class got the lowest probability, worst first."""
         return np.argsort(self.probability, kind="stable")[:count]
 
 
 def most_confused(confusion: np.ndarray, count: int = 20) -> list[tuple[int, int, int]]:
-    """The pairs (class, prediction, images) of most mistakes, most first."""
+    """Returns the pairs with the most mistakes as (class, prediction, images), most first.
+
+    >>> most_confused(np.array([[5, 2], [1, 7]]))
+    [(0, 1, 2), (1, 0, 1)]
+    """
     mistakes = confusion - np.diag(np.diag(confusion))
     order = np.argsort(-mistakes, axis=None, kind="stable")[:count]
     pairs = zip(*np.unravel_index(order, mistakes.shape), strict=True)
@@ -46,31 +50,31 @@ def most_confused(confusion: np.ndarray, count: int = 20) -> list[tuple[int, int
 
 
 class AnswerCollector:
-    """Gathers the answers while a split is evaluated, in 32 bytes an image.
+    """Gathers ``Answers`` while a split is evaluated, in 32 bytes per image.
 
     Args:
-        images: Number of images of the split.
+        images: Number of images in the split.
     """
 
     def __init__(self, images: int) -> None:
         self._table = Table(images)
 
     def add(self, batch: Batch, logits: Tensor) -> None:
-        """Takes a batch with its logits ``(batch, classes)``."""
+        """Adds a batch with its logits ``(batch, classes)``."""
         probabilities = logits.float().softmax(1)
         self._table.add(
             batch.samples,
             targets=batch.targets,
-            predicted=logits.argmax(1),  # as the accuracy counts it, equal ones too
+            predicted=logits.argmax(1),  # breaks ties as the accuracy does
             confidence=probabilities.amax(1),
             probability=probabilities.gather(1, batch.targets.clamp(min=0)[:, None])[:, 0],
         )
 
     def finish(self, trainer: Trainer) -> Answers:
-        """The rows of all processes; a collective operation."""
+        """Returns the rows of all processes; a collective operation."""
         columns = self._table.collect(trainer)
         counts = columns.pop("count")
         samples = np.flatnonzero(counts)
-        # With --trainer.overfit_batches each process sees all images: the sum of equal values, over their number.
+        # With --trainer.overfit_batches every process sees all images: equal values were summed.
         means = {name: (x[samples] / counts[samples]).astype(x.dtype) for name, x in columns.items()}
         return Answers(samples, **means)

@@ -1,4 +1,4 @@
-"""The files that a prediction leaves: the CSV and its zip, more columns and all probabilities where they are wanted."""
+"""The files of a prediction: the CSV and its zip, and on request the top classes and all probabilities."""
 
 import csv
 import io
@@ -15,20 +15,21 @@ from datamodules.files.own_files import PREDICTION, PROBABILITIES, TOP_K, kind_o
 from datamodules.prediction_rows import NAME_COLUMN
 
 HEADER = [NAME_COLUMN, "pred_label"]
+TOP_K_ENDING, PROBABILITIES_ENDING = "topk.csv", "probabilities.npz"  # after the table's stem
 
 
 @dataclass
 class Predictions:
-    """Every image's prediction; names and classes are spelled as the files show them.
+    """Predictions for all images; names and classes are spelled as in the files.
 
     Attributes:
-        names: Of the images, ``(images,)``.
-        classes: In the order of the network's outputs.
-        label: Class index ``(images,)``.
-        readable: False ``(images,)`` where no network saw the image and ``label`` is the fallback.
+        names: Image names ``(images,)``.
+        classes: Class names, in the order of the network's outputs.
+        label: Class indices ``(images,)``.
+        readable: Booleans ``(images,)``; False where the image could not be read and ``label`` is the fallback.
         top_label: Class indices ``(images, k)``, most probable first, or None.
-        top_probability: Theirs, ``(images, k)``, or None.
-        probability: ``(images, classes)``, or None.
+        top_probability: Probabilities of ``top_label`` ``(images, k)``, or None.
+        probability: All probabilities ``(images, classes)``, or None.
     """
 
     names: list[str]
@@ -41,25 +42,19 @@ class Predictions:
 
 
 def partial_path(path: Path) -> Path:
-    """Where the rows of readable images are kept when others stand in the way of a whole ``path``."""
+    """Returns where the rows of readable images are written when other images cannot be read."""
     return path.with_name(f"{path.name}.partial")
 
 
-def top_k_path(path: Path) -> Path:
-    """Where the most probable classes of a table ``path`` are written."""
-    return path.with_name(f"{path.stem}_topk.csv")
-
-
-def probabilities_path(path: Path) -> Path:
-    """Where all probabilities of a table ``path`` are written."""
-    return path.with_name(f"{path.stem}_probabilities.npz")
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(f"{path.stem}_{ending}")
 
 
 def kinds(path: Path, top_k: int, probabilities: bool) -> dict[Path, str]:
-    """What may be written for the table ``path``, and which kind of file each is."""
+    """Returns all files that may be written for the table ``path``, with the kind of each."""
     files = {path: PREDICTION, path.with_suffix(".zip"): zip_of(path.name), partial_path(path): PREDICTION}
-    files |= {top_k_path(path): TOP_K} if top_k else {}
-    return files | ({probabilities_path(path): PROBABILITIES} if probabilities else {})
+    files |= {_beside(path, TOP_K_ENDING): TOP_K} if top_k else {}
+    return files | ({_beside(path, PROBABILITIES_ENDING): PROBABILITIES} if probabilities else {})
 
 
 def write_partial(path: Path, predictions: Predictions) -> None:
@@ -74,11 +69,11 @@ def write_partial(path: Path, predictions: Predictions) -> None:
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Writes ``path``, its zip, and beside them what of the predictions is not None; an unread image's is empty."""
+    """Writes ``path``, its zip, and files for the optional columns, which are empty for unreadable images."""
     names, classes = predictions.names, predictions.classes
     if predictions.probability is not None:
         probability = np.where(predictions.readable[:, None], predictions.probability, np.float32("nan"))
-        with atomic_file(probabilities_path(path)) as temporary, open(temporary, "wb") as file:
+        with atomic_file(_beside(path, PROBABILITIES_ENDING)) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(
                 file, image_name=np.array(names, str), class_name=np.array(classes, str), probability=probability
             )
@@ -91,14 +86,14 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
             [name, *(classes[i] for i in labels), *map(str, values)] if readable else [name, *[""] * (2 * k)]
             for name, readable, labels, values in top
         )
-        with atomic_file(top_k_path(path)) as temporary:
+        with atomic_file(_beside(path, TOP_K_ENDING)) as temporary:
             _write_csv(temporary, header, rows)
     labels = (classes[position] for position in predictions.label)
-    # Both get their names at the end, or neither does.
+    # Both files get their final names, or neither does.
     with atomic_file(path) as csv_file, atomic_file(path.with_suffix(".zip")) as zip_file:
         _write_csv(csv_file, HEADER, zip(names, labels, strict=True))
         _write_zip(zip_file, path.name, csv_file.read_bytes())
-    if kind_of(partial_path(path)) == PREDICTION:  # of an earlier try
+    if kind_of(partial_path(path)) == PREDICTION:  # of an earlier attempt
         partial_path(path).unlink()
 
 
@@ -110,14 +105,14 @@ def _write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[str]])
         for cells in itertools.chain([header], rows):
             line.seek(0)
             line.truncate()
-            # Some spreadsheets split unquoted cells at semicolons, and would calculate the part behind one.
+            # Some spreadsheets split unquoted cells at semicolons, and would evaluate the part behind one.
             cells = list(cells)
             (quoting_writer if any(";" in cell or "\t" in cell for cell in cells) else writer).writerow(cells)
             file.write(line.getvalue().removesuffix("\r\n") + "\n")
 
 
 def _write_zip(path: Path, name: str, content: bytes) -> None:
-    """Packs one file, and compares what a reader will get."""
+    """Writes a zip of one file, and checks what a reader will get."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)  # dated 1980: always equal bytes
     with zipfile.ZipFile(path) as archive:

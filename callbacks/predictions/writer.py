@@ -1,11 +1,12 @@
-"""Writes ``prediction.csv``, its zip and what was asked for beside them: every image once, in order, or nothing."""
+"""Writing of ``prediction.csv`` and its companions: every image once, in order, or nothing."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pytorch_lightning import Callback, LightningModule, Trainer
+from typing_extensions import override
 
 from callbacks.predictions.image_table import Table
 from callbacks.predictions.prediction_csv import Predictions, kinds, partial_path, write_partial, write_predictions
@@ -19,20 +20,21 @@ from datamodules.files.own_files import PREDICTION_MANIFEST, require_replaceable
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.images.read import ImageReadError
 from datamodules.split_names import require_outside_splits
+from datamodules.unreadable_images import UnreadableImageHandler
 from lightning_modules.classifier import ImageClassifier
 from lightning_modules.metrics.accuracies import ranked
 
 
-class PredictionWriter(Callback):
-    """Collects the predictions of all processes in a table and writes them as rows of names.
+class PredictionWriter(Callback, UnreadableImageHandler):
+    """Collects the predictions of all processes and writes one row per image.
 
     Args:
-        path: The CSV file; the others stand beside it with the same stem.
-        top_k: Also write ``<stem>_topk.csv`` with the k most probable classes of each image, where k is above 0.
-        probabilities: Also write ``<stem>_probabilities.npz`` with ``image_name`` ``(images,)``, ``class_name``
-            ``(classes,)`` and ``probability`` ``(images, classes)``, float32.
-        fallback_label: The class to write for images that cannot be read, which ``<stem>_manifest.json`` lists. Without
-            one, they end the prediction, after all others are predicted.
+        path: Path of the CSV file; companion files are written beside it with the same stem.
+        top_k: Number of most probable classes to write for each image to STEM_topk.csv; 0 writes no such file.
+        probabilities: Whether to write all class probabilities to STEM_probabilities.npz, with arrays image_name
+            (images,), class_name (classes,) and probability (images, classes), float32.
+        fallback_label: Class to write for images that cannot be read, which STEM_manifest.json lists. Without one, such
+            images are an error after all others have been predicted.
 
     Raises:
         UserError: ``path`` does not end in ``.csv``, or ``top_k`` is negative.
@@ -50,36 +52,29 @@ class PredictionWriter(Callback):
         self.probabilities = probabilities
         self.fallback_label = fallback_label
         if self.path.suffix != ".csv":
-            raise UserError(f"expected --prediction.path to end in .csv, got {path}: rename it")
+            raise UserError(f"--prediction.path must end in .csv, got {path}")
         if top_k < 0:
-            raise UserError(f"expected --prediction.top_k of 0 or more, got {top_k}: 0 writes no such file")
+            raise UserError(f"--prediction.top_k must be at least 0, got {top_k}: 0 writes no such file")
         self._manifest_path = Path(f"{self.path.with_suffix('')}_manifest.json")
         self._table = Table(0)
-        self._reasons: dict[str, str] = {}  # by path, why it cannot be read
+        self._reasons: dict[str, str] = {}  # why a path cannot be read
 
+    @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Checks what can be checked before the first batch.
-
-        Raises:
-            UserError: The folder cannot be written to or holds data, a file of somebody else or an input is in the way,
-                there are fewer than ``top_k`` classes, or the fallback is none.
-        """
         if stage != "predict":
             return
         classes = _model(pl_module).classes
         if self.top_k > len(classes):
             raise UserError(
-                f"expected --prediction.top_k of at most {len(classes)}, the number of classes, got {self.top_k}: "
-                "give a smaller one"
+                f"--prediction.top_k must be at most {len(classes)}, the number of classes, got {self.top_k}"
             )
         if (label := self.fallback_label) is not None and label not in classes.names:
             alike = {name: label for name in classes.names if as_seen(name) == as_seen(label)}
             raise UserError(
-                f"expected --prediction.fallback_label to be one of the {len(classes)} classes, "
-                + (f"it spells {spelled_apart(alike)}" if alike else f"got {label}")
+                f"--prediction.fallback_label must be one of the {len(classes)} classes, but "
+                + (f"spells {spelled_apart(alike)}" if alike else f"is {label}")
                 + f": choose one of {listed(list(alike or classes.names))}"
             )
-        _data(trainer).on_unreadable = self._note
         if trainer.is_global_zero:
             self._require_free(_data(trainer))
 
@@ -92,13 +87,17 @@ class PredictionWriter(Callback):
             require_replaceable(path, kind, option, templates)
         require_replaceable(self._manifest_path, PREDICTION_MANIFEST, option)
 
-    def _note(self, errors: Iterable[ImageReadError]) -> None:
-        self._reasons.update((error.path, error.reason) for error in errors)
+    @override
+    def on_unreadable_images(self, trainer: Trainer, errors: Sequence[ImageReadError]) -> bool:
+        if trainer.predicting:
+            self._reasons.update((error.path, error.reason) for error in errors)
+        return bool(trainer.predicting)
 
+    @override
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Makes an empty table."""
         self._table = Table(len(_data(trainer).prediction_names))
 
+    @override
     def on_predict_batch_end(
         self,
         trainer: Trainer,
@@ -108,7 +107,6 @@ class PredictionWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Enters a batch."""
         samples, probabilities = outputs
         values, labels = ranked(probabilities)
         columns = {"label": labels[:, 0]}
@@ -118,13 +116,8 @@ class PredictionWriter(Callback):
             columns["probability"] = probabilities
         self._table.add(samples, **columns)
 
+    @override
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Collects the table of all processes and writes the files on the first.
-
-        Raises:
-            UserError: An image came never or more than once, and nothing is written; or there are unreadable images and
-                no fallback label, and the others' rows are kept in a ``.partial`` file.
-        """
         columns = self._table.collect(trainer)
         counts = columns.pop("count")
         data, model = _data(trainer), _model(pl_module)
@@ -138,11 +131,13 @@ class PredictionWriter(Callback):
         readable = np.array([path not in reasons for path in paths], bool)
         missing = [name for name, count, ok in zip(names, counts, readable, strict=True) if ok and count == 0]
         repeated = [name for name, count in zip(names, counts, strict=True) if count > 1]
-        if missing or repeated:
+        faults = [f"none for {listed(missing)}"] if missing else []
+        faults += [f"several for {listed(repeated)}"] if repeated else []
+        if faults:
             fail(
                 trainer,
-                f"expected one prediction for each of {len(names)} images, got none for {listed(missing) or 'none'} "
-                f"and several for {listed(repeated) or 'none'}: predict again without --trainer.limit_predict_batches",
+                f"each of {len(names)} images must have one prediction, got {' and '.join(faults)}: predict again "
+                "without --trainer.limit_predict_batches",
             )
         if self.fallback_label is not None:
             columns["label"][~readable] = model.classes.position(self.fallback_label)
@@ -156,8 +151,8 @@ class PredictionWriter(Callback):
             described = listed_reasons({row["path"]: row["reason"] for row in unreadable})
             fail(
                 trainer,
-                f"expected {len(names):,} readable images, {len(unreadable):,} are not: {described}; the others' rows "
-                f"are in {partial_path(self.path)}: replace the images, or label them by --prediction.fallback_label",
+                f"{len(unreadable):,} of {len(names):,} images cannot be read: {described}; the other rows are in "
+                f"{partial_path(self.path)}: replace the images, or label them with --prediction.fallback_label",
             )
         if trainer.is_global_zero:
             print(f"{len(names):,} predictions in {self.path} and {self.path.with_suffix('.zip')}")
@@ -181,11 +176,11 @@ class PredictionWriter(Callback):
 def _data(trainer: Trainer) -> ImageFolderDataModule:
     data = data_of(trainer)
     if not isinstance(data, ImageFolderDataModule):
-        raise TypeError(f"expected an ImageFolderDataModule to predict with, got {type(data).__name__}")
+        raise TypeError(f"predicting needs an ImageFolderDataModule, got {type(data).__name__}")
     return data
 
 
 def _model(pl_module: LightningModule) -> ImageClassifier:
     if not isinstance(pl_module, ImageClassifier):
-        raise TypeError(f"expected an ImageClassifier to predict with, got {type(pl_module).__name__}")
+        raise TypeError(f"predicting needs an ImageClassifier, got {type(pl_module).__name__}")
     return pl_module

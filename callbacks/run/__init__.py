@@ -1,1 +1,1 @@
-"""The run folder: what is saved, when, and how a run goes on from it."""
+"""The run folder: what is saved and when, and how a run resumes from it."""

@@ -1,4 +1,4 @@
-"""What each epoch did: to the loggers, against epochs, and as a line where there is no progress bar."""
+"""Logging of each epoch: to the loggers, and as a line of text if there is no progress bar."""
 
 import time
 from typing import Any
@@ -6,24 +6,26 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
+from typing_extensions import override
 
+from callbacks.run.checkpoints import BestWeights
 from callbacks.run.exact_resume import resumed_from
 from callbacks.run.progress import ProgressLine
+from callbacks.trainer_parts import callbacks_of
 from lightning_modules.classifier import MONITOR
 
 BEST = f"best/{MONITOR}"
 
 
 class EpochLog(Callback):
-    """Logs the metrics, the best accuracy so far, the learning rate, an epoch's seconds, images per second and waiting.
+    """Logs metrics, best accuracy so far, learning rate, seconds, images per second and waiting time of each epoch.
 
-    Lightning's own logging counts steps; a reader compares epochs. ``epoch_seconds`` includes validation,
-    ``images_per_second`` does not, and counts the images of all processes. ``data_wait_share`` is the part of the
-    training time in which the first process waited for its loader.
+    Lightning logs against steps; readers compare epochs. ``epoch_seconds`` includes validation; ``images_per_second``
+    excludes it and counts the images of all processes. ``data_wait_share`` is the share of the training time that the
+    first process spent waiting for its data loader.
     """
 
     def __init__(self) -> None:
-        self._best = 0.0
         self._learning_rate = 0.0
         self._start = 0.0
         self._validation_start = 0.0
@@ -34,49 +36,49 @@ class EpochLog(Callback):
         self._validated = False
         self._is_inside_epoch = False
 
+    @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Opens the hparams tab."""
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 settings = {name: value for name, value in pl_module.hparams.items() if name != "class_names"}
-                # With the metric it writes a first value, which a resumed run has behind it.
+                # Given a metric, it writes a first value, which a resumed run has written before.
                 logger.log_hyperparams(settings, None if resumed_from(trainer) else {BEST: 0.0})
 
+    @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clock, and notes the learning rate: Lightning steps the schedule before the epoch's end."""
-        self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
+        self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]  # stepped before the epoch's end
         self._start = time.monotonic()
         self._validation_seconds, self._images, self._validated = 0.0, 0, False
         self._is_inside_epoch = True
         self._waited, self._waits_since = 0.0, self._start
 
+    @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
-        """Counts images and the time since the batch before, which went into loading."""
         self._waited += time.monotonic() - self._waits_since
         self._images += len(batch.images) * trainer.world_size  # type: ignore[attr-defined]
 
+    @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """Begins to wait."""
         self._waits_since = time.monotonic()
 
+    @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stops the training clock."""
         self._validation_start = _now(trainer)
 
+    @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the training clock again."""
         self._validation_seconds += time.monotonic() - self._validation_start
         self._validated = True
-        if not self._is_inside_epoch and not trainer.sanity_checking:  # the one of a run that had none
+        if not self._is_inside_epoch and not trainer.sanity_checking:  # the validation of a run that had none
             self._write(trainer, self._metrics(trainer, "val/"))
 
+    @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the epoch's numbers."""
         seconds = _now(trainer) - self._start
         self._is_inside_epoch = False
-        numbers = self._metrics(trainer, "" if self._validated else "train/")  # those of val/ are of an earlier epoch
+        numbers = self._metrics(trainer, "" if self._validated else "train/")  # else val/ is of an earlier epoch
         numbers |= {
             "lr": self._learning_rate,
             "epoch_seconds": seconds,
@@ -85,8 +87,8 @@ class EpochLog(Callback):
         }
         self._write(trainer, numbers)
 
+    @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Expects no epoch's end for a validation that may follow."""
         self._is_inside_epoch = False
 
     def _metrics(self, trainer: Trainer, prefix: str) -> dict[str, float]:
@@ -94,28 +96,29 @@ class EpochLog(Callback):
         return {name: value.item() for name, value in metrics if name.startswith(prefix)}
 
     def _write(self, trainer: Trainer, numbers: dict[str, float]) -> None:
-        if MONITOR in numbers:
-            self._best = max(self._best, numbers[MONITOR])
+        best: dict[str, float] = {}
+        for saver in callbacks_of(trainer, BestWeights):  # called after this callback: it does not know this epoch yet
+            best[BEST] = (numbers if saver.is_best(trainer, numbers) else saver.best).get(MONITOR, 0.0)
         for logger in trainer.loggers:
-            logger.log_metrics({**numbers, BEST: self._best}, step=trainer.current_epoch)
+            logger.log_metrics({**numbers, **best}, step=trainer.current_epoch)
         if trainer.is_global_zero and isinstance(trainer.progress_bar_callback, ProgressLine | None):
             values = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
             print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {values}", flush=True)
 
+    @override
     def state_dict(self) -> dict[str, Any]:
-        """The epoch so far."""
         seconds = time.monotonic() - self._start
         return {
-            "best": self._best,
             "learning_rate": self._learning_rate,
             "seconds": seconds,
             "images": self._images,
             "waited": self._waited,
         }
 
+    @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on inside the epoch; at the end of one, the next start makes all but the best anew."""
-        self._best, self._learning_rate = state_dict["best"], state_dict["learning_rate"]
+        # Inside an epoch; after one, the next start resets all.
+        self._learning_rate = state_dict["learning_rate"]
         self._start = self._waits_since = time.monotonic()
         self._start -= state_dict["seconds"]
         self._images, self._waited = state_dict["images"], state_dict.get("waited", 0.0)
@@ -123,7 +126,7 @@ class EpochLog(Callback):
 
 
 def _now(trainer: Trainer) -> float:
-    """Monotonic time in seconds, after the device has finished: kernels are launched asynchronously."""
+    """Returns the monotonic time in seconds once the device, whose kernels run asynchronously, has finished."""
     device = trainer.strategy.root_device
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

@@ -1,4 +1,4 @@
-"""Where Lightning's fit loop stands, and moves that it has no method for. Written for Lightning 2.6."""
+"""State of Lightning's fit loop, and changes to it that Lightning 2.6 has no method for."""
 
 from typing import Any
 
@@ -9,44 +9,44 @@ from callbacks.trainer_parts import callbacks_of
 
 
 def epochs_done(trainer: Trainer) -> int:
-    """Whole and broken-off epochs of the fit, the one that is just ending included."""
+    """Returns the number of epochs done, including those cut short and the one that is just ending."""
     current, _ = _counters(trainer.fit_loop.epoch_progress)
     return int(current.processed)
 
 
 def epoch_index(trainer: Trainer) -> int:
-    """Of the epoch that was begun last, from 0, also where the loop has counted it as done."""
+    """Returns the index from 0 of the epoch that was started last, even if the loop has counted it as done."""
     current, _ = _counters(trainer.fit_loop.epoch_progress)
     return int(current.started) - 1
 
 
 def is_at_epoch_end(trainer: Trainer) -> bool:
-    """Whether all batches of the epoch have been fetched."""
+    """Returns whether all batches of the epoch have been fetched."""
     return trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
 
 
 def is_inside_step(trainer: Trainer) -> bool:
-    """Whether gradients of further batches are to be added before the optimiser steps."""
+    """Returns whether gradients of more batches will be accumulated before the optimiser steps."""
     return trainer.fit_loop._should_accumulate()
 
 
 def can_go_on_inside_epoch(trainer: Trainer) -> bool:
-    """Whether a run that is resumed inside an epoch can be the same: neither sampler nor callbacks begin it anew."""
+    """Returns whether a run can resume inside an epoch: neither sampler nor callbacks have to restart it."""
     starters = any(isinstance(callback, EPOCH_START_CALLBACKS) for callback in callbacks_of(trainer, Callback))
     return not (trainer.overfit_batches or starters)  # type: ignore[attr-defined]
 
 
 def step_is_complete(trainer: Trainer) -> bool:
-    """Whether all batches that were begun are done, and their gradients used up."""
+    """Returns whether all batches that were started are done and their gradients have been applied."""
     batches, _ = _counters(trainer.fit_loop.epoch_loop.batch_progress)
     return batches.ready == batches.processed > 0 and not is_inside_step(trainer)
 
 
 def redo_validation_on_resume(trainer: Trainer) -> None:
-    """Where all batches of the epoch are done, moves the counters to before its validation, which a resume repeats.
+    """Moves the counters to before the validation, so that a resume repeats it, if all batches of the epoch are done.
 
-    Lightning takes a state between the last batch and the epoch's end for one whose validation is over, unless that
-    has begun: so this one has, with a batch that is not done.
+    Lightning takes the state after the last batch for one after the validation, unless the validation has started and
+    not finished, which is what the counters are made to say.
     """
     loop = trainer.fit_loop
     if not is_at_epoch_end(trainer):
@@ -60,7 +60,7 @@ def redo_validation_on_resume(trainer: Trainer) -> None:
 
 
 def validate_now(trainer: Trainer) -> None:
-    """Runs the fit's validation after its last epoch, as part of it; a collective operation."""
+    """Validates after the last epoch, as a part of the fit; a collective operation."""
     epoch, _ = _counters(trainer.fit_loop.epoch_progress)
     completed, epoch.completed = epoch.completed, epoch_index(trainer)
     trainer.validating = True

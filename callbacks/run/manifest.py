@@ -1,4 +1,4 @@
-"""``manifest.json``: what made a run folder what it is, and what happened to the run."""
+"""``manifest.json``: what a run was made from, its result, and what happened to it."""
 
 import json
 import platform
@@ -15,6 +15,7 @@ import torchmetrics
 import torchvision
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
+from typing_extensions import override
 
 from callbacks.guards.bad_images import BadImages
 from callbacks.run.checkpoints import BestWeights
@@ -29,63 +30,59 @@ from lightning_modules.network.model_size import model_size_bytes, parameter_cou
 
 
 class RunManifest(Checkpoint):
-    """Writes versions, seed, data fingerprint, class hash, size, what was skipped, the best epoch and the events.
+    """Writes versions, seed, data fingerprint, class hash, size, skipped images, best epoch and events of a run.
 
-    An event is a plain dictionary: ``event`` (started, resumed, interrupted, failed, finished), ``time``, ``epoch`` and
-    ``step`` it happened after, and what belongs to it. A run that resumes in its folder adds to the list. A
-    ``Checkpoint``, because Lightning calls these last, here after ``BestWeights``.
+    An event is a plain dictionary of ``event`` (started, resumed, interrupted, failed, finished), ``time``, ``epoch``
+    and ``step``, and details. A run that resumes in its folder appends to the list. A ``Checkpoint``, because Lightning
+    calls those last, here after ``BestWeights``.
     """
 
     def __init__(self) -> None:
         self._events: list[dict[str, Any]] = []
         self._path = RunFolder(Path()).manifest
 
+    @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Notes the start."""
-        # Asked here, where all processes are: it is a collective operation
-        self._path = RunFolder(Path(trainer.log_dir or ".")).manifest
+        self._path = RunFolder(Path(trainer.log_dir or ".")).manifest  # a collective operation, so all processes ask
         checkpoint = resumed_from(trainer)
         self._events = self._earlier_events() if checkpoint else []
         if checkpoint:
             changes = (callback.changed for callback in callbacks_of(trainer, RunConfig))
             self._note(trainer, pl_module, "resumed", checkpoint=checkpoint, changed=next(changes, {}))
             if trainer.is_global_zero:
-                done = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}"
-                print(f"resumed from {checkpoint} in {done}")
+                print(f"resumed from {checkpoint} in epoch {trainer.current_epoch + 1}, step {trainer.global_step}")
         else:
             self._note(trainer, pl_module, "started")
 
+    @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes what the epoch changed."""
         self._write(trainer, pl_module)
 
+    @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Notes the end."""
         self._note(trainer, pl_module, "finished")
 
+    @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Notes the end of a run that was killed between its last checkpoint and that, and has nothing left to do."""
         if self._events or not resumed_from(trainer) or not trainer.loggers:
             return
+        # The run was killed after its last checkpoint, and nothing was left to do
         self._path = RunFolder(Path(trainer.loggers[0].log_dir or ".")).manifest
         self._events = self._earlier_events()
         if self._events and self._events[-1]["event"] != "finished":
             self._note(trainer, pl_module, "finished")
 
+    @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Notes why the run ended."""
         if not self._events:
             return
-        number = _signal_behind(exception)
-        if number:
+        if number := _signal_behind(exception):
             self._note(trainer, pl_module, "interrupted", by=signal.Signals(number).name)
         else:
             self._note(trainer, pl_module, "failed", error=str(exception))
 
     def _earlier_events(self) -> list[dict[str, Any]]:
-        with suppress(
-            OSError, ValueError, LookupError, TypeError
-        ):  # there is none yet; one of another making is refused
+        with suppress(OSError, ValueError, LookupError, TypeError):  # missing, or damaged
             return json.loads(self._path.read_text())["events"]
         return []
 
@@ -102,7 +99,7 @@ class RunManifest(Checkpoint):
         content: dict[str, Any] = {
             "versions": versions(),
             "seed": data.seed,
-            "batch_size": data.batch_size,  # as Lightning's tuners have left them
+            "batch_size": data.batch_size,  # Lightning's tuners may have changed it
             "learning_rate": model.hparams["learning_rate"],
             "data": data.fingerprint,
             "processes": trainer.world_size,
@@ -118,7 +115,7 @@ class RunManifest(Checkpoint):
 
 
 def _signal_behind(exception: BaseException) -> int:
-    """The number of the signal that ended the run, or 0."""
+    """Returns the number of the signal that ended the run, or 0."""
     if isinstance(exception, KeyboardInterrupt):
         return signal.SIGINT
     code = exception.code if isinstance(exception, SystemExit) else 0
@@ -126,7 +123,7 @@ def _signal_behind(exception: BaseException) -> int:
 
 
 def versions() -> dict[str, str]:
-    """Of what the result depends on."""
+    """Returns the versions of everything that the result depends on, by name."""
     return {
         "cbam100": version(),
         "python": platform.python_version(),
@@ -136,5 +133,5 @@ def versions() -> dict[str, str]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes a file whole; a name that is no UTF-8 is escaped."""
+    """Writes a JSON file atomically; names that are not UTF-8 are escaped."""
     write_bytes(path, json.dumps(content, indent=2).encode() + b"\n")

@@ -1,4 +1,4 @@
-"""What of the Trainer and of its callbacks decides where a run ends."""
+"""Options of the Trainer and its callbacks that influence the result of training."""
 
 from typing import Any
 
@@ -12,20 +12,20 @@ from pytorch_lightning.callbacks import (
     WeightAveraging,
 )
 
-# Of these options of the Trainer, 1 is a batch and 1.0 is all of them.
+# Options of the Trainer for which 1 means one batch and 1.0 all of them.
 BATCHES_OR_SHARE = ("limit_train_batches", "limit_val_batches", "overfit_batches", "val_check_interval")
-# Lightning's callbacks that change weights, gradients or rates; a user's own are in the manifest's resumed event only.
+# Lightning's callbacks that change weights, gradients or rates; users' own are only in the manifest's resumed event.
 TRAINING_CALLBACKS = (
     BaseFinetuning, GradientAccumulationScheduler, ModelPruning, StochasticWeightAveraging, WeightAveraging,
 )  # fmt: skip
-# Of these, the one that acts at the start of an epoch, so that a run cannot go on inside one.
+# Those that act at the start of an epoch, so that a run cannot resume inside one.
 EPOCH_START_CALLBACKS = (StochasticWeightAveraging,)
-# Of these, those whose masks or frozen layers do not come back from a checkpoint.
+# Those whose masks or frozen layers are not restored from a checkpoint.
 NOT_RESUMABLE = (BaseFinetuning, ModelPruning)
 
 
 def trainer_options(trainer: Trainer) -> dict[str, Any]:
-    """The Trainer's options that decide where a run ends, by name, in plain types."""
+    """Returns the Trainer's options that influence the result of training, by name, in plain types."""
     device = trainer.strategy.root_device.type
     return {
         "processes": trainer.world_size,
@@ -39,5 +39,5 @@ def trainer_options(trainer: Trainer) -> dict[str, Any]:
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "sync_batchnorm": getattr(trainer.strategy, "_layer_sync", None) is not None,
         "device": device,
-        **({"OMP_NUM_THREADS": torch.get_num_threads()} if device == "cpu" else {}),  # they split sums
+        **({"OMP_NUM_THREADS": torch.get_num_threads()} if device == "cpu" else {}),  # threads change the order of sums
     }

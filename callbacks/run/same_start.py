@@ -1,4 +1,4 @@
-"""Compares what the processes of a run begin from, before they work together."""
+"""A check that all processes of a run start from the same checkpoint and the same images."""
 
 import hashlib
 import platform
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pytorch_lightning import Callback, LightningModule, Trainer
+from typing_extensions import override
 
 from callbacks.processes import fail, gather
 from callbacks.trainer_parts import data_of
@@ -13,29 +14,25 @@ from callbacks.trainer_parts import data_of
 
 class _Start(NamedTuple):
     host: str
-    checkpoint: str  # with the beginning of its SHA-256, or "nothing"
+    checkpoint: str  # name and start of the SHA-256, or "nothing"
     data: dict[str, dict[str, Any]]
 
 
 class SameStart(Callback):
-    """Ends a run whose processes begin from different files, which machines without a common disk may hold.
+    """Ends a run whose processes start from different files, as machines without a shared disk may hold.
 
-    Each process looks for itself. Where one resumes and another finds nothing, they would wait for each other forever;
-    where the images differ, each would take its share of another list.
+    If one process resumed and another found no checkpoint, they would wait for each other forever; if the images
+    differed, each would take its share of a different list.
 
     Args:
-        checkpoint: What this process has read its model from.
+        checkpoint: Checkpoint that this process has read its model from, or None.
     """
 
     def __init__(self, checkpoint: str | None = None) -> None:
         self.checkpoint = checkpoint
 
+    @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Compares; a collective operation.
-
-        Raises:
-            UserError: A process begins from another checkpoint or other images than the first.
-        """
         if trainer.world_size == 1:
             return
         data = data_of(trainer).fingerprint
@@ -44,17 +41,17 @@ class SameStart(Callback):
             if other.checkpoint != first.checkpoint:
                 fail(
                     trainer,
-                    f"expected all processes to begin from one checkpoint, the first on {first.host} has "
-                    f"{first.checkpoint}, process {rank} on {other.host} has {other.checkpoint}: give all machines one "
-                    "disk, or copy the run folder to each",
+                    f"all processes must start from one checkpoint, but the first, on {first.host}, has "
+                    f"{first.checkpoint} and process {rank}, on {other.host}, has {other.checkpoint}: use a shared "
+                    "disk, or copy the run folder to each machine",
                 )
             for split, facts in first.data.items():
                 if other.data[split] != facts:
                     fail(
                         trainer,
-                        f"expected all processes to find the same images of {split}, the first on {first.host} finds "
-                        f"{facts['images']}, process {rank} on {other.host} {other.data[split]['images']} (names or "
-                        "sizes in bytes differ): give all machines one disk, or copy the images to each",
+                        f"all processes must find the same images of {split}, but the first, on {first.host}, finds "
+                        f"{facts['images']} and process {rank}, on {other.host}, finds {other.data[split]['images']} "
+                        "(names or sizes differ): use a shared disk, or copy the images to each machine",
                     )
 
 

@@ -1,4 +1,4 @@
-"""Ends a run early only for a reason that exists, and keeps an ended run ended."""
+"""Checks of Lightning's callbacks that end a run early, and of whether a resumed run was ended by one."""
 
 from datetime import timedelta
 from typing import Any
@@ -7,6 +7,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, Timer
 from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
+from typing_extensions import override
 
 from callbacks.run.exact_resume import resumed_from
 from callbacks.run.loop_state import is_at_epoch_end
@@ -16,76 +17,71 @@ from lightning_modules.classifier import ImageClassifier
 
 
 class Stopping(Callback):
-    """Looks at Lightning's callbacks that end a run: what they watch, and whether they ended this one before.
+    """Checks the metrics that Lightning's stopping callbacks watch, and keeps a run that they ended from going on.
 
-    A command that is given again, as a queue may do, trains no epoch that its run would not have had.
+    A command that is repeated, as a job queue may do, trains no further epoch.
     """
 
     def __init__(self) -> None:
         self._patience: dict[EarlyStopping, int] = {}
-        self._before_validation: dict[EarlyStopping, dict[str, Any]] = {}  # of the epoch, their states
+        self._before_validation: dict[EarlyStopping, dict[str, Any]] = {}  # the callbacks' states
 
+    @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Checks the metrics that callbacks watch, and notes each patience, which a checkpoint would replace.
-
-        Raises:
-            UserError: Nobody logs such a metric.
-        """
         if stage != "fit" or not isinstance(pl_module, ImageClassifier):
             return
         known = {str(name) for metrics in (pl_module.train_metrics, pl_module.val_metrics) for name in metrics}
         for callback in callbacks_of(trainer, Callback):
             if isinstance(callback, EarlyStopping):
-                self._patience[callback] = callback.patience
+                self._patience[callback] = callback.patience  # which loading a checkpoint would replace
             if not isinstance(callback, EarlyStopping | ModelCheckpoint) or callback.monitor in (None, *known):
                 continue
             name = type(callback).__name__
             choices = ", ".join(sorted(known))
             if any(_may_log(other) for other in callbacks_of(trainer, Callback)):
                 rank_zero_warn(
-                    f"{name} watches {callback.monitor}, which is none of {choices}: a callback of yours has to log it"
+                    f"{name} watches {callback.monitor}, which is none of {choices}: one of your callbacks must log it"
                 )
             else:
-                raise UserError(
-                    f"expected {name} to watch one of {choices}, got {callback.monitor}: choose one of them"
-                )
+                raise UserError(f"{name} watches {callback.monitor}, which is not logged: choose one of {choices}")
 
+    @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Ends a run that has ended."""
         for callback in callbacks_of(trainer, Callback) if resumed_from(trainer) else ():
             if isinstance(callback, EarlyStopping):
                 stopped = self._has_stopped(callback)
                 trainer.should_stop |= stopped
                 if stopped and not (trainer.min_epochs or trainer.min_steps):
                     rank_zero_only(print)(
-                        f"this run was stopped early ({callback.stopping_reason_message}): nothing is left to do; "
-                        "raise the patience, or leave EarlyStopping out, to go on"
+                        f"this run was stopped early ({callback.stopping_reason_message}), nothing is left to do: to "
+                        "continue, raise the patience or leave EarlyStopping out"
                     )
             elif isinstance(callback, Timer) and (left := callback.time_remaining()) is not None and left <= 0:
                 rank_zero_only(print)(
-                    f"this run has used up its time ({timedelta(seconds=round(callback.time_elapsed()))} in all "
-                    "starts together): nothing is left to do; raise --trainer.max_time to go on"
+                    f"this run has used up its time ({timedelta(seconds=round(callback.time_elapsed()))} over all "
+                    "starts), nothing is left to do: to continue, raise --trainer.max_time"
                 )
 
     def _has_stopped(self, callback: EarlyStopping) -> bool:
-        """Whether it has ended the run whose state it has taken over. Another patience counts, if it is typed."""
+        """Returns whether the callback ended the run that is resumed; a patience that was raised since counts."""
         before, callback.patience = callback.patience, self._patience[callback]
         by_patience = callback.stopping_reason is EarlyStoppingReason.PATIENCE_EXHAUSTED
         if by_patience and callback.patience != before and callback.wait_count < callback.patience:
             callback.stopping_reason = EarlyStoppingReason.NOT_STOPPED
         return callback.stopping_reason is not EarlyStoppingReason.NOT_STOPPED
 
+    @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forgets the epoch before."""
         self._before_validation = {}
 
+    @override
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Notes the states that the validation will change."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._before_validation = {callback: callback.state_dict() for callback in self._patience}
 
+    @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Takes back what was counted of a validation that a resume repeats: see ``BestWeights.on_exception``."""
+        # BestWeights saves a state from which the validation is repeated: nothing of it may be counted twice.
         for callback, state in self._before_validation.items() if is_at_epoch_end(trainer) else ():
             callback.load_state_dict(state)
 

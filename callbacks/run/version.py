@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def version() -> str:
-    """As installed; in a checkout that is not, as ``setup.cfg`` says, which is where it is stated."""
+    """Returns the installed version, or in a checkout that is not installed the one in ``setup.cfg``."""
     try:
         return installed("cbam100")
     except PackageNotFoundError:

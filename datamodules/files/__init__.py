@@ -1,1 +1,1 @@
-"""Files, cells and errors: what knows nothing of images."""
+"""Atomic files, CSV cells and the error type: code that knows nothing of images."""

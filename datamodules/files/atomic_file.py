@@ -18,27 +18,27 @@ SUFFIX = ".part"
 def atomic_file(path: Path, *, in_own_folder: bool = False) -> Iterator[Path]:
     """Yields a temporary path in the same folder, which takes the name ``path`` when the block ends without an error.
 
-    In the same folder, because a move across file systems is a copy, which a kill leaves half done. Content and name
-    have reached the disk when the block is left. A process that is killed leaves the temporary file behind, unlocked,
-    for ``remove_leftovers``.
+    The temporary file is in the same folder, because a move across file systems is a copy, which a kill leaves half
+    done. Content and name have reached the disk when the block is left. A process that is killed leaves the temporary
+    file behind, unlocked, for ``remove_leftovers``.
 
-    A file that stands there is replaced only by one of its own kind (``kind_of``): whatever else it is, somebody may
-    want it. A link is written through.
+    An existing file is replaced only by one of its own kind (``kind_of``): whatever else it is, somebody may want it. A
+    link is written through.
 
     Args:
         path: The final name.
-        in_own_folder: That no file of anybody else can stand there, so that a damaged one may be replaced too.
+        in_own_folder: Whether only this project writes to the folder, so that a damaged file may be replaced too.
 
     Raises:
-        UserError: The folder is missing, cannot be written, or the disk is full, or a file of another kind stands
-            there; a file at ``path`` is as before.
+        UserError: The folder is missing or not writable, the disk is full, or a file of another kind exists at
+            ``path``, which is left as it was.
     """
     target = Path(os.path.realpath(path))
     try:
         descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{path.name}.", suffix=SUFFIX)
     except OSError as error:
         raise UserError(
-            f"expected to write {path}, which failed ({error.strerror}): choose a folder that exists and is writable"
+            f"cannot write {path} ({error.strerror}): choose a folder that exists and is writable"
         ) from error
     temporary = Path(name)
     try:
@@ -51,20 +51,20 @@ def atomic_file(path: Path, *, in_own_folder: bool = False) -> Iterator[Path]:
         os.fsync(descriptor)
         if not in_own_folder and not is_replaceable(path, kind_of(temporary, path.suffix)):
             raise UserError(
-                f"expected nothing or an earlier file of {MARK} of its kind at {path}, something else is there: move "
-                "it away"
+                f"{path} exists and is not an earlier file of the same kind by {MARK}, so it is not overwritten: "
+                "move it away"
             )
         os.replace(temporary, target)
         _sync_folder(target.parent)
     except OSError as error:
-        raise UserError(f"expected to write {path}, which failed ({error}): see to the disk and the folder") from error
+        raise UserError(f"cannot write {path} ({error}): check the disk and the folder") from error
     finally:
         temporary.unlink(missing_ok=True)
         os.close(descriptor)
 
 
 def write_bytes(path: Path, content: bytes | memoryview, *, in_own_folder: bool = False) -> None:
-    """Writes a file whole, or raises ``UserError`` and leaves what was there; see ``atomic_file``."""
+    """Writes a complete file, or raises ``UserError`` and leaves what was there; see ``atomic_file``."""
     with atomic_file(path, in_own_folder=in_own_folder) as temporary:
         temporary.write_bytes(content)
 
@@ -78,19 +78,19 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def require_writable(folder: Path, option: str) -> None:
-    """Checks before work begins what ``atomic_file`` would find out after it.
+    """Checks before work begins that ``atomic_file`` will be able to write.
 
     Args:
-        folder: Where files will be written.
-        option: The command-line option that chooses it.
+        folder: Folder that files will be written to.
+        option: Command-line option that chooses it.
 
     Raises:
-        UserError: It is no folder, or cannot be written to.
+        UserError: There is no such folder, or it is not writable.
     """
     if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
         raise UserError(
-            f"expected {folder.absolute()} to be a folder that can be written to, it is not: create it, change its "
-            f"permissions or choose another {option}"
+            f"{folder.absolute()} is not a folder that can be written to: create it, change its permissions or choose "
+            f"another {option}"
         )
 
 

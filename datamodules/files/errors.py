@@ -1,8 +1,8 @@
-"""The one kind of error that is the user's to mend; it lives in the lowest package so that every other can raise it."""
+"""The error type for users' mistakes, in the lowest package so that every other can raise it."""
 
 
 class UserError(ValueError):
-    """A mistake in a command, a file or a folder, told in one sentence: what was expected, what came, what to do.
+    """A mistake in a command, a file or a folder, in one sentence: what is wrong, the value that came, what to do.
 
     The command line prints it as ``cbam100: error: …`` and exits with 2, without a traceback.
     """
@@ -14,6 +14,11 @@ def listed_reasons(reasons: dict[str, str]) -> str:
 
 
 def listed(items: list[str], limit: int = 5) -> str:
-    """Joins the first ``limit`` items by commas and says how many more there are."""
+    """Joins the first ``limit`` items by commas and says how many more there are.
+
+    Example:
+        >>> listed(["a", "b", "c"], limit=2)
+        'a, b and 1 more'
+    """
     more = f" and {len(items) - limit} more" if len(items) > limit else ""
     return ", ".join(items[:limit]) + more

@@ -1,4 +1,4 @@
-"""Which files this project may replace: its own of the same kind, which it tells by their content."""
+"""Which files this project may replace: its own of the same kind, recognised by their content."""
 
 import json
 import os
@@ -14,7 +14,7 @@ PREDICTION, TOP_K, ABLATION = "table of predictions", "table of top-k prediction
 PROBABILITIES, PICTURE, REPORT = "file of probabilities", "picture", "report"
 CHECKPOINT, OTHER_CHECKPOINT, WEIGHTS = "checkpoint", "checkpoint of another module", "model"
 RUN_MANIFEST, PREDICTION_MANIFEST = "manifest of a run", "manifest of a prediction"
-AUDIT, BENCHMARK = "audit's report", "benchmark's report"
+AUDIT, BENCHMARK = "audit report", "benchmark report"
 JSON_KEYS = {
     RUN_MANIFEST: {"versions", "events"},
     PREDICTION_MANIFEST: {"versions", "complete", "unreadable"},
@@ -25,11 +25,11 @@ HEAD = 10_000  # bytes
 
 
 def kind_of(path: Path, suffix: str | None = None) -> str | None:
-    """Which of this project's files ``path`` is, by its content; None for anybody else's, or a damaged one.
+    """Tells which of this project's files ``path`` is, by its content; None for any other or a damaged file.
 
     Args:
         path: The file.
-        suffix: Of its final name; by default the one it has.
+        suffix: Suffix of its final name; by default the one it has.
     """
     with suppress(OSError, ValueError, LookupError, TypeError, RecursionError, zipfile.BadZipFile):
         return READERS.get(suffix or path.suffix, _json)(path)  # reports may have any suffix
@@ -37,30 +37,30 @@ def kind_of(path: Path, suffix: str | None = None) -> str | None:
 
 
 def is_replaceable(path: Path, kind: str | None) -> bool:
-    """Whether nothing is lost where a file of this kind takes the name ``path``."""
+    """Tells whether a file of this kind may take the name ``path`` without a loss."""
     if not os.path.exists(path):
         return True
     return os.path.isfile(path) and (os.path.getsize(path) == 0 or (kind is not None and kind_of(path) == kind))
 
 
 def require_replaceable(path: Path, kind: str, option: str, inputs: Iterable[Path] = ()) -> None:
-    """Checks before work begins what ``atomic_file`` would find out after it, and that no input is written over.
+    """Checks before work begins that ``atomic_file`` will replace what is there, and that no input is overwritten.
 
     Args:
-        path: Where a file will be written.
-        kind: Which one.
-        option: The command-line option that chooses it.
-        inputs: What the command reads.
+        path: File that will be written.
+        kind: Its kind; see ``kind_of``.
+        option: Command-line option that chooses the path.
+        inputs: Files that the command reads.
 
     Raises:
-        UserError: It is an input, or something else than a file of this kind stands there.
+        UserError: ``path`` is an input, or exists and is not of this kind.
     """
     if any(os.path.exists(path) and os.path.exists(file) and path.samefile(file) for file in inputs):
-        raise UserError(f"expected to write beside what is read, {path} is an input: choose another {option}")
+        raise UserError(f"{path} is an input, so it is not overwritten: choose another {option}")
     if not is_replaceable(path, kind):
         raise UserError(
-            f"expected nothing or an earlier {kind} of {MARK} at {path}, something else is there: move it away, or "
-            f"choose another {option}"
+            f"{path} exists and is not an earlier {kind} by {MARK}, so it is not overwritten: move it away, or choose "
+            f"another {option}"
         )
 
 
@@ -85,7 +85,7 @@ def _zip(path: Path) -> str | None:
 
 
 def zip_of(name: str) -> str:
-    """The kind of the zip that holds the table ``name``."""
+    """Returns the kind of the zip that holds the table ``name``."""
     return f"zip of {name}"
 
 
@@ -119,7 +119,7 @@ def _weights(path: Path) -> str | None:
 
 
 def _containing(kinds: dict[str, str]) -> Callable[[Path], str | None]:
-    """A reader that returns the kind whose text is near the start of the file."""
+    """Makes a reader that returns the kind whose text is near the start of the file."""
     return lambda path: next((kind for text, kind in kinds.items() if text.encode() in _head(path)), None)
 
 

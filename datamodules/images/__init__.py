@@ -1,1 +1,1 @@
-"""Photos: found, read, transformed, and kept decoded."""
+"""Finding, reading, transforming and caching images."""

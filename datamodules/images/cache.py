@@ -1,4 +1,4 @@
-"""Decoded images in one file that all processes map into their memory, so that each is decoded once."""
+"""Decoded images in one file that all processes map into their memory, so that each image is decoded once."""
 
 import fcntl
 import functools
@@ -30,15 +30,11 @@ FORMAT = 1  # of the files; another number makes old ones unknown
 
 
 class PixelCache:
-    """The images of one ``<key>.pixels`` file; ``<key>.json`` beside it is written last and makes it complete.
+    """The images of a file ``<key>.pixels``; ``<key>.json`` beside it is written last and makes the cache complete.
 
     Args:
-        folder: Of both files.
-        key: See ``cache_key``.
-
-    Attributes:
-        file: The pixels.
-        descriptor: Of the open file.
+        folder: Folder of both files.
+        key: Name of both files; see ``cache_key``.
 
     Raises:
         OSError: There is no such cache.
@@ -81,7 +77,7 @@ class PixelCache:
         self._map(opened)
 
     def read(self, position: int) -> Image.Image | None:
-        """The image that was stored ``position``-th; None where its file could not be read."""
+        """Returns the image at ``position``; None if its file could not be read."""
         end = int(self._ends[position])
         width, height = (int(length) for length in self._sizes[position])
         pixels = self._pixels[end - 3 * width * height : end]
@@ -91,19 +87,19 @@ class PixelCache:
 def open_cache(
     place: Place, paths: Sequence[str], *, max_pixels: int, shorter_side: int, num_processes: int, what: str
 ) -> PixelCache:
-    """The cache of ``paths``, which is made where there is none.
+    """Opens the cache of ``paths``, after making it if there is none.
 
     Args:
-        place: ``disk`` is the user's cache folder, where it stays; ``ram`` a file system in memory, which it leaves
-            with the last process that has opened it.
-        paths: The files.
+        place: ``disk`` for the user's cache folder, where the cache stays; ``ram`` for a file system in memory, from
+            which it is removed when the last process that has it open ends.
+        paths: Image files.
         max_pixels: As for ``read_image``.
         shorter_side: As for ``read_image``.
-        num_processes: That decode.
-        what: Its name, for the line that is printed.
+        num_processes: Number of processes that decode; 0 for this one.
+        what: Name of the split, for the line that is printed.
 
     Raises:
-        UserError: There is no such place, or not enough of it.
+        UserError: There is no such place, or not enough space in it.
     """
     read = functools.partial(read_image, max_pixels=max_pixels, shorter_side=shorter_side)
     folder, key = cache_folder(place), cache_key(paths, read.keywords)
@@ -114,9 +110,7 @@ def open_cache(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"expected to make {folder}, which failed ({error.strerror}): choose another --data.cache"
-        ) from error
+        raise UserError(f"cannot create {folder} ({error.strerror}): choose another --data.cache") from error
     remove_leftovers(folder)
     if place == "ram":
         remove_unused(folder)
@@ -134,7 +128,7 @@ def _kept(cache: PixelCache, place: Place) -> PixelCache:
 
 
 def _remove_if_last(file: Path, descriptor: int, owner: int) -> None:
-    """Removes the files unless another process has them open, which will do so at its own end."""
+    """Removes the files unless another process has them open, which will remove them when it ends."""
     if os.getpid() != owner:  # a loader process, which has a copy of the cache
         return
     with suppress(OSError):
@@ -145,7 +139,7 @@ def _remove_if_last(file: Path, descriptor: int, owner: int) -> None:
 
 
 def cache_folder(place: Place) -> Path:
-    """Where caches lie.
+    """Returns the folder of the caches.
 
     Raises:
         UserError: There is no file system in memory.
@@ -156,14 +150,12 @@ def cache_folder(place: Place) -> Path:
         except RuntimeError as error:
             raise UserError("there is no home folder for --data.cache disk: set XDG_CACHE_HOME to a folder") from error
     if not os.access(MEMORY, os.W_OK):
-        raise UserError(
-            f"expected a file system in memory at {MEMORY} for --data.cache ram, there is none: choose disk"
-        )
+        raise UserError(f"--data.cache ram needs a file system in memory at {MEMORY}, which is missing: choose disk")
     return MEMORY / f"cbam100-{os.getuid()}"
 
 
 def cache_key(paths: Sequence[str], settings: dict[str, Any]) -> str:
-    """A hash of what decides the pixels: each file's path, size and time of change, the settings, Pillow's version."""
+    """Hashes what decides the pixels: each file's path, size and time of change, the settings, Pillow's version."""
     digest = hashlib.sha256(json.dumps([FORMAT, PIL.__version__, settings], sort_keys=True).encode())
     for path in paths:
         digest.update(os.fsencode(os.path.abspath(path)))
@@ -190,15 +182,15 @@ def _require_space(
     print(f"cache: {what}, {len(paths):,} images, about {needed / 1e6:,.0f} MB to be made in {folder}", flush=True)
     if needed * 1.1 + SPARE > free:  # loader processes hand over their batches in memory too
         raise UserError(
-            f"expected {needed / 1e6:,.0f} MB, and some to spare, for the cache in {folder}, {free / 1e6:,.0f} MB are "
-            "free: make room, or choose another --data.cache"
+            f"the cache in {folder} needs {needed / 1e6:,.0f} MB and some to spare, but only {free / 1e6:,.0f} MB are "
+            "free: make room or choose another --data.cache"
         )
 
 
 def build_cache(
     folder: Path, key: str, paths: Sequence[str], read: "functools.partial[Image.Image]", num_processes: int = 0
 ) -> None:
-    """Decodes and writes all images; the files get their names when they are whole."""
+    """Decodes and writes all images; the files get their names when they are complete."""
     sizes: list[tuple[int, int]] = []
     with atomic_file(folder / f"{key}.pixels", in_own_folder=True) as temporary, open(temporary, "wb") as file:
         for size, pixels in map_in_processes(functools.partial(_decode, read=read), paths, num_processes):
@@ -214,7 +206,7 @@ def _bytes_needed(path: str, max_pixels: int, shorter_side: int) -> int:
 
 
 def _decode(path: str, read: "functools.partial[Image.Image]") -> tuple[tuple[int, int], bytes]:
-    """Size and pixels; none where the file cannot be read, which its reader will say again when it is asked for it."""
+    """Returns size and pixels; none if the file cannot be read, which its reader will report when it is asked for."""
     try:
         image = read(path)
     except ImageReadError as error:

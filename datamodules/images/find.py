@@ -1,4 +1,4 @@
-"""Finds the image files of a folder, each once, and counts what it passes over."""
+"""Finds the image files of a folder, each once, and counts what is passed over."""
 
 import os
 from collections import Counter
@@ -23,11 +23,11 @@ class ImageFiles:
         paths: The image files, in natural order of their place in the folder.
         again: Links to an image that is among ``paths`` already.
         loops: Links to a folder that was entered already.
-        dangling: Links to nothing, and links that go round in circles.
+        dangling: Links to nothing, or to themselves.
         hidden: Number of files and folders whose name begins with a dot.
-        other: Files that are no images, counted by suffix.
-        real: The real files behind ``paths``: their resolved paths by identity, or by resolved path where the file
-            system does not list an identity.
+        other: Number of files that are not images, by suffix.
+        real: Resolved paths of the real files behind ``paths``, by identity, or by resolved path if the file system
+            does not list identities.
     """
 
     paths: list[str] = field(default_factory=list)
@@ -39,7 +39,7 @@ class ImageFiles:
     real: dict[Identity | str, str] = field(default_factory=dict)
 
     def passed_over(self, but_again: bool = False) -> str:
-        """What was not listed, in words, perhaps without ``again``; empty where there was nothing."""
+        """Says in words what was passed over, without ``again`` if ``but_again``; empty if there was nothing."""
         suffixes = listed([f"{count} {suffix}" for suffix, count in self.other.most_common()])
         parts = [f"{self.hidden} hidden"] if self.hidden else []
         parts += [f"{self.other.total()} of other types ({suffixes})"] if self.other else []
@@ -52,7 +52,7 @@ class ImageFiles:
         return ", ".join(parts)
 
     def add(self, other: "ImageFiles") -> None:
-        """Adds what another scan met and passed over to this one's."""
+        """Adds everything but the paths of another scan."""
         self.again += other.again
         self.loops += other.loops
         self.dangling += other.dangling
@@ -61,7 +61,7 @@ class ImageFiles:
         self.real |= other.real
 
     def shared_with(self, other: "ImageFiles") -> list[str]:
-        """The real files that are in ``other`` too, whatever names symbolic and hard links give them."""
+        """Lists the real files that are in ``other`` too, whatever names symbolic and hard links give them."""
         common = ((path, other.real[key]) for key, path in self.real.items() if key in other.real)
         return sorted({one for one, two in common if os.path.samefile(one, two)}, key=natural_key)
 
@@ -69,8 +69,8 @@ class ImageFiles:
 def find_images(folder: Path) -> ImageFiles:
     """Lists the image files below ``folder``, of any depth; opens none.
 
-    Links are followed, each folder is entered once and each real file is listed once, under its own name rather than a
-    link's.
+    Links are followed, each folder is entered once, and each real file is listed once, under its own name rather than
+    a link's. A folder's listing tells files apart by their inodes: a call for each file would take twice as long.
 
     Raises:
         UserError: A folder cannot be listed.
@@ -128,7 +128,7 @@ def _walk(folder: str, found: ImageFiles) -> Iterator[tuple[os.DirEntry[str], in
                         folders.append(entry.path)
         except OSError as error:
             raise UserError(
-                f"expected to list the images in {current}, which failed ({error.strerror}): mend or remove it"
+                f"cannot list the images in {current} ({error.strerror}): make it readable or remove it"
             ) from error
 
 

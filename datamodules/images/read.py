@@ -1,4 +1,4 @@
-"""Reads one image file, whatever its kind, to upright RGB; every failure is one typed error."""
+"""Reads an image file of any kind as upright RGB; every failure is one typed error."""
 
 import errno
 import warnings
@@ -31,7 +31,7 @@ class ImageReadError(UserError):
 
     Args:
         path: The file.
-        reason: What its reader said.
+        reason: The reader's message.
         machine: Whether the machine is to blame and not the file.
     """
 
@@ -43,24 +43,24 @@ class ImageReadError(UserError):
 
     def __str__(self) -> str:
         if self.machine:
-            return f"expected memory and file handles to read {self.path}, there are none ({self.reason}): free some"
-        return f"expected {self.path} to be a readable image, it is not ({self.reason}): replace or remove the file"
+            return f"out of memory or file handles while reading {self.path} ({self.reason}): free some"
+        return f"cannot read {self.path} ({self.reason}): replace or remove the file"
 
 
 def read_image(path: str, max_pixels: int = MAX_PIXELS, shorter_side: int | None = None) -> Image.Image:
     """Decodes a file to an upright RGB image.
 
-    EXIF orientation is applied. What is transparent becomes white, as most viewers show it. 16-bit grey is scaled to 8
-    bits, where Pillow's own conversion clips it to white. Of several pictures in a file the first counts.
+    EXIF orientation is applied. Transparent pixels become white, as most viewers show them. 16-bit grey is scaled to 8
+    bits, while Pillow's own conversion clips it to white. If a file holds several pictures, the first is read.
 
     Args:
         path: The file.
         max_pixels: The largest width times height that is decoded.
-        shorter_side: Pixels to which the shorter side is reduced where it is longer. A JPEG of twice that or more is
+        shorter_side: Length in pixels to which a longer shorter side is reduced. A JPEG of twice that or more is
             decoded at 1/2, 1/4 or 1/8 of its size to begin with, which skips most of the work.
 
     Raises:
-        ImageReadError: The file is missing, damaged, too large, or of a format that is not in ``FORMATS``.
+        ImageReadError: The file is missing, damaged, too large, or in a format that is not in ``FORMATS``.
     """
     with open_image(path, max_pixels) as image:
         if shorter_side is None:
@@ -71,7 +71,12 @@ def read_image(path: str, max_pixels: int = MAX_PIXELS, shorter_side: int | None
 
 
 def size_to_load(width: int, height: int, shorter_side: int) -> tuple[int, int]:
-    """Width and height of an image whose shorter side is reduced to ``shorter_side`` pixels where it is longer."""
+    """Returns width and height after a shorter side of more than ``shorter_side`` pixels is reduced to that.
+
+    Example:
+        >>> size_to_load(640, 480, shorter_side=240)
+        (320, 240)
+    """
     shorter, longer = sorted((width, height))
     if shorter <= shorter_side:
         return width, height
@@ -84,7 +89,7 @@ def open_image(path: str, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]
     """Opens a file, as ``read_image`` does, for a block that may decode it.
 
     Raises:
-        ImageReadError: As above, or the block raised something.
+        ImageReadError: The file cannot be read, or the block raised an exception.
     """
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2  # Pillow refuses above twice this, before it takes memory
@@ -98,7 +103,7 @@ def open_image(path: str, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]
                     yield image
                     return
                 _require_sound_png(image)
-            with Image.open(path, formats=FORMATS) as image:  # anew: the check has read to the file's end
+            with Image.open(path, formats=FORMATS) as image:  # again, as the check has read to the file's end
                 yield image
     except Image.DecompressionBombError as error:
         raise ImageReadError(path, f"it has more pixels than --data.max_pixels, {max_pixels:,}") from error
@@ -111,7 +116,7 @@ def open_image(path: str, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]
 
 
 def _require_sound_png(image: ImageFile.ImageFile) -> None:
-    """Looks where Pillow does not of itself; leaves the image unfit to be decoded.
+    """Checks what Pillow does not check by default; the image cannot be decoded afterwards.
 
     Raises:
         SyntaxError: A checksum is wrong, or the file ends early.
@@ -129,7 +134,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 where there is none, or none that can be read."""
+    """Returns the EXIF orientation, 1 to 8; 1 if there is none or it cannot be read."""
     with suppress(Exception):  # viewers show an image with damaged EXIF as it is stored
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
         return value if value in _UPRIGHT else 1
@@ -145,7 +150,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 
 def _turned(image: Image.Image, orientation: int) -> Image.Image:
-    # Not ImageOps.exif_transpose, which copies upright images and fails where it cannot write the EXIF anew.
+    # Not ImageOps.exif_transpose, which copies upright images and fails where it cannot rewrite the EXIF.
     return image.transpose(_UPRIGHT[orientation]) if orientation != 1 else image
 
 

@@ -1,1 +1,1 @@
-"""Processes that load images, and how many."""
+"""Processes that load and decode images: how many, how they take signals and how they end."""

@@ -8,9 +8,9 @@ from pathlib import Path, PurePosixPath
 
 
 def cpus_for_each(processes: int) -> int:
-    """What each of ``processes`` on this machine gets of ``available_cpus``, at least 1.
+    """Returns the share of ``available_cpus`` that each of ``processes`` on this machine gets, at least 1.
 
-    SLURM binds each task of a job to CPUs of its own, which are not to be shared out again.
+    SLURM binds each task of a job to CPUs of its own, which are not to be divided again.
     """
     available = available_cpus()
     of_a_task = os.environ.get("SLURM_CPUS_PER_TASK", "0") if os.environ.get("SLURM_NTASKS", "1") != "1" else "0"
@@ -18,13 +18,13 @@ def cpus_for_each(processes: int) -> int:
 
 
 def available_cpus(root: Path = Path("/"), affinity: int | None = None) -> int:
-    """The CPUs that this process is bound to, or fewer where a quota of its control groups comes to fewer whole ones.
+    """Counts the CPUs that this process is bound to, or fewer if a quota of its control groups allows fewer whole ones.
 
     Containers, Kubernetes and systemd limit the time on all CPUs rather than the CPUs, which no count of CPUs shows.
 
     Args:
-        root: Of the file system whose ``/proc`` and control groups to read.
-        affinity: How many CPUs this process is bound to, where that is not to be asked.
+        root: Root of the file system whose ``/proc`` and control groups are read.
+        affinity: Number of CPUs this process is bound to; by default, what the system says.
     """
     if affinity is None:
         affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -32,7 +32,7 @@ def available_cpus(root: Path = Path("/"), affinity: int | None = None) -> int:
 
 
 def _quotas(root: Path) -> Iterator[int]:
-    """In whole CPUs, of the control groups this process is in and of all around them, of both versions."""
+    """Yields the quotas, in whole CPUs, of this process's control groups and all around them, of both versions."""
     with suppress(OSError, ValueError):
         groups = [line.split(":", 2) for line in (root / "proc/self/cgroup").read_text().splitlines()]
         lines = (root / "proc/self/mountinfo").read_text().splitlines()
@@ -53,7 +53,7 @@ def _quotas(root: Path) -> Iterator[int]:
 
 
 def _mount(line: str) -> tuple[str, list[str], PurePosixPath, PurePosixPath]:
-    """Kind, options of the file system, which folder of it is mounted, and where; see proc(5)."""
+    """Parses kind, options of the file system, which folder of it is mounted, and where; see proc(5)."""
     fields, _, (kind, _, options) = (part.split(" ") for part in line.partition(" - "))
     of, at = (re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), field) for field in fields[3:5])
     return kind, options.split(","), PurePosixPath(of), PurePosixPath(at)
@@ -62,7 +62,7 @@ def _mount(line: str) -> tuple[str, list[str], PurePosixPath, PurePosixPath]:
 def _folders(
     group: PurePosixPath, mounts: list[tuple[PurePosixPath, PurePosixPath]]
 ) -> list[tuple[PurePosixPath, PurePosixPath]]:
-    """Where the group is mounted, and the top of each of these mounts."""
+    """Lists where the group is mounted, with the top of each of these mounts."""
     found = [(at / group.relative_to(of), at) for of, at in mounts if group.is_relative_to(of)]
     # In a container the group's name may be the host's, and its own folder the mount's.
     return found or [(at, at) for _, at in mounts]

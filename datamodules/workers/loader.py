@@ -1,4 +1,4 @@
-"""The loader around a data set, and what its processes do about memory and signals."""
+"""The loader of a data set, and how its processes handle memory and signals."""
 
 import gc
 from typing import Any
@@ -15,7 +15,7 @@ MAX_WORKERS = 16  # not yet measured on a GPU: cbam100 benchmark gpu compares 4,
 
 
 class Loader(DataLoader[Batch]):
-    """A loader whose processes live as long as the main process wants batches."""
+    """A loader whose processes live as long as the main process needs batches."""
 
     def __iter__(self) -> Any:
         with signals_held_back():
@@ -32,13 +32,13 @@ def build_loader(
     worker_timeout: int,
     pin_memory: bool,
 ) -> DataLoader[Batch]:
-    """Batches of ``sampler``'s order, from ``num_workers`` processes or, with 0, from this one.
+    """Builds a loader of batches in the sampler's order, read by ``num_workers`` processes or, if 0, by this one.
 
     ``pin_memory`` page-locks batches, so that copies to a GPU overlap with computation.
     """
     return Loader(
         dataset,
-        batch_size=batch_size,  # by name: Lightning makes the predict loader anew from these arguments
+        batch_size=batch_size,  # by name: Lightning rebuilds the predict loader from these arguments
         sampler=sampler,
         num_workers=num_workers,
         collate_fn=collate,
@@ -52,7 +52,7 @@ def build_loader(
 
 
 def default_num_workers(processes: int) -> int:
-    """The CPUs of each of so many training processes on this machine, at most ``MAX_WORKERS``."""
+    """Returns the CPUs for each of ``processes`` training processes on this machine, at most ``MAX_WORKERS``."""
     return min(MAX_WORKERS, cpus_for_each(processes))
 
 

@@ -12,10 +12,11 @@ SECONDS_BETWEEN_LOOKS = 2.0
 def end_with_parent(parent: int | None = None) -> None:
     """Starts a thread that kills this process once its parent has died.
 
-    A thread, because a process that waits for others runs no code; SIGKILL, because it handles no signal either.
+    It is a thread, because a process that waits for others runs no code, and sends SIGKILL, because such a process
+    handles no signal either.
 
     Args:
-        parent: Its process number, where it may have died before this call.
+        parent: Process number of the parent, if it may have died before this call.
     """
     threading.Thread(target=_watch, args=(parent,), name="parent-watch", daemon=True).start()
 

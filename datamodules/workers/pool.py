@@ -1,4 +1,4 @@
-"""Processes that look at many files side by side, for what is done once and not for batches."""
+"""A pool of processes for work that is done once for each file, as an audit or a cache does, and not in batches."""
 
 import multiprocessing
 from collections import deque
@@ -19,13 +19,19 @@ Result = TypeVar("Result")
 def map_in_processes(function: Callable[[Item], Result], items: Sequence[Item], num_processes: int) -> Iterator[Result]:
     """Yields ``function(item)`` in the order of the items.
 
+    Not a ``DataLoader``, which raises another exception type than ``function`` does and waits for stuck processes.
+
     Args:
-        function: Picklable.
-        items: What it is given.
-        num_processes: 0 computes in this process.
+        function: Picklable function of one item.
+        items: Its arguments.
+        num_processes: Number of processes; 0 computes in this one.
 
     Raises:
-        UserError: A process died.
+        UserError: A process was killed.
+
+    Example:
+        >>> list(map_in_processes(abs, [-1, 2], num_processes=0))
+        [1, 2]
     """
     if not num_processes:
         yield from map(function, items)
@@ -41,8 +47,7 @@ def map_in_processes(function: Callable[[Item], Result], items: Sequence[Item], 
                 raise
     except BrokenProcessPool as error:
         raise UserError(
-            "expected decoding processes to live, one was killed, perhaps for lack of memory: lower --data.num_workers "
-            "or --data.max_pixels"
+            "a decoding process was killed, perhaps for lack of memory: lower --data.num_workers or --data.max_pixels"
         ) from error
 
 

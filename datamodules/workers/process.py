@@ -1,4 +1,4 @@
-"""How loader and decoding processes take signals, and how they end."""
+"""How loader and decoding processes handle signals, and how they end."""
 
 import atexit
 import multiprocessing
@@ -19,7 +19,7 @@ SECONDS_TO_LEAVE = 2.0
 
 @contextmanager
 def signals_held_back() -> Iterator[None]:
-    """Processes that are started inside get none of these signals before ``obey_main_process`` decides about them."""
+    """Keeps ``SIGNALS`` from processes that are started inside until ``obey_main_process`` decides about them."""
     if multiprocessing.get_start_method() != "fork":
         resource_tracker.ensure_running()  # started later, Python 3.11 would unblock them
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -30,9 +30,9 @@ def signals_held_back() -> Iterator[None]:
 
 
 def obey_main_process() -> None:
-    """Has this process, which ``multiprocessing`` has started, end when its main process says so or is gone, no sooner.
+    """Makes this process, started by ``multiprocessing``, end when its main process says so or is gone, not before.
 
-    It says so with SIGTERM, as torch and ``multiprocessing`` do to a process that does not leave when it is asked.
+    The main process says so with SIGTERM, as torch and ``multiprocessing`` do to one that does not end when asked.
     """
     for number in SIGNALS:
         if number != signal.SIGTERM or not hasattr(signal, "sigwaitinfo"):  # macOS does not tell who has sent a signal
@@ -44,7 +44,7 @@ def obey_main_process() -> None:
 
 
 def _leave_when_told() -> None:
-    """In a thread, because reading an image may take for ever."""
+    """Waits for the main process's SIGTERM, in a thread because reading an image may take for ever."""
     main = multiprocessing.parent_process()
     while main and signal.sigwaitinfo([signal.SIGTERM]).si_pid != main.pid:
         pass
@@ -53,7 +53,7 @@ def _leave_when_told() -> None:
 
 @atexit.register
 def _kill_the_stuck() -> None:
-    """Does not wait for ever for processes that do not leave, as ``multiprocessing`` would."""
+    """Kills processes that do not end, for which ``multiprocessing`` would wait for ever."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises where a loader process is killed
     children = [child for child in multiprocessing.active_children() if child.daemon]
     for child in children:

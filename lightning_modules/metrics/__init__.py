@@ -1,1 +1,1 @@
-"""Metrics that any number of processes computes to the same digits."""
+"""Metrics that are equal to the last bit for any number of processes."""

@@ -1,4 +1,4 @@
-"""What torchmetrics counts otherwise: classes that are equally probable, and classes that have no image."""
+"""Accuracies that, unlike torchmetrics', break ties by class index and leave out classes without images."""
 
 from typing import Any
 
@@ -10,18 +10,22 @@ from lightning_modules.metrics.exact_mean import ExactMean
 
 
 def ranked(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores ``(images, classes)`` in falling order, and whose they are; of equal ones the lower index comes first.
+    """Returns scores ``(images, classes)`` in descending order, and their class indices.
 
-    So does ``argmax``. ``topk`` promises nothing: of twelve equal scores it takes none of the first five.
+    Of equal scores the lower index comes first, as for ``argmax``. ``topk`` promises no order: of twelve equal scores
+    it takes none of the first five.
+
+    >>> ranked(torch.tensor([[0.25, 0.5, 0.25]]))[1]
+    tensor([[1, 0, 2]])
     """
     return scores.sort(dim=1, descending=True, stable=True)
 
 
 class TopKAccuracy(ExactMean):
-    """Share of the images whose class is among the k most probable, in the order of ``ranked``.
+    """Share of images whose class is among the k most probable, in the order of ``ranked``.
 
     Args:
-        k: At most the number of classes.
+        k: Number of classes to consider, at most all of them.
     """
 
     def __init__(self, k: int, **kwargs: Any) -> None:
@@ -35,10 +39,10 @@ class TopKAccuracy(ExactMean):
 
 
 class BalancedAccuracy(Metric):
-    """Mean over the classes that have images of the share of their images that are classified right.
+    """Mean accuracy over the classes that have images.
 
-    torchmetrics' macro average counts a class without an image as 0 as soon as another's is taken for it. Whole numbers
-    are summed, so that any number of processes comes to the same digits.
+    torchmetrics' macro average counts a class without images as 0 once another class is mistaken for it. Integers are
+    summed, so that the result does not depend on the number of processes.
 
     Args:
         num_classes: Number of the network's outputs.
@@ -59,6 +63,6 @@ class BalancedAccuracy(Metric):
         self.correct.scatter_add_(0, target, (preds.argmax(1) == target).long())
 
     def compute(self) -> Tensor:
-        """Returns the mean, a float32 scalar; NaN where there was no image."""
+        """Returns the mean as a float32 scalar; NaN without images."""
         images, correct = self.images.cpu(), self.correct.cpu().double()  # on the CPU: not every GPU has float64
         return (correct / images)[images > 0].mean().float().to(self.images.device)

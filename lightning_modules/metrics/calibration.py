@@ -1,4 +1,4 @@
-"""How honest probabilities are: their negative log-likelihood, and how far confidence is from accuracy."""
+"""Metrics of predicted probabilities: negative log-likelihood and expected calibration error."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from lightning_modules.metrics.exact_mean import UNITS, ExactMean
 
 
 class NegativeLogLikelihood(ExactMean):
-    """Mean of -log p(target): cross-entropy, whatever the loss that is trained with."""
+    """Mean of -log p(target): the cross-entropy, whichever loss is used for training."""
 
     def update(self, preds: Tensor, target: Tensor) -> None:  # type: ignore[override]
         """Adds logits ``(batch, classes)`` with their targets ``(batch,)``."""
@@ -19,16 +19,16 @@ class NegativeLogLikelihood(ExactMean):
 
 
 class CalibrationError(Metric):
-    """Expected calibration error: the mean distance of confidence and accuracy over bins of equal width.
+    """Expected calibration error: the mean distance between confidence and accuracy over bins of equal width.
 
-    An image's confidence is the probability of the predicted class. torchmetrics' ``MulticlassCalibrationError`` keeps
-    every confidence and adds floats in the order of processes; this one keeps three whole numbers a bin, so that any
-    number of processes comes to the same digits, and its bins can be drawn.
+    The confidence is the probability of the predicted class. torchmetrics' ``MulticlassCalibrationError`` stores every
+    confidence and adds floats in the order of processes; this metric stores three integers per bin, so that the result
+    does not depend on the number of processes, and the bins can be drawn.
 
     Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, arXiv 1706.04599, equation 3.
 
     Args:
-        bins: How many between 0 and 1.
+        bins: Number of bins between 0 and 1.
     """
 
     full_state_update = False
@@ -43,8 +43,8 @@ class CalibrationError(Metric):
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Adds logits ``(batch, classes)`` with their targets ``(batch,)``."""
-        confidence, predicted = preds.float().softmax(1).amax(1), preds.argmax(1)  # of logits, which have fewer ties
-        confidence, bins = confidence.nan_to_num(0.0), len(self.images)  # the likelihood shows what is not finite
+        confidence, predicted = preds.float().softmax(1).amax(1), preds.argmax(1)  # logits have fewer ties
+        confidence, bins = confidence.nan_to_num(0.0), len(self.images)  # the likelihood shows non-finite values
         bin_of = (confidence * bins).long().clamp(max=bins - 1)
         ones = torch.ones_like(bin_of)
         self.images.scatter_add_(0, bin_of, ones)
@@ -52,12 +52,12 @@ class CalibrationError(Metric):
         self.confidence_units.scatter_add_(0, bin_of, (confidence * UNITS).round().long())
 
     def reliability(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Images, mean confidence and accuracy of each bin, ``(bins,)``; the two means are NaN in an empty one."""
+        """Returns images, mean confidence and accuracy of each bin, ``(bins,)``; both are NaN for empty bins."""
         images = self.images.cpu()
         return images, self.confidence_units.cpu().double() / UNITS / images, self.correct.cpu() / images.double()
 
     def compute(self) -> Tensor:
-        """Returns the error, a float32 scalar; NaN where there was no image."""
+        """Returns the error as a float32 scalar; NaN without images."""
         images, confidence, accuracy = self.reliability()
         error = ((confidence - accuracy).abs().nan_to_num() * images).sum() / images.sum()
         return error.float().to(self.images.device)

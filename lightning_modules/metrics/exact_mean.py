@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-UNITS = 2**24  # per 1.0: values are summed as whole numbers of 6e-8
+UNITS = 2**24  # per 1.0: values are summed as integer multiples of 6e-8
 
 
 class ExactMean(Metric):
-    """Mean of all values of all processes, equal to the last bit for any number of them.
+    """Mean of all values over all processes, equal to the last bit for any number of processes.
 
-    torchmetrics' ``MeanMetric`` adds floats, and float addition depends on the order. Integers do not; what is not
-    finite is kept apart, so that it still shows. Sums of up to 5e11 fit.
+    torchmetrics' ``MeanMetric`` adds floats, whose sum depends on the order; a sum of integers does not. Non-finite
+    values are summed apart, so that they still show. Sums of up to 5e11 fit.
     """
 
     full_state_update = False
@@ -35,6 +35,6 @@ class ExactMean(Metric):
         self.count += value.numel()
 
     def compute(self) -> Tensor:
-        """Returns the mean, a float32 scalar; NaN where there was no value."""
+        """Returns the mean as a float32 scalar; NaN without values."""
         mean = self.units.cpu().double() / UNITS / self.count.cpu()  # on the CPU: not every GPU has float64
         return mean.float().to(self.units.device) + self.not_finite

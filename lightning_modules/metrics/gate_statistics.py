@@ -1,4 +1,4 @@
-"""Whether attention attends: how far the gates' factors move from image to image and from place to place."""
+"""Statistics of attention gates: how much their factors vary between images and between positions."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from lightning_modules.network.attention import CBAM
 
 
 class Moments(Metric):
-    """How values ``(images, places)`` move, from sums over the images of all processes."""
+    """Mean and spread of values ``(images, places)``, from sums over the images of all processes."""
 
     full_state_update = False
     images: Tensor
@@ -26,9 +26,9 @@ class Moments(Metric):
             self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")  # takes shape and type of what is added
 
     def update(self, values: Tensor) -> None:
-        """Adds a batch."""
+        """Adds values ``(batch, places)``."""
         self.active = self.active + (values > 0).sum(0)
-        # In float32 the squares of factors near 0.5 would drown a standard deviation of 0.001.
+        # In float32, the squares of factors near 0.5 would swamp a standard deviation of 0.001.
         values = values.float() if values.device.type == "mps" else values.double()
         self.images = self.images + len(values)
         self.sum = self.sum + values.sum(0)
@@ -36,9 +36,9 @@ class Moments(Metric):
         self.sum_of_stds = self.sum_of_stds + values.std(1, correction=0).sum()
 
     def compute(self) -> dict[str, float]:
-        """Mean; standard deviation over images, averaged over places; and over places, averaged over images.
+        """Returns the mean, the standard deviations over images and over places, and the share of inactive places.
 
-        And the share of places that no image has made active. Nothing where there was no image.
+        Each standard deviation is averaged over the other dimension. The dictionary is empty without images.
         """
         images = self.images.cpu()
         if not images:
@@ -53,13 +53,13 @@ class Moments(Metric):
 
 
 class GateStatistics:
-    """Watches every CBAM module of a network while it looks at images.
+    """Records the gate factors of every CBAM module of a network during its forward passes.
 
     Args:
-        network: The network; unchanged but for hooks, until ``finish``.
+        network: Network that is given hooks until ``finish`` is called.
 
     Attributes:
-        real: Which images of the next batch count, ``(batch,)``; all where it is None.
+        real: Boolean mask ``(batch,)`` of the images of the next batch that count, or None for all.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -81,12 +81,11 @@ class GateStatistics:
         return add
 
     def finish(self) -> dict[str, float]:
-        """Ends watching; a collective operation.
+        """Removes the hooks and returns the statistics; a collective operation.
 
         Returns:
-            Numbers of each module over all processes: ``layer1/channel_mean`` …, ``layer1/dead_hidden``, the share of
-            the channel gate's hidden units that no image has made active, so that the gate does not depend on the image
-            through them.
+            Statistics of each module over all processes: ``layer1/channel_mean`` …, and ``layer1/dead_hidden``, the
+            share of the channel gate's hidden units that no image has activated.
         """
         for handle in self._handles:
             handle.remove()

@@ -6,15 +6,15 @@
         └▶ mean over (H, W) ▶ reduce ▶ ReLU ▶ expand ▶ g ▶ ─┘└▶ mean over C ▶ conv k×k ▶ g ▶ ─┘
 
 Source: Woo et al., "CBAM: Convolutional Block Attention Module", ECCV 2018, arXiv 1807.06521, equations 1 to 3. Differs
-from the paper in three ways: both gates look at the average only, not at average and maximum; the two channel layers
-have no bias and a reduction ratio of 128 instead of 16; the spatial convolution is 3×3 over one map instead of 7×7 over
-two, and has no batch norm. After the four stages of a ResNet50 it costs 87,080 parameters; the paper's, in every block,
-2.5 million.
+from the paper in three ways: both gates use the average only, not average and maximum; the two channel layers have no
+bias and a reduction ratio of 128 instead of 16; the spatial convolution is 3×3 over one map instead of 7×7 over two,
+without batch norm. After the four stages of a ResNet50 it adds 87,080 parameters; the paper's, in every block, adds 2.5
+million.
 
-What a gate costs is memory traffic, not arithmetic, so x is passed over three times: for the means over positions, for
-the means over channels of x times the channel gate, and for the product with both gates. Neither x times the channel
-gate alone nor its gradient is ever stored. The means are products with a vector, whose kernels are the fastest, and
-whose CUDA backward is deterministic, where that of ``AdaptiveAvgPool2d`` is not.
+The cost of a gate is memory traffic, not arithmetic, so x is read three times: for the means over positions, for the
+means over channels of x times the channel gate, and for the product with both gates. Neither x times the channel gate
+alone nor its gradient is ever stored. The means are matrix-vector products, which have the fastest kernels and a
+deterministic CUDA backward, unlike ``AdaptiveAvgPool2d``.
 """
 
 from typing import Literal
@@ -28,17 +28,17 @@ Gate = Literal["sigmoid", "identity"]
 
 
 def _gate_factors(logits: Tensor, gate: Gate) -> Tensor:
-    """Turns logits into factors: in (0, 1) for ``sigmoid``, in (0, 2) and exactly 1 at zero for ``identity``."""
+    """Maps logits to factors: in (0, 1) for ``sigmoid``; in (0, 2), and exactly 1 at zero, for ``identity``."""
     factors = torch.sigmoid(logits)
     return 2 * factors if gate == "identity" else factors
 
 
 class ChannelGate(nn.Module):
-    """One factor per image and channel: mean over positions → bottleneck of two layers without bias → gate.
+    """Computes one factor per image and channel: mean over positions → two-layer bottleneck without bias → gate.
 
     Args:
-        channels: Channels of the input.
-        reduction_ratio: ``channels`` over the width of the bottleneck, which is at least 1.
+        channels: Number of input channels.
+        reduction_ratio: ``channels`` divided by the width of the bottleneck, which is at least 1.
         gate: ``sigmoid`` (factor about 0.5 at initialisation) or ``identity`` (factor exactly 1).
     """
 
@@ -62,10 +62,10 @@ class ChannelGate(nn.Module):
 
 
 class SpatialGate(nn.Module):
-    """One factor per image and position: mean over channels → one convolution → gate.
+    """Computes one factor per image and position: mean over channels → one convolution → gate.
 
     Args:
-        kernel_size: Side of the convolution, odd, so that the map keeps its size.
+        kernel_size: Side of the convolution kernel; odd, so that the map keeps its size.
         gate: As in ``ChannelGate``.
     """
 
@@ -78,10 +78,7 @@ class SpatialGate(nn.Module):
             nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, channel: Tensor) -> Tensor:
-        """Maps x ``(batch, channels, height, width)`` and the channel gate's factors to ``(batch, 1, height, width)``.
-
-        What it looks at is their product.
-        """
+        """Maps x ``(batch, channels, height, width)``, times the channel factors, to ``(batch, 1, height, width)``."""
         batch, channels, height, width = x.shape
         mean = rows(x) @ channel.flatten(1)[:, :, None] / channels
         return _gate_factors(self.conv(mean.view(batch, 1, height, width)), self.gate)
@@ -90,11 +87,14 @@ class SpatialGate(nn.Module):
 class CBAM(nn.Module):
     """Multiplies its input by a channel gate and the result by a spatial gate.
 
-    A sigmoid gate starts near 0.5, so that the module starts as a factor of about 0.25: on pretrained weights choose
-    ``identity``, which starts as no change at all.
+    Sigmoid gates start near 0.5, so the module starts as a factor of about 0.25. For pretrained weights choose
+    ``identity``, which starts as the identity function.
+
+    >>> CBAM(channels=256)(torch.zeros(2, 256, 7, 7)).shape
+    torch.Size([2, 256, 7, 7])
 
     Args:
-        channels: Channels of the input.
+        channels: Number of input channels.
         reduction_ratio: See ``ChannelGate``.
         kernel_size: See ``SpatialGate``.
         gate: ``sigmoid`` or ``identity``.
@@ -106,11 +106,11 @@ class CBAM(nn.Module):
     def __init__(self, channels: int, reduction_ratio: int = 128, kernel_size: int = 3, gate: Gate = "sigmoid") -> None:
         super().__init__()
         if reduction_ratio < 1:
-            raise ValueError(f"expected a reduction_ratio of at least 1, got {reduction_ratio}: give a positive number")
+            raise ValueError(f"reduction_ratio must be at least 1, got {reduction_ratio}")
         if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"expected an odd, positive kernel size, got {kernel_size}: give 3, 5 or 7")
+            raise ValueError(f"the spatial kernel size must be odd and positive, got {kernel_size}: try 3, 5 or 7")
         if gate not in ("sigmoid", "identity"):
-            raise ValueError(f"expected gate 'sigmoid' or 'identity', got {gate!r}: choose one of the two")
+            raise ValueError(f"gate must be 'sigmoid' or 'identity', got {gate!r}")
         self.channel_gate = ChannelGate(channels, reduction_ratio, gate)
         self.spatial_gate = SpatialGate(kernel_size, gate)
 

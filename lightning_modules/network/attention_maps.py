@@ -1,4 +1,4 @@
-"""Where a network looks: the factors of its spatial gates, and which places speak for a class."""
+"""Maps of what a network attends to: the factors of its spatial gates, and Grad-CAM."""
 
 import torch
 from captum.attr import LayerGradCam
@@ -9,15 +9,15 @@ from lightning_modules.network.resnet_cbam import ResNetCBAM
 
 
 def spatial_gates(network: ResNetCBAM, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Logits, and the factors of the spatial gates of each stage.
+    """Runs the network and records the factors of its spatial gates.
 
     Args:
-        network: In evaluation mode.
-        images: Normalised, ``(batch, 3, height, width)``.
+        network: Network in evaluation mode.
+        images: Normalised images ``(batch, 3, height, width)``.
 
     Returns:
-        Logits ``(batch, classes)``, and by stage ``(batch, stage height, stage width)``; of several modules in a stage
-        the last one's, and none of a network without attention.
+        Logits ``(batch, classes)``, and for each stage with attention the factors of its last spatial gate ``(batch,
+        stage height, stage width)``.
     """
     factors: dict[str, Tensor] = {}
     handles = []
@@ -37,17 +37,17 @@ def spatial_gates(network: ResNetCBAM, images: Tensor) -> tuple[Tensor, dict[str
 
 
 def grad_cam(network: ResNetCBAM, images: Tensor, targets: Tensor) -> Tensor:
-    """How much each place of the last stage's features speaks for a class: 0 and more.
+    """Computes how much each position of the last stage's features contributes to a class.
 
     Source: Selvaraju et al., "Grad-CAM", ICCV 2017, arXiv 1610.02391; captum's implementation.
 
     Args:
-        network: In evaluation mode.
-        images: Normalised, ``(batch, 3, height, width)``.
-        targets: The class to ask about, for each image, ``(batch,)``.
+        network: Network in evaluation mode.
+        images: Normalised images ``(batch, 3, height, width)``.
+        targets: Index of the class to explain for each image ``(batch,)``.
 
     Returns:
-        ``(batch, stage height, stage width)``.
+        Contributions of at least 0 ``(batch, stage height, stage width)``.
     """
     maps = LayerGradCam(network, network.features).attribute(images, target=targets, relu_attributions=True)
     assert isinstance(maps, Tensor)

@@ -1,4 +1,4 @@
-"""Which parts of a network torch.compile makes kernels of."""
+"""Compilation of a network, or of its attention modules only, by torch.compile."""
 
 from typing import Literal
 
@@ -10,9 +10,9 @@ Compile = Literal["none", "gates", "full"]
 
 
 def compile_in_place(network: nn.Module, what: Compile) -> None:
-    """Compiles the CBAM modules or all of ``network`` at its first call; parameters keep their names.
+    """Has the CBAM modules, or all of ``network``, compiled at the first call, in place: parameters keep their names.
 
-    For inputs of one shape: each further shape is compiled anew.
+    Compiles again for each new input shape; batches are full, so there is only one.
     """
     for module in network.modules():
         if (what == "gates" and isinstance(module, CBAM)) or (what == "full" and module is network):

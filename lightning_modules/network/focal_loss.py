@@ -12,15 +12,18 @@ def focal_loss(
 ) -> Tensor:
     r"""Computes :math:`-(1 - p_t)^\gamma \log p_t`, with :math:`p_t` the softmax probability of the target class.
 
-    Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, arXiv 1708.02002, equation 4, for softmax
+    Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, arXiv 1708.02002, equation 4, with softmax
     instead of sigmoid. :math:`\gamma = 0` is cross-entropy.
 
-    Both factors are differences of log-sum-exps, that of the other classes' logits and that of the target's, each minus
-    that of all: value and gradient stay finite where a power of :math:`1 - p_t` would not, whose derivative is infinite
-    at :math:`p_t = 1` for :math:`0 < \gamma < 1`.
+    :math:`\log p_t` and :math:`\log (1 - p_t)` are computed as differences of log-sum-exps, so that value and gradient
+    stay finite where a power of :math:`1 - p_t` would not: its derivative is infinite at :math:`p_t = 1` for
+    :math:`0 < \gamma < 1`.
+
+    >>> focal_loss(torch.zeros(1, 2), torch.tensor([0]), gamma=1.0)  # 0.5 · log 2
+    tensor(0.3466)
 
     Args:
-        logits: ``(batch, classes)``, two classes or more; computed in float32 at least, also inside autocast.
+        logits: ``(batch, classes)`` with at least two classes; computed in at least float32, also inside autocast.
         targets: Class indices ``(batch,)``.
         gamma: Focusing exponent, 0 or more.
         reduction: ``mean``, ``sum``, or ``none`` for one loss per image.
@@ -33,9 +36,9 @@ def focal_loss(
             with at least two classes.
     """
     if not (math.isfinite(gamma) and gamma >= 0):
-        raise ValueError(f"expected a finite gamma of 0 or more, got {gamma}: 2.0 is the paper's choice")
+        raise ValueError(f"gamma must be a finite number of at least 0, got {gamma}: the paper uses 2.0")
     if logits.ndim != 2 or logits.shape[1] < 2:
-        raise ValueError(f"expected logits (batch, 2 or more classes), got {tuple(logits.shape)}: check the head")
+        raise ValueError(f"logits must be (batch, classes) with at least 2 classes, got shape {tuple(logits.shape)}")
     with torch.autocast(logits.device.type, enabled=False):
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         column = targets[:, None]
@@ -50,11 +53,11 @@ def focal_loss(
             return losses.sum()
         case "none":
             return losses
-    raise ValueError(f"expected reduction 'mean', 'sum' or 'none', got {reduction!r}: choose one of the three")
+    raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
 
 
 class FocalLoss(nn.Module):
-    """``focal_loss`` with its settings kept. See there."""
+    """Module form of ``focal_loss``, with the same settings."""
 
     def __init__(self, gamma: float = 2.0, reduction: Literal["mean", "sum", "none"] = "mean") -> None:
         super().__init__()

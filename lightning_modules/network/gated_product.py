@@ -1,4 +1,4 @@
-"""The product of a feature map with both gates, for the price of one pass."""
+"""The product of a feature map with both attention gates, in one pass."""
 
 from typing import Any
 
@@ -7,22 +7,22 @@ from torch import Tensor
 
 
 class GatedProduct(torch.autograd.Function):
-    """x · channel · spatial, for x ``(batch, channels, height, width)`` and factors that broadcast.
+    """Computes x · channel · spatial for x ``(batch, channels, height, width)`` and factors that broadcast.
 
-    Keeps x and the factors for the gradient, where plain multiplications would keep x times the first factor too.
+    Saves x and the factors for the backward pass; plain multiplications would also save x · channel.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, channel: Tensor, spatial: Tensor) -> Tensor:
-        """For factors ``(batch, channels, 1, 1)`` and ``(batch, 1, height, width)``."""
+        """Multiplies x by factors ``(batch, channels, 1, 1)`` and ``(batch, 1, height, width)``."""
         ctx.save_for_backward(x, channel, spatial)
         product = x * channel
-        # Compiled by torch 2.11, a product in place would have no gradient, without a word.
+        # An in-place product, compiled by torch 2.11, silently has no gradient.
         return product * spatial if torch.compiler.is_compiling() else product.mul_(spatial)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of the three. Those of the factors are matrix products, which never store x times a factor."""
+        """Returns the three gradients; those of the factors are matrix products, which never store x times a factor."""
         x, channel, spatial = ctx.saved_tensors
         product = rows(grad * x)
         grad_channel = spatial.flatten(1)[:, None] @ product
@@ -31,5 +31,5 @@ class GatedProduct(torch.autograd.Function):
 
 
 def rows(x: Tensor) -> Tensor:
-    """A view ``(batch, height · width, channels)`` of ``(batch, channels, height, width)`` in channels-last memory."""
+    """Views ``(batch, channels, height, width)`` in channels-last memory as ``(batch, height · width, channels)``."""
     return x.permute(0, 2, 3, 1).flatten(1, 2)

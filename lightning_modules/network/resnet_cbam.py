@@ -1,4 +1,4 @@
-"""A torchvision ResNet with CBAM modules beside its trunk, dropout and one linear head."""
+"""A torchvision ResNet with CBAM modules, dropout and one linear head."""
 
 import functools
 from collections.abc import Iterator
@@ -13,7 +13,6 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import Bottleneck
 
 from lightning_modules.network.attention import CBAM, Gate
-from lightning_modules.network.matmul_conv import use_matmul_convs
 
 Backbone = Literal[
     "resnet18",
@@ -35,28 +34,28 @@ HEAD_PREFIX, ATTENTION_PREFIX = "fc.", "attention."
 
 
 class ResNetCBAM(nn.Module):
-    """Classifies images with a ResNet whose features CBAM modules re-weight.
+    """Classifies images with a ResNet whose features are re-weighted by CBAM modules.
 
     Every trunk parameter keeps torchvision's name (``conv1.weight`` … ``layer4.2.bn3.bias``), so that its weight files
-    load as they are; what is new lives under ``attention.`` and ``fc.``.
+    load unchanged; new parameters are under ``attention.`` and ``fc.``.
 
     Args:
         num_classes: Width of the head.
-        backbone: A member of torchvision's ResNet family.
+        backbone: Member of torchvision's ResNet family.
         attention: ``cbam`` or ``none``.
         attention_placement: ``stage`` puts one module after each of the four stages, ``block`` one after every residual
-            block, ``branch`` one inside every block before the addition, where the paper has it.
+            block, ``branch`` one inside every block before the addition, as in the paper.
         attention_gate: ``sigmoid``, or ``identity``, with which the network starts as the plain ResNet.
-        reduction_ratio: Channels over hidden width of the channel gate.
-        spatial_kernel_size: Side of the spatial gate's convolution.
+        reduction_ratio: Number of channels divided by the hidden width of the channel gate.
+        spatial_kernel_size: Side of the spatial gate's convolution kernel.
         dropout: Probability of dropping a feature before the head.
 
     Attributes:
-        activation_checkpointing: Whether training keeps the outputs of the four stages only and computes what is inside
-            them a second time for the gradients: one more forward pass, for less memory.
+        activation_checkpointing: Whether training keeps only the outputs of the four stages and recomputes what is
+            inside them for the gradients: less memory, for one more forward pass.
 
     Raises:
-        ValueError: A choice is unknown or a number is out of its range.
+        ValueError: A choice is unknown or a number is out of range.
     """
 
     def __init__(
@@ -78,22 +77,21 @@ class ResNetCBAM(nn.Module):
             ("attention_placement", attention_placement, get_args(AttentionPlacement)),
         ):
             if value not in choices:
-                raise ValueError(f"expected {name} to be one of {', '.join(choices)}, got {value!r}: choose one")
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
         trunk = torchvision.models.get_model(backbone, weights=None)
-        use_matmul_convs(trunk)
         self.conv1, self.bn1, self.relu, self.maxpool = trunk.conv1, trunk.bn1, trunk.relu, trunk.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4
         self.attention_placement = attention_placement if attention == "cbam" else None
         self.attention = nn.ModuleDict()
         for stage in STAGES if attention == "cbam" else ():
-            widths = [_out_channels(block) for block in self._blocks(stage)]
+            widths = [_out_channels(block) for block in getattr(self, stage)]
             if attention_placement == "stage":
                 self.attention[stage] = CBAM(widths[-1], reduction_ratio, spatial_kernel_size, attention_gate)
             else:
                 self.attention[stage] = nn.ModuleList(
                     CBAM(width, reduction_ratio, spatial_kernel_size, attention_gate) for width in widths
                 )
-        self.features = nn.Identity()  # of the last stage: a place for hooks, wherever attention is
+        self.features = nn.Identity()  # a place for hooks on the last stage's output, with or without attention
         self.activation_checkpointing = False
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(trunk.fc.in_features, num_classes)
@@ -107,15 +105,12 @@ class ResNetCBAM(nn.Module):
                 x = checkpoint(self._forward_stage, stage, x, use_reentrant=False, context_fn=contexts)
             else:
                 x = self._forward_stage(stage, x)
-        with torch.autocast(x.device.type, enabled=False):  # bfloat16 logits would make ties of near classes
+        with torch.autocast(x.device.type, enabled=False):  # in bfloat16, logits of similar classes would tie
             x = self.features(x.to(self.fc.weight.dtype))
             return self.fc(self.dropout(x.mean((2, 3))))
 
-    def _blocks(self, stage: str) -> nn.Sequential:
-        return getattr(self, stage)
-
     def _forward_stage(self, stage: str, x: Tensor) -> Tensor:
-        blocks = self._blocks(stage)
+        blocks: nn.Sequential = getattr(self, stage)
         if self.attention_placement is None:
             return blocks(x)
         if self.attention_placement == "stage":
@@ -136,7 +131,7 @@ def _first_and_second_pass(stage: nn.Module) -> tuple[AbstractContextManager[Non
 
 @contextmanager
 def _statistics_kept(stage: nn.Module) -> Iterator[None]:
-    """Keeps batch norm's running statistics from counting a batch a second time."""
+    """Keeps batch norm's running statistics from counting a recomputed batch twice."""
     kept = [(m, m.momentum, m.num_batches_tracked) for m in stage.modules() if isinstance(m, _BatchNorm)]
     for norm, _, _ in kept:
         norm.momentum, norm.num_batches_tracked = 0.0, None
@@ -152,7 +147,7 @@ def _out_channels(block: Any) -> int:
 
 
 def _residual_branch(block: Any, x: Tensor) -> Tensor:
-    """What torchvision's block computes before its addition, which it offers no way to reach into."""
+    """Computes what torchvision's block does before its addition, since a hook cannot reach inside its ``forward``."""
     x = block.relu(block.bn1(block.conv1(x)))
     if isinstance(block, Bottleneck):
         x = block.relu(block.bn2(block.conv2(x)))

@@ -1,1 +1,1 @@
-"""Weights in files, and what they are worth."""
+"""Weights files: reading them safely, pretrained weights, pruning masks."""

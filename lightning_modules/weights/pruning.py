@@ -1,4 +1,4 @@
-"""What ``torch.nn.utils.prune`` makes of a state dict, undone."""
+"""State dicts of networks that ``torch.nn.utils.prune`` has pruned."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,11 @@ ORIGINAL, MASK = "_orig", "_mask"
 
 
 def without_masks(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict with each ``<name>_orig`` and ``<name>_mask`` multiplied to the ``<name>`` that is used."""
+    """Replaces each ``<name>_orig`` and ``<name>_mask`` by their product ``<name>``, the tensor that is used.
+
+    >>> without_masks({"weight_orig": Tensor([2, 3]), "weight_mask": Tensor([1, 0])})
+    {'weight': tensor([2., 0.])}
+    """
     pruned = [name.removesuffix(MASK) for name in state if name.endswith(MASK)]
     products = {name: state[name + ORIGINAL] * state[name + MASK] for name in pruned}
     parts = {name + suffix for name in pruned for suffix in (ORIGINAL, MASK)}

@@ -1,4 +1,4 @@
-"""``cbam100 ablate``: combinations of settings, compared."""
+"""``cbam100 ablate``: compares combinations of settings."""
 
 from scripts.ablation.command import ablate
 

@@ -1,4 +1,4 @@
-"""``cbam100 ablate``: every combination of some settings with several seeds, and whether the differences are noise."""
+"""``cbam100 ablate``: trains each combination of some settings with several seeds and compares the results."""
 
 import contextlib
 import io
@@ -12,6 +12,7 @@ from urllib.parse import quote
 from jsonargparse import Namespace
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser
 from rich.console import Console
+from typing_extensions import override
 
 from callbacks.run.config import leaves, plain_settings
 from callbacks.run.recipe import BATCHES_OR_SHARE
@@ -38,31 +39,31 @@ def ablate(
     name: str | None = None,
     command: str | None = None,
 ) -> Path:
-    """Fits each combination of settings with each seed, skips what is finished, and compares.
+    """Trains each combination of settings with several seeds, and compares them; finished runs are not repeated.
 
-    Shows its progress, and writes ``ablation.md``, ``.csv`` and ``.png`` to ``runs/<name>/``.
+    Shows its progress and writes ``ablation.md``, ``.csv`` and ``.png`` to ``runs/<name>/``.
 
     Example:
         >>> ablate(["model.loss=focal,cross_entropy"], ["--data.root=photos"], seeds=5)  # doctest: +SKIP
         PosixPath('runs/ablation_default/ablation.md')
 
     Args:
-        vary: OPTION=VALUE,VALUE: an option of fit and its values, of which others are compared with the first; may be
-            repeated.
+        vary: An option of fit and its values, OPTION=VALUE,VALUE; the first value is compared with each other one. May
+            be repeated.
         fit: Other options of each fit, as typed after ``cbam100 fit``.
-        config: Config file of each fit; the last one's stem names the folder.
-        seeds: Runs of each combination, from --seed_everything on.
+        config: Config file of each fit. May be repeated; the stem of the last names the folder.
+        seeds: Number of runs of each combination, with seeds from --seed_everything on.
         name: Name of the folder below runs/; by default ablation_<config>.
-        command: What the table says it comes from, where that was typed otherwise.
+        command: Command line that the table states; by default one with these arguments.
 
     Returns:
-        The table.
+        Path of ``ablation.md``.
 
     Raises:
-        UserError: An option is wrong, another ablation is at work in the folder, or a fit fails.
+        UserError: An option is wrong, another ablation is using the folder, or a fit fails.
     """
     if seeds < 1:
-        raise UserError(f"expected --seeds of at least 1, got {seeds}: 3 show how large the noise is")
+        raise UserError(f"--seeds must be at least 1, got {seeds}: 3 is the default")
     words = [word for path in config for word in ("--config", str(path))] + list(fit)
     if command is None:
         named = [] if name is None else ["--name", name]
@@ -88,27 +89,31 @@ def ablate(
 
 
 def main(words: list[str]) -> None:
-    """``cbam100 ablate`` with these words; prints the table."""
+    """Runs ``cbam100 ablate`` and prints the table."""
     options, fit = ablation_parser().parse_known_args(words)
     table = ablate(**vars(options), fit=fit, command=shlex.join(["cbam100", "ablate", *words]))
     Console(soft_wrap=True, highlight=False).print(table.read_text(), markup=False)
 
 
 def ablation_parser() -> Arguments:
-    """The options of the command; all others go to each fit."""
-    parser = Arguments(prog="cbam100 ablate", epilog="Any option of fit may follow.", allow_abbrev=False)
+    """Returns the parser of the command; options that it does not know go to each fit."""
+    parser = Arguments(prog="cbam100 ablate", epilog="All other options are passed to each fit.", allow_abbrev=False)
     parser.add_parameters(ablate, metavars={"vary": "OPTION=VALUE,VALUE"}, without=("fit", "command"))
     return parser
 
 
 def combinations(vary: Sequence[str]) -> list[dict[str, str]]:
-    """Every combination of values, each by option.
+    """Returns every combination of values, as value by option.
+
+    Example:
+        >>> combinations(["model.loss=focal,cross_entropy"])
+        [{'model.loss': 'focal'}, {'model.loss': 'cross_entropy'}]
 
     Args:
-        vary: Texts ``OPTION=VALUE,VALUE``.
+        vary: Texts of the form ``OPTION=VALUE,VALUE``.
 
     Raises:
-        UserError: A text is something else, or names an option that cannot be varied.
+        UserError: A text has another form, or names an option that cannot be varied.
     """
     factors: dict[str, list[str]] = {}
     for text in vary:
@@ -116,21 +121,20 @@ def combinations(vary: Sequence[str]) -> list[dict[str, str]]:
         levels = values.split(",")
         if not (name.strip("-") and len(levels) > 1 and all(levels) and len(set(levels)) == len(levels)):
             raise UserError(
-                f"expected --vary OPTION=VALUE,VALUE with two different values or more, got {text}: write, for "
-                "example, --vary model.loss=focal,cross_entropy; a value has no comma"
+                f"--vary {text} does not name an option and two or more different values, without commas in them: "
+                "write it like --vary model.loss=focal,cross_entropy"
             )
         name = name.lstrip("-")
         if name in factors or name in (*OWN, "data.root", "data.val_fraction"):
             raise UserError(
-                f"expected options to vary once each, and none that changes the images or names a run, got {name}: "
-                "leave it out"
+                f"--vary cannot take {name}: it is given twice, or it changes the images or names a run; leave it out"
             )
         factors[name] = levels
     return [dict(zip(factors, values, strict=True)) for values in itertools.product(*factors.values())]
 
 
 def flags(levels: dict[str, str]) -> list[str]:
-    """A combination as options of ``fit``."""
+    """Returns a combination as options of ``fit``."""
     return [f"--{name}={value}" for name, value in levels.items()]
 
 
@@ -140,59 +144,47 @@ def _cells(grid: list[dict[str, str]], seeds: int, fit_words: list[str], name: s
     first = settings[0]["seed_everything"]
     require_seed(first + seeds - 1)
     data = {seed: _fingerprint(settings[0]["data"], seed) for seed in range(first, first + seeds)}
-    return [
-        Cell(
-            levels,
-            seed,
-            ["fit", *fit_words, *flags(levels), f"--seed_everything={seed}"],
-            recipe,
-            data[seed],
-            f"{name}/{_folder(levels)}/seed_{seed}",
-        )
-        for levels, recipe in zip(grid, settings, strict=True)
-        for seed in data
-    ]
-
-
-def _folder(levels: dict[str, str]) -> str:
-    folder = ",".join(f"{option}={quote(value, safe='')}" for option, value in levels.items())
-    if len(folder) > MAX_BYTES_OF_A_NAME:
-        raise UserError(f"expected values that make a folder's name, got {folder}: vary fewer, or shorter ones")
-    return folder
+    cells = []
+    for levels, recipe in zip(grid, settings, strict=True):
+        folder = ",".join(f"{option}={quote(value, safe='')}" for option, value in levels.items())
+        if len(folder) > MAX_BYTES_OF_A_NAME:
+            raise UserError(f"{folder} is too long for the name of a folder: vary fewer options, or use shorter values")
+        for seed, images in data.items():
+            words = ["fit", *fit_words, *flags(levels), f"--seed_everything={seed}"]
+            cells.append(Cell(levels, seed, words, recipe, images, f"{name}/{folder}/seed_{seed}"))
+    return cells
 
 
 def _require_different(grid: list[dict[str, str]], settings: list[dict[str, Any]]) -> None:
-    """Raises ``UserError`` where two combinations are one that is typed twice, as 1e-3 and 0.001 are."""
+    """Raises ``UserError`` if two combinations are the same setting, as with 1e-3 and 0.001."""
     recipes = [dict(leaves(recipe)) for recipe in settings]
     for (one, recipe), (other, another) in itertools.combinations(zip(grid, recipes, strict=True), 2):
         counts = (f"trainer.{name}" for name in BATCHES_OR_SHARE)
         if recipe == another and all(type(recipe[name]) is type(another[name]) for name in counts):
             twice = [f"{option}={one[option]} and {other[option]}" for option in one if one[option] != other[option]]
-            raise UserError(f"expected values that differ, {listed(twice)} are one setting: leave one out")
+            raise UserError(f"{listed(twice)} are the same setting: leave one out")
 
 
 def _fingerprint(data: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Of the images that a fit with this seed would see now."""
+    """Returns the fingerprint of the images that a fit with this seed would use now."""
     module = ImageFolderDataModule(**{**data, "cache": "none"}, seed=seed)
     module.setup("fit")
     return module.fingerprint
 
 
 class _Recipe(ClassifierCLI):
-    """The command line of a fit, which ends where its settings are known."""
+    """The command line of a fit, which stops once its settings are known."""
 
     settings: dict[str, Any]
 
+    @override
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Keeps what ``config.yaml`` would hold."""
         super().parse_arguments(parser, args)
         self.settings = plain_settings(self._parser("fit"), self.config.fit)
 
     def _prepare_fit(self, config: Namespace) -> None:
         if typed := [option for option in ("run_name", "ckpt_path") if config[option] is not None]:
-            raise UserError(
-                f"expected --name for the folder, and no --{typed[0]}, which an ablation sets: leave it out"
-            )
+            raise UserError(f"ablate sets --{typed[0]} itself: leave it out, and name the folder with --name")
         super()._prepare_fit(config)
 
     def _set_seed(self) -> None: ...
@@ -205,6 +197,6 @@ class _Recipe(ClassifierCLI):
 
 
 def _settings(fit_words: list[str]) -> dict[str, Any]:
-    """The whole configuration that these options lead to; raises ``UserError`` as fit would."""
+    """Returns all settings of a fit with these options; raises ``UserError`` as the fit would."""
     with contextlib.redirect_stdout(io.StringIO()):
         return _Recipe(["fit", *fit_words]).settings

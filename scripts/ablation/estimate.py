@@ -1,4 +1,4 @@
-"""A mean over seeds and how far to trust it."""
+"""A mean over seeds and its confidence interval."""
 
 import math
 import statistics
@@ -12,13 +12,9 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds.
+    """Mean over seeds, standard deviation (n - 1), and 95 % confidence interval of the mean by Student's t.
 
-    Attributes:
-        mean: Of the values.
-        std: Their standard deviation (n - 1); NaN for one value.
-        low: Lower end of the 95 % interval of the mean by Student's t; NaN for one value.
-        high: Its upper end.
+    All but the mean are NaN for a single value.
     """
 
     mean: float
@@ -28,12 +24,17 @@ class Estimate:
 
     @property
     def is_noise(self) -> bool:
-        """Whether zero is in the interval, or there is none to speak of: equal values do not show how they vary."""
+        """Whether zero is in the interval, or the values are too few or too equal for an interval."""
         return not (self.std > 0 and (self.low > 0 or self.high < 0))
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """Mean, standard deviation and interval of ``values``."""
+    """Estimates a mean from the value of each seed.
+
+    Example:
+        >>> estimate([1.0, 2.0, 3.0]).mean
+        2.0
+    """
     mean, count = statistics.fmean(values), len(values)
     if count < 2:
         return Estimate(mean, math.nan, math.nan, math.nan)

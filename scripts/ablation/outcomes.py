@@ -1,4 +1,4 @@
-"""What the runs of an ablation came to, and how they differ seed by seed."""
+"""Results of the runs of an ablation, and their differences seed by seed."""
 
 import functools
 import itertools
@@ -15,45 +15,34 @@ from scripts.ablation.estimate import Estimate, estimate
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one finished run came to.
-
-    Attributes:
-        run: Its folder.
-        levels: Value of each varied option.
-        seed: Of the run.
-        scalars: By name and epoch, as ``RunFolder.read_scalars`` gives them.
-        size_bytes: Of parameters and buffers.
-        data: The manifest's fingerprint of the images.
-        processes: How many the run had.
-        torch_version: Of the run's last start.
-    """
+    """Results of one finished run."""
 
     run: Path
-    levels: dict[str, str]
+    levels: dict[str, str]  # value of each varied option
     seed: int
-    scalars: dict[str, dict[int, float]]
-    size_bytes: int
-    data: dict[str, Any]
+    scalars: dict[str, dict[int, float]]  # by name and epoch
+    size_bytes: int  # of parameters and buffers
+    data: dict[str, Any]  # fingerprint of the images
     processes: int
-    torch_version: str
+    torch_version: str  # at the run's last start
 
     def by_epoch(self, name: str) -> dict[int, float]:
-        """A scalar; raises ``UserError`` where the run has none, as without validation."""
+        """Returns a scalar by epoch; raises ``UserError`` if the run did not log it, as without validation."""
         if not self.scalars.get(name):
             raise UserError(
-                f"expected {name} among TensorBoard's scalars of {self.run}, there is none: let each fit train and "
-                "validate, and choose another --name"
+                f"{self.run} has no {name} among TensorBoard's scalars: let each fit train and validate, and choose "
+                "another --name"
             )
         return self.scalars[name]
 
     def last(self, name: str) -> float:
-        """The scalar in the last epoch."""
+        """Returns a scalar in the last epoch."""
         values = self.by_epoch(name)
         return values[max(values)]
 
     @functools.cached_property
     def measures(self) -> dict[str, float]:
-        """By the table's heading; shares as percentages. Raises ``UserError`` where one is missing."""
+        """Numbers of the table, by its headings; raises ``UserError`` if a scalar is missing."""
         return {
             "train acc. %": 100 * self.last("train/accuracy"),
             "val acc. %, last epoch": 100 * self.last(MONITOR),
@@ -65,33 +54,26 @@ class Outcome:
         }
 
 
-# Which of the measures are compared: the last epoch's, since the best one is chosen by what it is measured with.
+# Measures that are compared: of the last epoch, as the best one is chosen by the accuracy that it is measured with.
 COMPARED = ("val acc. %, last epoch", "balanced acc. %", "NLL", "ECE")
 SUBJECT = COMPARED[0]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Two values of one option, everything else being equal, seed by seed.
+    """Difference between two values of one option, everything else being equal."""
 
-    Attributes:
-        name: What is compared: ``model.loss: cross_entropy − focal (model.attention=cbam)``.
-        base: The option's first value.
-        other: The other value.
-        estimates: Of ``other`` minus ``base``, by measure.
-    """
-
-    name: str
+    name: str  # such as model.loss: cross_entropy − focal (model.attention=cbam)
     base: str
     other: str
-    estimates: dict[str, Estimate]
+    estimates: dict[str, Estimate]  # of other minus base, by measure
 
     @property
     def sentence(self) -> str:
-        """What can be said of the accuracy."""
+        """States whether, and how much, the accuracy differs."""
         accuracy = self.estimates[SUBJECT]
         if math.isnan(accuracy.std):
-            return f"{self.name}: one seed does not show the noise, so that nothing can be said."
+            return f"{self.name}: one seed does not show the noise, so nothing can be concluded."
         if accuracy.is_noise:
             return f"{self.name}: no difference larger than the noise."
         better = self.other if accuracy.mean > 0 else self.base
@@ -102,9 +84,9 @@ class Difference:
 
 
 def differences(outcomes: list[Outcome]) -> list[Difference]:
-    """Each value of each option against the option's first, at every combination of the other options."""
+    """Compares each value of each option with the option's first, at every combination of the other options."""
     found = []
-    by_key = {(tuple(outcome.levels.items()), outcome.seed): outcome.measures for outcome in outcomes}
+    by_key = {(frozenset(outcome.levels.items()), outcome.seed): outcome.measures for outcome in outcomes}
     options = list(outcomes[0].levels)
     values = {option: list(dict.fromkeys(outcome.levels[option] for outcome in outcomes)) for option in options}
     seeds = sorted({outcome.seed for outcome in outcomes})
@@ -114,15 +96,9 @@ def differences(outcomes: list[Outcome]) -> list[Difference]:
             fixed = dict(zip(others, rest, strict=True))
             base, *more = values[option]
             for other in more:
-                pairs = [
-                    tuple(
-                        by_key[tuple((name, {**fixed, option: level}[name]) for name in options), seed]
-                        for level in (base, other)
-                    )
-                    for seed in seeds
-                ]
+                before, after = (frozenset({**fixed, option: level}.items()) for level in (base, other))
                 estimates = {
-                    measure: estimate([after[measure] - before[measure] for before, after in pairs])
+                    measure: estimate([by_key[after, seed][measure] - by_key[before, seed][measure] for seed in seeds])
                     for measure in COMPARED
                 }
                 at = f" ({spelled(fixed)})" if fixed else ""
@@ -131,5 +107,10 @@ def differences(outcomes: list[Outcome]) -> list[Difference]:
 
 
 def spelled(levels: dict[str, str]) -> str:
-    """A combination in words."""
+    """Returns a combination as text.
+
+    Example:
+        >>> spelled({"model.loss": "focal", "model.dropout": "0"})
+        'model.loss=focal, model.dropout=0'
+    """
     return ", ".join(f"{name}={value}" for name, value in levels.items())

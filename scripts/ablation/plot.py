@@ -1,4 +1,4 @@
-"""An ablation at a glance: every run, the mean of each combination, and the differences beside zero."""
+"""Figure of an ablation: every run, the mean of each combination, and the differences beside zero."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,7 @@ from scripts.ablation.estimate import Estimate
 def ablation_png(
     measure: str, cells: Mapping[str, tuple[Sequence[float], Estimate]], differences: Mapping[str, Estimate]
 ) -> bytes:
-    """Draws both panels.
-
-    Args:
-        measure: What is drawn.
-        cells: By combination, the value of each seed and their mean.
-        differences: By comparison.
-    """
+    """Draws the combinations (``cells``: values of the seeds and their mean) above their differences, as a PNG file."""
     heights = [len(cells) + 1, len(differences) + 1]
     figure = new_figure(9, 0.45 * sum(heights) + 1)
     above, below = figure.subplots(2, 1, height_ratios=heights)

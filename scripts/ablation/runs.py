@@ -1,4 +1,4 @@
-"""The runs of an ablation: each a fit in a process and a folder of its own, skipped where it is finished."""
+"""The runs of an ablation: each is a fit in its own process and folder, and is skipped if it has finished."""
 
 import os
 import re
@@ -17,12 +17,12 @@ from callbacks.run.run_folder import RUNS, RunFolder
 from datamodules import ImageFolderDataModule
 from datamodules.files.errors import UserError, listed
 from scripts.ablation.outcomes import Outcome
-from scripts.module_process import module_process
+from scripts.environment import module_process
 
 LOG = "log.txt"
 ERROR = "cbam100: error: "
-OWN = ("seed_everything", "run_name", "ckpt_path")  # options that an ablation sets
-# Options and groups that change nothing of what is compared, so that an ablation may go on with others.
+OWN = ("seed_everything", "run_name", "ckpt_path")  # options that ablate sets
+# Options and groups that do not affect the results, so that they may change while an ablation is continued.
 WITHOUT_EFFECT = ["prediction", "best", "trainer.enable_progress_bar"]
 WITHOUT_EFFECT += [f"data.{name}" for name in ImageFolderDataModule.FREE_ON_RESUME]
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -31,56 +31,43 @@ EPOCH_LINE = re.compile(r"epoch (\d+)/(\d+)  .*?(val/accuracy \S+)")
 
 @dataclass(frozen=True)
 class Cell:
-    """One combination with one seed.
+    """One combination with one seed."""
 
-    Attributes:
-        levels: Value of each varied option, as typed.
-        seed: ``--seed_everything``.
-        words: What ``cbam100`` is called with, but for the name of the run.
-        settings: The whole configuration that they lead to on this machine.
-        data: Fingerprint of the images that a fit with this seed would see when the ablation begins.
-        run_name: Of the folder below ``runs/``.
-    """
-
-    levels: dict[str, str]
+    levels: dict[str, str]  # value of each varied option, as typed
     seed: int
-    words: list[str]
-    settings: dict[str, Any]
-    data: dict[str, dict[str, Any]]
+    words: list[str]  # that follow cbam100, without the name of the run
+    settings: dict[str, Any]  # of such a fit on this machine
+    data: dict[str, dict[str, Any]]  # fingerprint of the images that it would use when the ablation starts
     run_name: str
 
     @property
     def label(self) -> str:
-        """For people."""
+        """Name of the cell in messages."""
         return f"{' '.join(f'{name}={value}' for name, value in self.levels.items())} seed {self.seed}"
 
     def finished_run(self) -> RunFolder | None:
-        """The run folder, if the run has come to its end."""
+        """Returns the run folder if the run has finished."""
         return next(filter(RunFolder.is_finished, RunFolder.versions(RUNS / self.run_name)), None)
 
     def require_same_start(self) -> None:
-        """Checks that a run of this name, finished or not, was begun as one would be that begins now.
-
-        Raises:
-            UserError: Its settings or images are others.
-        """
+        """Raises ``UserError`` if a run of this name, finished or not, has other settings or images than this cell."""
         for run in RunFolder.versions(RUNS / self.run_name):
             if not run.config.exists():
                 continue
             differing = [
-                f"{name} {old}, got {new}"
+                f"{name} {old}, now {new}"
                 for name, (old, new) in changes(run.read_config(), self.settings).items()
                 if not _may_differ(name)
             ]
             if differing:
                 raise UserError(
-                    f"expected the settings with which {run.path} was begun, {listed(differing)}: use the same "
-                    "options, or choose another --name"
+                    f"{run.path} was started with other settings ({listed(differing)}): use the same options, or "
+                    "choose another --name"
                 )
             if run.manifest.exists() and (data := run.read_manifest()["data"]) != self.data:
                 raise UserError(
-                    f"expected the images with which {run.path} was begun, {_counted(data)}, there are "
-                    f"{_counted(self.data)} (names or sizes in bytes differ): restore them, or choose another --name"
+                    f"{run.path} was started with other images ({_counted(data)}, now {_counted(self.data)}, differing "
+                    "in names or sizes in bytes): restore them, or choose another --name"
                 )
 
 
@@ -93,22 +80,21 @@ def _counted(data: dict[str, dict[str, Any]]) -> str:
 
 
 def run_all(cells: list[Cell], lock: int) -> None:
-    """Runs what is not finished, with one display of the progress; ``lock`` goes to each fit.
+    """Runs the cells that have not finished, one after another, and shows the progress.
 
-    Raises:
-        UserError: A fit fails.
+    Each fit inherits ``lock``, the file descriptor of the folder's lock. Raises ``UserError`` if a fit fails.
     """
     console = Console(soft_wrap=True, highlight=False)
     pending = []
     for cell in cells:
         if cell.finished_run():
             require_measures(cell)
-            console.print(f"{cell.label}: finished before, skipped", markup=False)
+            console.print(f"{cell.label}: already finished, skipped", markup=False)
         else:
             pending.append(cell)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=1e9) as progress:
-        # Skipped ones stay out of it, since they would count as fast.
+        # Without skipped ones, which would look fast.
         task = progress.add_task("", total=len(pending))
         for number, cell in enumerate(pending):
 
@@ -122,14 +108,14 @@ def run_all(cells: list[Cell], lock: int) -> None:
 
 
 def _fit(cell: Cell, lock: int, show: Callable[[float, str], None]) -> str:
-    """Runs a fit, or goes on with it; returns what its last epoch came to."""
+    """Starts a fit or resumes it; returns the result of its last epoch."""
     folder = RUNS / cell.run_name
     folder.mkdir(parents=True, exist_ok=True)
     started = module_process("scripts.main", *cell.words, f"--run_name={cell.run_name}", "--ckpt_path=last")
     with (
         open(folder / LOG, "ab") as log,
-        open(folder / LOG, errors="replace") as written,  # a pipe would break the fit when this process is killed
-        # In a process group of its own, so that Ctrl-C comes once, from here.
+        open(folder / LOG, errors="replace") as written,  # a pipe would break the fit if this process is killed
+        # In its own process group, so that Ctrl-C does not reach it before the signal that is sent below.
         subprocess.Popen(**started, stdout=log, stderr=log, process_group=0, pass_fds=[lock]) as process,
     ):
         written.seek(0, os.SEEK_END)
@@ -148,34 +134,26 @@ def _fit(cell: Cell, lock: int, show: Callable[[float, str], None]) -> str:
             raise
     if code or not cell.finished_run():
         lines = (folder / LOG).read_text(errors="replace").strip().splitlines() or ["it printed nothing"]
-        error = next((line for line in reversed(lines) if line.startswith(ERROR)), lines[-1])  # outputs are buffered
+        # The last line may be output that was buffered.
+        error = next((line for line in reversed(lines) if line.startswith(ERROR)), lines[-1])
         raise UserError(
-            f"expected {cell.label} to leave a finished run folder with checkpoints and TensorBoard's events, its fit "
-            f"ended with {code} ({error.removeprefix(ERROR)}): see {folder / LOG}, and start the same "
-            "command again to go on"
+            f"the fit of {cell.label} ended with {code} ({error.removeprefix(ERROR)}) and left no finished run folder "
+            f"with checkpoints and TensorBoard's events: see {folder / LOG}, and repeat the command to go on"
         )
-    cell.require_same_start()  # a configuration file or the images may have changed in between
+    cell.require_same_start()  # a configuration file or the images may have changed meanwhile
     require_measures(cell)
     return text
 
 
 def require_measures(cell: Cell) -> None:
-    """Raises ``UserError`` where a finished cell lacks a number of the table, before others are run for nothing."""
+    """Raises ``UserError`` if a finished cell lacks a number of the table, before others are run in vain."""
     _ = outcome_of(cell).measures
 
 
 def outcome_of(cell: Cell) -> Outcome:
-    """What a finished cell came to."""
+    """Reads the results of a finished cell."""
     run = cell.finished_run()
     assert run is not None
     manifest = run.read_manifest()
-    return Outcome(
-        run.path,
-        cell.levels,
-        cell.seed,
-        run.read_scalars(),
-        manifest["size_bytes"],
-        manifest["data"],
-        manifest["processes"],
-        manifest["versions"]["torch"],
-    )
+    facts = (manifest["size_bytes"], manifest["data"], manifest["processes"], manifest["versions"]["torch"])
+    return Outcome(run.path, cell.levels, cell.seed, run.read_scalars(), *facts)

@@ -1,4 +1,4 @@
-"""What an ablation says: a table of its combinations, paired differences, and which are larger than the noise."""
+"""Tables of an ablation: its combinations, paired differences, and which of them are larger than the noise."""
 
 import csv
 import io
@@ -18,18 +18,11 @@ from scripts.ablation.outcomes import COMPARED, SUBJECT, Difference, Outcome, di
 from scripts.ablation.plot import ablation_png
 
 RUNS_TABLE = "ablation_runs.csv"
+DIGITS = {"NLL": 3, "ECE": 3, "s/epoch": 0}  # after the decimal point; 2 for other measures
 
 
 def require_free(folder: Path, options: list[str]) -> None:
-    """Checks before anything runs that a table may be written.
-
-    Args:
-        folder: Where.
-        options: That are varied.
-
-    Raises:
-        UserError: There is a table of others, or somebody else's file.
-    """
+    """Raises ``UserError`` if ``folder`` holds the tables of other varied options, or files that are not tables."""
     tables = {"ablation.md": ABLATION, "ablation.csv": ABLATION, RUNS_TABLE: ABLATION, "ablation.png": PICTURE}
     for name, kind in tables.items():
         require_replaceable(folder / name, kind, "--name")
@@ -37,19 +30,12 @@ def require_free(folder: Path, options: list[str]) -> None:
         header = next(csv.reader(file))
         if {*options} != {*(earlier := header[: header.index("seed")])}:
             raise UserError(
-                f"expected to vary {listed(earlier)}, as the table in {folder} does, got {listed(options)}: choose "
-                "another --name"
+                f"the table in {folder} varies {listed(earlier)}, not {listed(options)}: choose another --name"
             )
 
 
 def write_tables(folder: Path, outcomes: list[Outcome], command: str) -> None:
-    """Writes ``ablation.md``, ``ablation.csv``, ``ablation_runs.csv`` and ``ablation.png``.
-
-    Args:
-        folder: Where.
-        outcomes: Every combination with every seed.
-        command: What made them.
-    """
+    """Writes ``ablation.md``, which states ``command``, ``ablation.csv``, ``ablation_runs.csv``, ``ablation.png``."""
     cells: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         cells.setdefault(spelled(outcome.levels), []).append(outcome)
@@ -59,41 +45,30 @@ def write_tables(folder: Path, outcomes: list[Outcome], command: str) -> None:
     }
     sizes = {name: runs[0].size_bytes for name, runs in cells.items()}
     compared = differences(outcomes)
-    write_bytes(
-        folder / "ablation.md", _markdown(outcomes, summary, sizes, compared, command).encode(errors="backslashreplace")
-    )
-    levels = {name: runs[0].levels for name, runs in cells.items()}
-    write_bytes(folder / "ablation.csv", _csv([_summary_row(levels[n], summary[n], sizes[n]) for n in cells]))
-    runs = [{**o.levels, "seed": o.seed, **o.measures, "size bytes": o.size_bytes} for o in outcomes]
-    write_bytes(folder / RUNS_TABLE, _csv(runs))
-    accuracies = {name: [run.measures[SUBJECT] for run in runs] for name, runs in cells.items()}
-    write_bytes(
-        folder / "ablation.png",
-        ablation_png(
-            SUBJECT,
-            {name: (values, summary[name][SUBJECT]) for name, values in accuracies.items()},
-            {difference.name: difference.estimates[SUBJECT] for difference in compared},
-        ),
-    )
+    page = _markdown(outcomes, summary, sizes, compared, command)
+    write_bytes(folder / "ablation.md", page.encode(errors="backslashreplace"))
+    rows = [_summary_row(runs[0].levels, summary[name], sizes[name]) for name, runs in cells.items()]
+    write_bytes(folder / "ablation.csv", _csv(rows))
+    rows = [{**o.levels, "seed": o.seed, **o.measures, "size bytes": o.size_bytes} for o in outcomes]
+    write_bytes(folder / RUNS_TABLE, _csv(rows))
+    drawn = {name: ([o.measures[SUBJECT] for o in runs], summary[name][SUBJECT]) for name, runs in cells.items()}
+    picture = ablation_png(SUBJECT, drawn, {difference.name: difference.estimates[SUBJECT] for difference in compared})
+    write_bytes(folder / "ablation.png", picture)
 
 
 def _all(values: Iterable[Any]) -> str:
     return ", ".join(map(str, sorted(set(values))))
 
 
-def _digits(measure: str) -> int:
-    return {"NLL": 3, "ECE": 3, "s/epoch": 0}.get(measure, 2)
-
-
 def _cell(measure: str, value: Estimate) -> str:
-    digits = _digits(measure)
+    digits = DIGITS.get(measure, 2)
     if math.isnan(value.std) or measure == "s/epoch":
         return f"{value.mean:.{digits}f}"
     return f"{value.mean:.{digits}f} ± {value.std:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
 
 
 def _difference_cell(measure: str, value: Estimate) -> str:
-    digits = _digits(measure)
+    digits = DIGITS.get(measure, 2)
     interval = "" if math.isnan(value.std) else f" [{value.low:+.{digits}f}, {value.high:+.{digits}f}]"
     return f"{value.mean:+.{digits}f}{interval}"
 
@@ -105,42 +80,37 @@ def _markdown(
     compared: list[Difference],
     command: str,
 ) -> str:
-    seeds = sorted({outcome.seed for outcome in outcomes})
     epochs = max(max(outcome.scalars[MONITOR]) for outcome in outcomes) + 1
     measures = list(outcomes[0].measures)
     same = all(outcome.data == outcomes[0].data for outcome in outcomes)
-    images = "these validation images" if same else "the validation images that each seed has held out"
+    images = "these validation images" if same else "the validation images that each seed holds out"
+    counts = ", ".join(f"{facts['images']:,} {split}" for split, facts in outcomes[0].data.items())
+    rows = [
+        [name, *(_cell(measure, cell[measure]) for measure in measures), format_size(sizes[name])]
+        for name, cell in summary.items()
+    ]
+    compared_rows = [[d.name, *(_difference_cell(m, d.estimates[m]) for m in COMPARED)] for d in compared]
     lines = [
         f"`{command}`",
         "",
-        f"{len(outcomes)} runs of up to {epochs} epochs, seeds {', '.join(map(str, seeds))}; images: "
-        + ", ".join(f"{facts['images']:,} {split}" for split, facts in outcomes[0].data.items())
-        + f"; processes: {_all(outcome.processes for outcome in outcomes)}"
-        + f"; torch {_all(outcome.torch_version for outcome in outcomes)}.",
+        f"{len(outcomes)} runs of up to {epochs} epochs, seeds {_all(o.seed for o in outcomes)}; images: {counts}; "
+        f"processes: {_all(o.processes for o in outcomes)}; torch {_all(o.torch_version for o in outcomes)}.",
         "",
-        *_table(
-            ["", *measures, "size"],
-            [
-                [name, *(_cell(measure, cell[measure]) for measure in measures), format_size(sizes[name])]
-                for name, cell in summary.items()
-            ],
-        ),
+        *_table(["", *measures, "size"], rows),
         "",
-        'Mean ± standard deviation over seeds [95 % interval of the mean, Student\'s t]. Everything but "best epoch" '
-        "is of the last epoch; training accuracy is measured while training, on augmented images and with dropout. "
-        "Balanced accuracy is the mean over classes, s/epoch the median epoch with validation, without saving.",
+        'Mean ± standard deviation over seeds [95 % interval of the mean, Student\'s t]. All but "best epoch" are '
+        "values of the last epoch; training accuracy is measured in training, on augmented images and with dropout. "
+        "Balanced accuracy is the mean over classes; s/epoch is the median time of an epoch with validation, without "
+        "saving.",
         "",
         "Differences, seed by seed, with the 95 % interval of their mean:",
         "",
-        *_table(
-            ["", *COMPARED],
-            [[d.name, *(_difference_cell(measure, d.estimates[measure]) for measure in COMPARED)] for d in compared],
-        ),
+        *_table(["", *COMPARED], compared_rows),
         "",
         *(f"- {difference.sentence}" for difference in compared),
         "",
-        f"If nothing made a difference, {(1 - CONFIDENCE) * len(compared):.2g} of these {len(compared)} intervals of "
-        f"accuracy would still leave out zero, by chance. They speak of the noise between seeds, on {images}.",
+        f"If no setting mattered, {(1 - CONFIDENCE) * len(compared):.2g} of these {len(compared)} intervals of "
+        f"accuracy would still exclude zero by chance. They reflect the noise between seeds, on {images}.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -1,4 +1,4 @@
-"""``cbam100 benchmark``: how fast this project is."""
+"""``cbam100 benchmark``: measures how fast this project is."""
 
 from scripts.benchmark.command import benchmark
 

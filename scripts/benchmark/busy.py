@@ -1,4 +1,4 @@
-"""``cbam100 benchmark busy``: a training step beside processes that keep the cores busy, by how its threads wait."""
+"""``cbam100 benchmark busy``: times a training step beside busy processes, by how its threads wait for each other."""
 
 import statistics
 import subprocess
@@ -13,10 +13,9 @@ import torch
 from datamodules.files.errors import UserError
 from lightning_modules import ResNetCBAM
 from scripts.benchmark.step import CLASSES, train_step
-from scripts.module_process import module_process
-from scripts.threads import SETTINGS, WAITING
+from scripts.environment import SETTINGS, WAITING, module_process
 
-# What decides how long a thread of GNU OpenMP, which torch brings, waits by spinning before it sleeps.
+# Environments that decide how long a waiting thread of GNU OpenMP, which torch brings, spins before it sleeps.
 WAYS: dict[str, dict[str, str]] = {
     "the library's default": {},
     "this project's": WAITING,
@@ -24,15 +23,15 @@ WAYS: dict[str, dict[str, str]] = {
     "GOMP_SPINCOUNT=1000": {"GOMP_SPINCOUNT": "1000"},
     "OMP_WAIT_POLICY=PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
 }
-BUSY = (0, 1, 2, 4)  # processes beside the one that is measured
+BUSY = (0, 1, 2, 4)  # numbers of busy processes beside the measured one
 
 
 def benchmark_busy(
     image_size: int, batch_size: int, precision: str, *, rounds: int, steps: int
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Rows of the table, and the values of the JSON file.
+    """Returns the rows of the table and the other figures.
 
-    Every way has a process of its own, since the library reads its settings once; all of them take turns at every load.
+    Each way to wait has a process, as OpenMP reads its settings once; under each load, the processes take turns.
     """
     words = [str(image_size), str(batch_size), precision]
     seconds: dict[tuple[str, int], list[float]] = {}
@@ -45,14 +44,12 @@ def benchmark_busy(
                 with _busy_processes(busy):
                     for name, stepper in steppers.items():
                         seconds.setdefault((name, busy), []).extend(_steps(stepper, steps))
-    base = {busy: statistics.median(seconds[next(iter(WAYS)), busy]) for busy in BUSY}
-    rows = []
+    base = {busy: statistics.median(seconds["the library's default", busy]) for busy in BUSY}
+    rows: list[dict[str, Any]] = []
     for name in WAYS:
         medians = {busy: statistics.median(seconds[name, busy]) for busy in BUSY}
-        rows.append(
-            {"name": name, **{f"s, {busy} busy": median for busy, median in medians.items()}}
-            | {f"gain, {busy} busy": base[busy] / median for busy, median in medians.items()}
-        )
+        rows.append({"name": name} | {f"s, {busy} busy": median for busy, median in medians.items()})
+        rows[-1] |= {f"gain, {busy} busy": base[busy] / median for busy, median in medians.items()}
     return rows, {"size": image_size, "batch": batch_size, "precision": precision}
 
 
@@ -74,7 +71,7 @@ def _steps(process: "subprocess.Popen[str]", count: int) -> list[float]:
     process.stdin.flush()
     lines = [process.stdout.readline() for _ in range(count)]
     if not all(lines):
-        raise UserError("expected a training step to run, its process ended: see its message above")
+        raise UserError("a process that timed training steps has ended: see its message above")
     return [float(line) for line in lines]
 
 
@@ -92,7 +89,7 @@ def _busy_processes(count: int) -> Iterator[None]:
 
 
 def _serve(size: str, batch: str, precision: str) -> None:
-    """Takes as many steps as each line of the standard input says, and prints the seconds of each."""
+    """Does as many training steps as each line of the standard input says, and prints the seconds of each."""
     images, targets = torch.randn(int(batch), 3, int(size), int(size)), torch.randint(0, CLASSES, (int(batch),))
     step = train_step(ResNetCBAM(CLASSES), images, targets, precision, "none")
     for line in sys.stdin:

@@ -1,4 +1,4 @@
-"""``cbam100 benchmark``: how fast this project is on this machine, beside stated baselines."""
+"""``cbam100 benchmark``: measures how fast this project is on this machine, beside baselines."""
 
 import platform
 from pathlib import Path
@@ -39,44 +39,45 @@ def benchmark(
     steps: int = 5,
     images: int = 400,
 ) -> dict[str, Any]:
-    """Measures how fast this project is on this machine, beside stated baselines.
+    """Measures how fast this project is on this machine, beside baselines.
 
     Example:
         >>> benchmark("step", image_size=64)["train_images_per_s"]  # doctest: +SKIP
         55.1
 
     Args:
-        what: A training step, the input of images, or a step beside busy processes.
-        json: Also write the figures to this file.
-        baseline: A script whose commands step and input print a line of JSON, to compare with (see
+        what: Benchmark to run: step times a training step and an inference, input the reading of images, busy a
+            training step beside processes that keep the cores busy.
+        json: JSON file for the figures.
+        baseline: Python script to compare with, whose commands step and input print a line of JSON (see
             docs/performance.md).
-        root: Folder of the images, for input.
-        image_size: Side of an image in pixels (224; 64 for busy).
-        batch_size: Images per step.
+        root: Folder that holds train, whose images input reads.
+        image_size: Side of an image, in pixels; by default 224, and 64 for busy.
+        batch_size: Number of images per step.
         attention_placement: Where the network has CBAM modules.
-        compile: What torch.compile makes kernels of.
-        precision: Of the arithmetic; by default this machine's.
-        rounds: How often all take turns.
-        steps: Steps of each turn, for step and busy.
-        images: How many images, for input.
+        compile: Which parts of the network torch.compile compiles.
+        precision: Precision of the arithmetic; by default chosen for this machine.
+        rounds: Number of rounds, in each of which all contenders take a turn.
+        steps: Number of steps per turn, for step and busy.
+        images: Number of images to read, for input.
 
     Returns:
-        The figures: single ones by name, ``rows`` of the table, ``machine`` and ``versions``.
+        Single figures by name, ``rows`` of the table, ``machine`` and ``versions``.
 
     Raises:
         UserError: An argument is wrong, or the baseline fails.
     """
     if what not in get_args(What):
-        raise UserError(f"expected a benchmark of {listed(list(get_args(What)))}, got {what}: choose one of these")
+        raise UserError(f"there is no benchmark {what}: choose one of {listed(list(get_args(What)))}")
     json, baseline, root = (None if path is None else Path(path) for path in (json, baseline, root))
     image_size = (64 if what == "busy" else 224) if image_size is None else image_size
     precision = precision or default_precision("auto")
     if what == "input" and not (root and root.is_dir()):
-        raise UserError(f"expected --data.root to be a folder, there is none at {root}: check the path")
+        raise UserError(f"input needs --data.root, the folder that holds train, got {root}: check the path")
     numbers = {"batch_size": batch_size, "rounds": rounds, "steps": steps, "images": images, "image_size": image_size}
     for name, value in numbers.items():
         if value < 1:
-            raise UserError(f"expected --{name} of at least 1, got {value}: give a larger number")
+            raise UserError(f"--{name} must be at least 1, got {value}: pass a larger number")
     if json:
         require_writable(json.parent, "--json")
         require_outside_splits(json.parent, "--json", root)
@@ -90,18 +91,20 @@ def benchmark(
         case "input" if root:
             rows, values = benchmark_input(root, image_size, images=images, rounds=rounds, baseline=baseline)
         case _:
-            # Late, because its processes run that module as a program.
+            # Imported late, as its processes run that module as a program.
             from scripts.benchmark.busy import benchmark_busy
 
             rows, values = benchmark_busy(image_size, batch_size, precision, rounds=rounds, steps=steps)
-    values |= {"benchmark": what, "machine": _machine(), "versions": versions(), "rows": rows}
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    machine = {"gpu": gpu, "cpu": platform.processor() or platform.machine(), "cores": available_cpus()}
+    values |= {"benchmark": what, "machine": machine, "versions": versions(), "rows": rows}
     if json:
         write_json(json, values)
     return values
 
 
 def main(words: list[str]) -> None:
-    """``cbam100 benchmark`` with these words; prints the figures."""
+    """Runs ``cbam100 benchmark`` and prints the figures."""
     if words[:1] == ["gpu"]:
         from scripts.benchmark.gpu.command import benchmark_gpu
 
@@ -111,18 +114,14 @@ def main(words: list[str]) -> None:
 
 
 def benchmark_parser() -> Arguments:
-    """The options of the command."""
-    parser = Arguments(prog="cbam100 benchmark", epilog="For a GPU, see cbam100 benchmark gpu --help.")
-    groups = {"data": ("root", "image_size", "batch_size"), "model": ("attention_placement", "compile"),
-              "trainer": ("precision",)}  # fmt: skip
-    spelled = {name: f"--{group}.{name}" for group, names in groups.items() for name in names}
-    parser.add_parameters(benchmark, spelled={"what": "what", **spelled})
+    """Returns the parser of the command."""
+    parser = Arguments(
+        prog="cbam100 benchmark", epilog="To measure everything on a GPU, see cbam100 benchmark gpu --help."
+    )
+    spelled = {name: f"--data.{name}" for name in ("root", "image_size", "batch_size")}
+    spelled |= {name: f"--model.{name}" for name in ("attention_placement", "compile")}
+    parser.add_parameters(benchmark, spelled={"what": "what", "precision": "--trainer.precision", **spelled})
     return parser
-
-
-def _machine() -> dict[str, Any]:
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"gpu": gpu, "cpu": platform.processor() or platform.machine(), "cores": available_cpus()}
 
 
 def _print(figures: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""``cbam100 benchmark input``: images per second of one core, from files to pixels."""
+"""``cbam100 benchmark input``: measures how many images per second one core reads and transforms."""
 
 import tempfile
 from functools import partial
@@ -21,16 +21,17 @@ from datamodules.images.transforms import (
     side_to_load,
     train_transform,
 )
-from scripts.benchmark.timing import alternate, row, run_script
+from scripts.benchmark.timing import alternate, rows, run_script
 
 
 def benchmark_input(
     root: Path, image_size: int, *, images: int, rounds: int, baseline: Path | None
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Rows of the table, and the values of the JSON file.
+    """Returns the rows of the table and the other figures.
 
-    The baseline is torchvision's pipeline, as in ``--data.augmentation reference``, up to normalised floats; and an
-    outside script, whose ``input`` prints ``train_images_per_s_per_core`` and ``eval_images_per_s_per_core``.
+    There are two baselines: "plain" is torchvision's pipeline, as in ``--data.augmentation reference``, down to
+    normalised floats; ``baseline`` is an outside script, whose ``input`` prints ``train_images_per_s_per_core`` and
+    ``eval_images_per_s_per_core``.
     """
     paths = find_images(root / "train").paths[:images]
     size, side = image_size, side_to_load(image_size)
@@ -58,34 +59,34 @@ def benchmark_input(
     with tempfile.TemporaryDirectory() as folder:
         build_cache(Path(folder), "images", paths, partial(read_image, max_pixels=MAX_PIXELS, shorter_side=side))
         cache = PixelCache(Path(folder), "images")
-        seconds: dict[str, list[float]] = {}
-        outside: dict[str, list[float]] = {"train": [], "eval": []}
-        outside_name = baseline.name if baseline else ""
-        for first in [True] + [False] * (rounds - 1):
-            for kind in ("train", "eval"):
-                contenders = {
-                    kind: partial(from_files, fast[kind]),
-                    f"{kind}, from a cache": partial(from_cache, cache, fast[kind]),
-                    f"{kind}, plain": partial(plainly, plain[kind]),
-                }
-                for name, times in alternate(contenders, 1, warm_up=int(first)).items():
-                    seconds.setdefault(name, []).extend(times)
+        contenders = {
+            kind: {
+                kind: partial(from_files, fast[kind]),
+                f"{kind}, from a cache": partial(from_cache, cache, fast[kind]),
+                f"{kind}, plain": partial(plainly, plain[kind]),
+            }
+            for kind in ("train", "eval")
+        }
+        outside = {kind: f"{kind}, {baseline.name}" for kind in contenders} if baseline else {}
+        seconds: dict[str, list[float]] = {name: [] for works in contenders.values() for name in works}
+        seconds |= {name: [] for name in outside.values()}
+        for turn in range(rounds):
+            for works in contenders.values():
+                for name, times in alternate(works, 1, warm_up=0 if turn else 1).items():
+                    seconds[name] += times
             if baseline:
                 words = ["--data", str(root / "train"), "--size", str(size), "--images", str(len(paths))]
                 result = run_script(baseline, "input", *words)
-                for kind, times in outside.items():
-                    times.append(len(paths) / result[f"{kind}_images_per_s_per_core"])
+                for kind, name in outside.items():
+                    seconds[name].append(len(paths) / result[f"{kind}_images_per_s_per_core"])
     torch.set_num_threads(threads)
-    rows = [row(name, len(paths), times, seconds[f"{name.split(',')[0]}, plain"]) for name, times in seconds.items()]
-    for kind, times in outside.items():
-        if times:
-            rows.append(row(f"{kind}, {outside_name}", len(paths), times, seconds[f"{kind}, plain"]))
-    rate = {row["name"]: row["images_per_s"] for row in rows}
+    table = rows(len(paths), seconds)
+    rate = {row["name"]: row["images_per_s"] for row in table}
     values: dict[str, Any] = {"images": len(paths), "size": size}
-    for kind, times in outside.items():
+    for kind in contenders:
         values[f"{kind}_images_per_s_per_core"] = rate[kind]
         values[f"{kind}_gain_over_plain"] = rate[kind] / rate[f"{kind}, plain"]
         values[f"{kind}_gain_over_plain_from_a_cache"] = rate[f"{kind}, from a cache"] / rate[f"{kind}, plain"]
-        if times:
-            values[f"{kind}_gain_over_baseline"] = rate[kind] / rate[f"{kind}, {outside_name}"]
-    return rows, values
+        if baseline:
+            values[f"{kind}_gain_over_baseline"] = rate[kind] / rate[outside[kind]]
+    return table, values

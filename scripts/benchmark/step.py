@@ -1,4 +1,4 @@
-"""``cbam100 benchmark step``: a training step and an inference on random images, beside plain PyTorch."""
+"""``cbam100 benchmark step``: times a training step and an inference on random images, beside plain PyTorch."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -12,13 +12,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from lightning_modules import ResNetCBAM, focal_loss
 from lightning_modules.network.compilation import Compile, compile_in_place
 from lightning_modules.network.inference import for_inference
+from lightning_modules.network.matmul_conv import use_matmul_convs
 from lightning_modules.network.optimization import build_optimizer
 from lightning_modules.network.resnet_cbam import AttentionPlacement
-from scripts.benchmark.timing import alternate, row, run_script, synchronize
+from scripts.benchmark.timing import alternate, rows, run_script, synchronize
 from scripts.hardware import set_tf32
 
 CLASSES = 100
-PEAK_SIDE = 4096  # of the matrices whose product measures what the machine can do at most
+PEAK_SIDE = 4096  # side of the matrices whose product measures the roofline
 
 Work = Callable[[], None]
 
@@ -34,11 +35,11 @@ def benchmark_step(
     steps: int,
     baseline: Path | None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Rows of the table, and the values of the JSON file.
+    """Returns the rows of the table and the other figures.
 
-    The baselines are the same network as it comes from its constructor, in float32 with torch's default optimiser; the
-    network without attention, as fast as this project makes it; and an outside script, whose ``step`` prints
-    ``train_images_per_s`` and ``infer_images_per_s``.
+    There are three baselines: "plain" is the same network as its constructor leaves it, in float32 with torch's default
+    optimiser; "without attention" has all optimisations of this project but no CBAM; and ``baseline`` is an outside
+    script, whose ``step`` prints ``train_images_per_s`` and ``infer_images_per_s``.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     images = torch.randn(batch_size, 3, image_size, image_size, device=device)
@@ -47,34 +48,28 @@ def benchmark_step(
     def network(attention: Literal["cbam", "none"] = "cbam") -> ResNetCBAM:
         return ResNetCBAM(CLASSES, attention=attention, attention_placement=attention_placement).to(device)
 
+    plain = network()
+    plain_optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-3, weight_decay=1e-4)
     train = {
         "train": train_step(network(), images, targets, precision, compile),
         "train, without attention": train_step(network("none"), images, targets, precision, compile),
-        "train, plain": plain_train_step(network(), images, targets),
+        "train, plain": _step(plain, images, targets, plain_optimizer, nullcontext),
     }
-    infer = {
-        "infer": inference(network(), images, precision),
-        "infer, plain": plain_inference(network(), images),
-    }
-    outside: dict[str, list[float]] = {"train": [], "infer": []}
-    outside_name = baseline.name if baseline else ""
-    seconds: dict[str, list[float]] = {}
-    for first in [True] + [False] * (rounds - 1):
+    infer = {"infer": inference(network(), images, precision), "infer, plain": plain_inference(network(), images)}
+    outside = {kind: f"{kind}, {baseline.name}" for kind in ("train", "infer")} if baseline else {}
+    seconds: dict[str, list[float]] = {name: [] for name in (*train, *infer, *outside.values())}
+    for turn in range(rounds):
         if baseline:
-            words = ["--size", str(image_size), "--batch", str(batch_size)]
-            result = run_script(baseline, "step", *words)
-            for name, times in outside.items():
-                times.append(batch_size / result[f"{name}_images_per_s"])
+            result = run_script(baseline, "step", "--size", str(image_size), "--batch", str(batch_size))
+            for kind, name in outside.items():
+                seconds[name].append(batch_size / result[f"{kind}_images_per_s"])
         for contenders in (train, infer):
-            for name, times in alternate(contenders, steps, warm_up=2 if first else 1).items():
-                seconds.setdefault(name, []).extend(times)
+            for name, times in alternate(contenders, steps, warm_up=1 if turn else 2).items():
+                seconds[name] += times
     peak = multiplications_per_second(device, precision)
-    rows = [row(name, batch_size, times, seconds[f"{name.split(',')[0]}, plain"]) for name, times in seconds.items()]
-    for name, times in outside.items():
-        if times:
-            rows.append(row(f"{name}, {outside_name}", batch_size, times, seconds[f"{name}, plain"]))
-    rate = {row["name"]: row["images_per_s"] for row in rows}
-    return rows, {
+    table = rows(batch_size, seconds)
+    rate = {row["name"]: row["images_per_s"] for row in table}
+    return table, {
         "device": device.type,
         "size": image_size,
         "batch": batch_size,
@@ -88,35 +83,26 @@ def benchmark_step(
         "attention_cost_of_train_step": rate["train, without attention"] / rate["train"] - 1,
         "train_gain_over_plain": rate["train"] / rate["train, plain"],
         "infer_gain_over_plain": rate["infer"] / rate["infer, plain"],
-        **{
-            f"{name}_gain_over_baseline": rate[name] / rate[f"{name}, {outside_name}"]
-            for name, times in outside.items()
-            if times
-        },
+        **{f"{kind}_gain_over_baseline": rate[kind] / rate[name] for kind, name in outside.items()},
     }
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """What Lightning wraps a step in."""
+    """Returns the context in which Lightning runs a step."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16-mixed" else nullcontext()
 
 
 def train_step(network: ResNetCBAM, images: Tensor, targets: Tensor, precision: str, compile: Compile) -> Work:
-    """A step as ``ImageClassifier`` takes it."""
+    """Returns a training step as ``ImageClassifier`` does it, in the layout and precision of a fit."""
     if images.device.type == "cuda":
         network.to(memory_format=torch.channels_last)
         set_tf32(precision)
         torch.backends.cudnn.benchmark = True
+    use_matmul_convs(network)
     compile_in_place(network, compile)
     optimizer = build_optimizer(network.parameters(), learning_rate=1e-3, weight_decay=1e-4)
     images = images.contiguous(memory_format=torch.channels_last)
     return _step(network, images, targets, optimizer, lambda: autocast(images.device, precision))
-
-
-def plain_train_step(network: ResNetCBAM, images: Tensor, targets: Tensor) -> Work:
-    """A step in float32, as a plain loop takes it."""
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-4)
-    return _step(network, images, targets, optimizer, nullcontext)
 
 
 def _step(
@@ -140,8 +126,9 @@ def _step(
 
 
 def inference(network: ResNetCBAM, images: Tensor, precision: str) -> Work:
-    """Classes of a batch, as ``predict`` finds them."""
+    """Returns a call that classifies a batch as ``predict`` does."""
     dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
+    use_matmul_convs(network)
     network = for_inference(network, dtype)
     images = images.to(dtype, memory_format=torch.channels_last)
 
@@ -153,7 +140,7 @@ def inference(network: ResNetCBAM, images: Tensor, precision: str) -> Work:
 
 
 def plain_inference(network: ResNetCBAM, images: Tensor) -> Work:
-    """The same in float32, as a plain loop does it."""
+    """Returns a call that classifies a batch in float32, as a plain PyTorch loop does."""
     network.eval()
 
     def work() -> None:
@@ -164,7 +151,7 @@ def plain_inference(network: ResNetCBAM, images: Tensor) -> Work:
 
 
 def flops_per_image(network: ResNetCBAM, images: Tensor, training: bool) -> float:
-    """Floating-point operations of convolutions and matrix products, two for a multiplication and its addition."""
+    """Counts an image's floating-point operations in convolutions and matrix products, two per multiply-add."""
     network.train(training)
     with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(training):
         logits = network(images[:2])
@@ -174,7 +161,7 @@ def flops_per_image(network: ResNetCBAM, images: Tensor, training: bool) -> floa
 
 
 def multiplications_per_second(device: torch.device, precision: str) -> float:
-    """The roofline: floating-point operations per second of a large matrix product in the run's precision."""
+    """Measures the roofline: floating-point operations per second of a large matrix product in this precision."""
     dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
     matrix = torch.randn(PEAK_SIDE, PEAK_SIDE, device=device, dtype=dtype)
 

@@ -1,4 +1,4 @@
-"""Times of work that is done in turns, so that a machine's moods meet all of it alike."""
+"""Timing of contenders that take turns, so that a change in the machine's speed affects all of them alike."""
 
 import json
 import statistics
@@ -15,18 +15,15 @@ from datamodules.files.errors import UserError
 
 
 def synchronize(device: torch.device) -> None:
-    """Returns when a GPU has done what it was told to."""
+    """Waits until a GPU has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def alternate(contenders: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 2) -> dict[str, list[float]]:
-    """Seconds of each call, by contender, in the order of the calls.
+    """Calls contenders in turn, ``rounds`` times after the warm-up calls, and returns the seconds of each timed call.
 
-    Args:
-        contenders: What to call. A call returns when its work is done, on a GPU too.
-        rounds: How often each is called in turn and timed.
-        warm_up: How often each is called before.
+    A contender returns when its work is done, also on a GPU.
     """
     for work in contenders.values():
         for _ in range(warm_up):
@@ -41,33 +38,38 @@ def alternate(contenders: Mapping[str, Callable[[], Any]], rounds: int, warm_up:
 
 
 def run_script(path: Path, *words: str) -> dict[str, Any]:
-    """What a script prints in JSON on its last line.
+    """Runs a Python script and returns the JSON object on the last line that it prints.
 
     Raises:
-        UserError: It fails, or prints something else.
+        UserError: The script fails, or its last line is not JSON.
     """
     done = subprocess.run([sys.executable, path, *words], capture_output=True, text=True)
     try:
         return json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError) as error:
         reason = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
-        raise UserError(f"expected {path} {words[0]} to print a line of JSON, it ended with {reason}") from error
+        raise UserError(f"{path} {words[0]} printed no line of JSON: it ended with {reason}") from error
 
 
-def row(name: str, images: float, seconds: list[float], base: list[float] | None = None) -> dict[str, Any]:
-    """A row of the table: images per second in the median, slowest and fastest call, and the gain over ``base``.
+def rows(images: float, seconds: Mapping[str, list[float]]) -> list[dict[str, Any]]:
+    """Returns a row for each contender: images per second of its median, slowest and fastest call, and its gain.
+
+    Example:
+        >>> rows(8, {"train": [2.0], "train, plain": [4.0]})[0]
+        {'name': 'train', 'images_per_s': 4.0, 'slowest': 4.0, 'fastest': 4.0, 'gain': 2.0}
 
     Args:
-        name: Of the contender.
-        images: Per call.
-        seconds: Of each call.
-        base: Those of the contender to compare with, with as many images per call.
+        images: Number of images per call.
+        seconds: Seconds of each call of ``<kind>`` or ``<kind>, <variant>``. The gain is over ``<kind>, plain``.
     """
-    median = statistics.median(seconds)
-    return {
-        "name": name,
-        "images_per_s": images / median,
-        "slowest": images / max(seconds),
-        "fastest": images / min(seconds),
-        "gain": statistics.median(base) / median if base else None,
-    }
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    return [
+        {
+            "name": name,
+            "images_per_s": images / medians[name],
+            "slowest": images / max(times),
+            "fastest": images / min(times),
+            "gain": medians[f"{name.split(',')[0]}, plain"] / medians[name],
+        }
+        for name, times in seconds.items()
+    ]

@@ -1,1 +1,1 @@
-"""The tour, and the images that it draws."""
+"""A tour of the commands on generated images."""

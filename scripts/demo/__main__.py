@@ -1,4 +1,4 @@
-"""The tour: draw data, then fit, validate and predict with the ``cbam100`` command, and say where everything is."""
+"""Tour of the commands: generates images, fits, validates and predicts with ``cbam100``, and lists the results."""
 
 import os
 import shlex
@@ -19,7 +19,7 @@ CONFIG = Path("configs/demo.yaml")
 
 
 def _program(name: str) -> str:
-    """The command of this environment, whether or not it is activated."""
+    """Returns the path of a program in this environment, which need not be activated."""
     return os.path.relpath(Path(sys.executable).parent / name)
 
 
@@ -31,7 +31,7 @@ def _run(name: str, *arguments: str) -> None:
 
 
 def main() -> None:
-    """Runs ``make demo`` from the repository's folder."""
+    """Runs the tour, from the root of the repository."""
     start = time.monotonic()
     data, prediction = str(FOLDER / "data"), str(FOLDER / "prediction.csv")
     _run("python", "-m", "scripts.demo.make_demo_data", "--output", data)

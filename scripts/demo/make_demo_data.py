@@ -1,8 +1,8 @@
-"""Draw a 100-class data set in the project's folder layout, so that a demo or a test needs no download.
+"""Draws a data set of 100 classes in the project's folder layout, so that demo and tests need no download.
 
 A class is one of 5 silhouettes, in one of 5 hues, on one of 4 backgrounds (5 · 5 · 4 = 100). Position, size, rotation,
-brightness, saturation, the light's direction and sensor noise differ from image to image, so that no two are alike and
-a network has to learn what they share.
+brightness, saturation, direction of the light and sensor noise vary, so that a network has to learn what the images of
+a class have in common.
 """
 
 import argparse
@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,37 +22,22 @@ from datamodules.workers.pool import map_in_processes
 
 NUM_CLASSES = 100
 RECEIPT = "demo_data.json"
-SUPERSAMPLING = 2  # silhouettes are drawn this many times larger and shrunk, which smooths their edges
+SUPERSAMPLING = 2  # silhouettes are drawn this many times larger and then shrunk, for smooth edges
 
 Point = tuple[float, float]
 
 
-def _polygon(*points: Point) -> Callable[[], list[list[Point]]]:
-    return lambda: [list(points)]
+def _around(angles: np.ndarray, radii: np.ndarray) -> list[Point]:
+    return [(r * np.cos(a), r * np.sin(a)) for r, a in zip(radii, angles, strict=True)]
 
 
-def _star() -> list[list[Point]]:
-    angles = np.pi * np.arange(10) / 5 - np.pi / 2
-    radii = np.where(np.arange(10) % 2, 0.42, 1.0)
-    return [[(r * np.cos(a), r * np.sin(a)) for r, a in zip(radii, angles, strict=True)]]
-
-
-def _disc() -> list[list[Point]]:
-    angles = 2 * np.pi * np.arange(48) / 48
-    return [[(0.9 * np.cos(a), 0.9 * np.sin(a)) for a in angles]]
-
-
-def _bars() -> list[list[Point]]:
-    return [[(-0.9, top), (0.9, top), (0.9, top + 0.4), (-0.9, top + 0.4)] for top in (-0.9, -0.2, 0.5)]
-
-
-SILHOUETTES: tuple[Callable[[], list[list[Point]]], ...] = (
-    _disc,
-    _polygon((0.0, -1.0), (0.95, 0.8), (-0.95, 0.8)),  # triangle
-    _star,
-    _bars,
-    _polygon((-0.3, -0.95), (0.3, -0.95), (0.3, -0.3), (0.95, -0.3), (0.95, 0.3), (0.3, 0.3), (0.3, 0.95), (-0.3, 0.95),
-             (-0.3, 0.3), (-0.95, 0.3), (-0.95, -0.3), (-0.3, -0.3)),  # cross
+SILHOUETTES: tuple[list[list[Point]], ...] = (  # polygons
+    [_around(2 * np.pi * np.arange(48) / 48, np.full(48, 0.9))],  # disc
+    [[(0.0, -1.0), (0.95, 0.8), (-0.95, 0.8)]],  # triangle
+    [_around(np.pi * np.arange(10) / 5 - np.pi / 2, np.where(np.arange(10) % 2, 0.42, 1.0))],  # star
+    [[(-0.9, top), (0.9, top), (0.9, top + 0.4), (-0.9, top + 0.4)] for top in (-0.9, -0.2, 0.5)],  # bars
+    [[(-0.3, -0.95), (0.3, -0.95), (0.3, -0.3), (0.95, -0.3), (0.95, 0.3), (0.3, 0.3), (0.3, 0.95), (-0.3, 0.95),
+      (-0.3, 0.3), (-0.95, 0.3), (-0.95, -0.3), (-0.3, -0.3)]],  # cross
 )  # fmt: skip
 BACKGROUNDS = ("dark", "light", "stripes", "checks")
 
@@ -86,9 +70,9 @@ def draw_image(label: int, size: int, rng: np.random.Generator) -> Image.Image:
     angle, scale = np.deg2rad(rng.uniform(-12, 12)), large * rng.uniform(0.32, 0.42)
     rotation = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     pen = ImageDraw.Draw(canvas)
-    for outline in SILHOUETTES[silhouette]():
+    fill = tuple(round(255 * channel) for channel in colour)
+    for outline in SILHOUETTES[silhouette]:
         points = np.array(outline) @ rotation.T + centre
-        fill = tuple(round(255 * channel) for channel in colour)
         pen.polygon([(float(px), float(py)) for px, py in points], fill=fill)
 
     pixels = np.asarray(canvas.filter(ImageFilter.GaussianBlur(rng.uniform(0, 1.2))).resize((size, size)), np.float64)
@@ -118,29 +102,35 @@ def make_demo_data(
     test_images: int = 3,
     num_processes: int = 0,
 ) -> None:
-    """Writes ``train/``, ``val/``, ``test/`` and ``sample_submission.csv`` below ``root``.
+    """Writes ``train/``, ``val/``, ``test/`` and ``sample_submission.csv`` to the folder ``root``.
 
-    The same arguments and the same Pillow give the same bytes. Image counts are per class; ``test/`` is flat and
-    unlabelled, and the submission lists it in a shuffled order. A ``root`` that this function wrote before with the
-    same arguments is left as it is. ``num_processes`` worker
-    processes draw the images; with 0, this process does.
+    The same arguments and the same Pillow give the same bytes. ``test/`` is flat and unlabelled, and the submission
+    lists its images in random order. A ``root`` that was written with the same arguments is left as it is.
+
+    Args:
+        root: Folder to write; created if missing.
+        seed: Seed of all random numbers.
+        size: Side of each image, in pixels.
+        num_classes: Number of classes, at most 100.
+        train_images: Number of training images per class.
+        val_images: Number of validation images per class.
+        test_images: Number of test images per class.
+        num_processes: Number of processes that draw; with 0, this process does.
 
     Raises:
-        FileExistsError: ``root``, or the folder beside it that is drawn in, holds something else.
+        FileExistsError: ``root``, or the hidden folder beside it in which images are drawn first, holds other files.
     """
     settings: dict[str, Any] = locals().copy()
     del settings["root"], settings["num_processes"]
     root = Path(os.path.realpath(root))
     if (root / RECEIPT).is_file() and (root / RECEIPT).read_text() == json.dumps(settings):
         return
-    # Drawn beside root and renamed at the end, so that an interrupted drawing is not taken for a data set.
+    # Drawn beside root and renamed at the end, so that an interrupted drawing is not mistaken for a data set.
     part = root.with_name(f".{root.name}.part")
     for folder in (root, part):
         interrupted = folder == part and (part / RECEIPT).is_file()
         if os.path.lexists(folder) and not interrupted and (not folder.is_dir() or any(folder.iterdir())):
-            raise FileExistsError(
-                f"expected {folder} to be empty or absent, found files in it: choose another --output"
-            )
+            raise FileExistsError(f"{folder} already holds other files: choose another --output")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     (part / RECEIPT).write_text(json.dumps(settings))
@@ -164,9 +154,9 @@ def make_demo_data(
 def main() -> None:
     """Runs from the command line: ``python -m scripts.demo.make_demo_data --output DIR``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="folder to write, created where it is absent")
-    parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--size", type=int, default=64, help="side of each image in pixels")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write; created if missing")
+    parser.add_argument("--seed", type=int, default=42, help="seed of all random numbers")
+    parser.add_argument("--size", type=int, default=64, help="side of each image, in pixels")
     arguments = parser.parse_args()
     try:
         make_demo_data(arguments.output, seed=arguments.seed, size=arguments.size)

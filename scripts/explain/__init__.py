@@ -1,4 +1,4 @@
-"""``cbam100 explain``: where a model looks."""
+"""``cbam100 explain``: draws where a network looks in each image."""
 
 from scripts.explain.command import explain
 

@@ -1,4 +1,4 @@
-"""``cbam100 explain``: where a network looks in an image, as a picture for each."""
+"""``cbam100 explain``: draws where a network looks in each image."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,9 +15,9 @@ from datamodules.images.transforms import eval_transform, normalize, side_to_loa
 from datamodules.split_names import require_outside_splits
 from lightning_modules import ImageClassifier
 from lightning_modules.network.attention_maps import grad_cam, spatial_gates
+from lightning_modules.trained_model import TrainedModel, read_trained_model
 from scripts.arguments import Arguments
 from scripts.explain.map_figure import map_figure
-from scripts.trained_classifier import load_classifier
 
 
 def explain(ckpt_path: str | Path, images: Sequence[str | Path], *, output: str | Path) -> list[Path]:
@@ -28,22 +28,22 @@ def explain(ckpt_path: str | Path, images: Sequence[str | Path], *, output: str 
         [PosixPath('maps/cat.jpg.png')]
 
     Args:
-        ckpt_path: A .ckpt or .safetensors file.
-        images: Pictures of any size.
-        output: Folder that gets <image>.png; it is made.
+        ckpt_path: The trained model, a .ckpt or .safetensors file.
+        images: Image files of any size.
+        output: Folder for <image>.png; created if missing.
 
     Returns:
-        The pictures, in the order of the images.
+        Paths of the pictures, in the order of the images.
 
     Raises:
-        UserError: The model or an image cannot be read, two images would share a picture, or a picture's place is an
-            image's or is taken.
+        UserError: The model or an image cannot be read, two images have the same name, or a picture would replace an
+            image or another program's file.
     """
     return list(_drawn(Path(ckpt_path), [Path(image) for image in images], Path(output)))
 
 
 def main(words: list[str]) -> None:
-    """``cbam100 explain`` with these words; prints the path of each picture once it is drawn."""
+    """Runs ``cbam100 explain`` and prints the path of each picture once it is drawn."""
     parser = Arguments(prog="cbam100 explain")
     metavars = {"ckpt_path": "FILE", "images": "IMAGE", "output": "DIR"}
     parser.add_parameters(explain, spelled={"images": "images"}, metavars=metavars)
@@ -54,7 +54,7 @@ def main(words: list[str]) -> None:
 def _drawn(ckpt_path: Path, images: Sequence[Path], output: Path) -> Iterator[Path]:
     names = [f"{path.name}.png" for path in images]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UserError(f"expected images of different names, got {listed(twice)} more than once: explain them apart")
+        raise UserError(f"several images would be drawn to {listed(twice)}: explain images of the same name separately")
     require_outside_splits(output, "--output")
     for name in names:
         require_replaceable(output / name, PICTURE, "--output", images)
@@ -62,7 +62,7 @@ def _drawn(ckpt_path: Path, images: Sequence[Path], output: Path) -> Iterator[Pa
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"expected --output to be a folder, {output} is not ({error.strerror})") from error
+        raise UserError(f"cannot create the folder {output} ({error.strerror}): choose another --output") from error
     require_writable(output, "--output")
     size = trained.data["image_size"]
     for path, name in zip(images, names, strict=True):
@@ -71,8 +71,20 @@ def _drawn(ckpt_path: Path, images: Sequence[Path], output: Path) -> Iterator[Pa
         yield output / name
 
 
+def load_classifier(path: Path) -> tuple[ImageClassifier, TrainedModel]:
+    """Returns a trained model in evaluation mode, and what its file says about it.
+
+    Raises:
+        UserError: The file cannot be read, or its weights do not fit the model that it describes.
+    """
+    trained = read_trained_model(path)
+    model = ImageClassifier(**trained.model)
+    trained.load_into(model)
+    return model.eval(), trained
+
+
 def explain_image(model: ImageClassifier, image: np.ndarray, title: str) -> bytes:
-    """The picture of one image, uint8 ``(size, size, 3)``, as the network sees it."""
+    """Draws the attention over one image, as it enters the network: uint8 ``(size, size, 3)``; returns a PNG file."""
     batch = normalize(torch.from_numpy(image).permute(2, 0, 1)[None])
     logits, gates = spatial_gates(model.network, batch)
     probability, predicted = logits.float().softmax(1)[0].max(0)

@@ -1,4 +1,4 @@
-"""Attention maps over the image they belong to."""
+"""Attention maps drawn over the image that they belong to."""
 
 from collections.abc import Mapping
 
@@ -9,17 +9,16 @@ from callbacks.figures.draw import new_figure
 
 
 def map_figure(image: np.ndarray, title: str, gates: Mapping[str, np.ndarray], cam: np.ndarray, target: str) -> Figure:
-    """The image, the spatial gates of each stage over it, and Grad-CAM.
+    """Draws the image, the spatial gate of each stage over it, and Grad-CAM over it.
 
-    A gate is drawn from its smallest to its largest factor, which its title tells: a wide range of colours may stand
-    for a narrow range of factors.
+    The colours of a gate span its smallest to its largest factor, which its title states, as they may differ little.
 
     Args:
         image: uint8 ``(height, width, 3)``.
-        title: Of the image.
-        gates: Factors by stage, of any height and width.
+        title: Title of the image.
+        gates: Factors of the spatial gate by stage, of any height and width.
         cam: Grad-CAM, of any height and width.
-        target: The class that it is about.
+        target: Title of Grad-CAM: the class that it explains.
     """
     panels = {
         f"{stage}\n× {factors.min():.3f} to {factors.max():.3f}": (factors, "viridis")

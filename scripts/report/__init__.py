@@ -1,4 +1,4 @@
-"""``cbam100 report``: a run as a page."""
+"""``cbam100 report``: writes a page about a run."""
 
 from scripts.report.command import report
 

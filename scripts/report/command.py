@@ -1,4 +1,4 @@
-"""``cbam100 report``: one page about a run, for people without the run."""
+"""``cbam100 report``: writes a page about a run that can be read without the run folder."""
 
 import base64
 import statistics
@@ -10,6 +10,7 @@ import jinja2
 import numpy as np
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
+from typing_extensions import override
 
 from callbacks import BadImages, SizeBudget
 from callbacks.figures.draw import (
@@ -33,9 +34,8 @@ from datamodules.files.own_files import require_replaceable
 from lightning_modules import ImageClassifier
 from lightning_modules.network.model_size import format_size, parameter_count, part_sizes
 from scripts.arguments import Arguments
-from scripts.explain.command import explain_image
+from scripts.explain.command import explain_image, load_classifier
 from scripts.hardware import set_tf32
-from scripts.trained_classifier import load_classifier
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 PANELS = {
@@ -46,46 +46,38 @@ PANELS = {
     "training images per second": ("images_per_second",),
     "share of training time spent waiting for data": ("data_wait_share",),
 }
-MAPS = 4  # of the surest right and of the worst images each
+SPEEDS = (
+    ("epoch_seconds", "seconds per epoch, with validation, without saving", ".1f"),
+    ("images_per_second", "training images per second", ".1f"),
+    ("data_wait_share", "share of training time spent waiting for data", ".1%"),
+)
+MAPS = 4  # images each of the most confident right and of the worst predictions
 
 
 class Recorder(Callback):
-    """Keeps what a validation saw.
-
-    Args:
-        images: How many it will see.
-
-    Attributes:
-        answers: A row for each image.
-        reliability: As ``CalibrationError.reliability``.
-    """
+    """Collects the predictions and the calibration of a validation over ``images`` images."""
 
     answers: Answers
-    reliability: tuple[Tensor, Tensor, Tensor]
+    reliability: tuple[Tensor, Tensor, Tensor]  # images, confidence and accuracy of each bin
 
     def __init__(self, images: int) -> None:
         self._collector = AnswerCollector(images)
 
+    @override
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
         dataloader_idx: int = 0,
-    ) -> None:
-        """Keeps a batch."""
+    ) -> None:  # fmt: skip
         self._collector.add(batch, outputs)
 
+    @override
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keeps the rest, before metrics are reset."""
         self.answers = self._collector.finish(trainer)
         self.reliability = pl_module.val_metrics["ece"].reliability()  # type: ignore[index, union-attr]
 
 
 def report(run: str | Path, root: str | Path | None = None) -> Path:
-    """Measures the best weights of a run on its validation images; writes report.html to its folder.
+    """Evaluates the best weights of a run on its validation images; writes report.html to its folder.
 
     Example:
         >>> report("runs/default/version_0")  # doctest: +SKIP
@@ -93,13 +85,13 @@ def report(run: str | Path, root: str | Path | None = None) -> Path:
 
     Args:
         run: Folder of the run, runs/<name>/version_<k>.
-        root: Where the data are, if they have moved.
+        root: Folder of the data, if they have moved since the run.
 
     Returns:
-        The page.
+        Path of the page.
 
     Raises:
-        UserError: The folder is not that of a fit with a best epoch, or its data are gone.
+        UserError: The folder is not that of a fit with a best epoch, or its data cannot be found.
     """
     folder = RunFolder(Path(run))
     manifest = folder.read_manifest()
@@ -112,15 +104,14 @@ def report(run: str | Path, root: str | Path | None = None) -> Path:
     data.setup("validate")
     if data.fingerprint["val"] != manifest["data"]["val"]:
         raise UserError(
-            f"expected the {manifest['data']['val']['images']} validation images of the run, {data.root} has others "
-            "(names or sizes in bytes): restore them, or pass --data.root"
+            f"{data.root} does not hold the {manifest['data']['val']['images']} validation images of the run, as names "
+            "or sizes in bytes differ: restore them, or pass --data.root"
         )
     recorder = Recorder(len(data.dataset("val")))
     set_tf32(trained.precision)
     trainer = Trainer(
         logger=False, callbacks=[BadImages(), recorder], precision=trained.precision,  # type: ignore[arg-type]
-        enable_checkpointing=False,
-        enable_progress_bar=False, use_distributed_sampler=False, devices=1,
+        enable_checkpointing=False, enable_progress_bar=False, use_distributed_sampler=False, devices=1,
     )  # fmt: skip
     (metrics,) = trainer.validate(model, data, verbose=False)
     limit = SizeBudget(**config["size_budget"]).limit
@@ -130,7 +121,7 @@ def report(run: str | Path, root: str | Path | None = None) -> Path:
 
 
 def main(words: list[str]) -> None:
-    """``cbam100 report`` with these words; prints the path of the page."""
+    """Runs ``cbam100 report`` and prints the path of the page."""
     parser = Arguments(prog="cbam100 report")
     parser.add_parameters(report, spelled={"root": "--data.root"}, metavars={"run": "DIR"})
     print(report(**vars(parser.parse_args(words))))
@@ -151,10 +142,11 @@ def _page(
     dataset = data.dataset("val")
     counts, confidence, accuracy = (column.numpy() for column in recorder.reliability)
     sizes = part_sizes(model.network)
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    template = jinja2.Template(
+        TEMPLATE.read_text(), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    return environment.from_string(TEMPLATE.read_text()).render(
+    return template.render(
+        base64=lambda png: base64.b64encode(png).decode(),
         run=str(run),
         manifest=manifest,
         metrics=metrics,
@@ -163,29 +155,29 @@ def _page(
         limit=format_size(limit),
         parameters=parameter_count(model.network),
         recipe=[(name, value) for name, value in leaves(config) if value is not None and name != "data.class_names"],
-        curves=_embedded(to_png(curves_figure(scalars, PANELS))),
-        confusion=_embedded(to_png(confusion_figure(confusion, names))),
+        curves=to_png(curves_figure(scalars, PANELS)),
+        confusion=to_png(confusion_figure(confusion, names)),
         pairs=[(names[i], names[j], count, int(confusion[i].sum())) for i, j, count in most_confused(confusion)],
         classes=_class_rows(confusion, names),
-        class_accuracy=_embedded(to_png(class_accuracy_figure(confusion, names))),
-        worst=_embedded(to_png(worst_images_figure(dataset, answers, names))),
-        maps=[_embedded(picture) for picture in _maps(model, dataset, answers)],
-        reliability=_embedded(to_png(reliability_figure(counts, confidence, accuracy, metrics["val/ece"]))),
+        class_accuracy=to_png(class_accuracy_figure(confusion, names)),
+        worst=to_png(worst_images_figure(dataset, answers, names)),
+        maps=_maps(model, dataset, answers),
+        reliability=to_png(reliability_figure(counts, confidence, accuracy, metrics["val/ece"])),
         sizes=[(part, format_size(size)) for part, size in sizes.items()],
-        size_figure=_embedded(to_png(sizes_figure(sizes, limit))),
-        speed=_speed(scalars),
+        size_figure=to_png(sizes_figure(sizes, limit)),
+        speed=[
+            (text, format(statistics.median(scalars[name].values()), form))
+            for name, text, form in SPEEDS
+            if scalars.get(name)
+        ],
         splits=[(split, facts["images"], facts["sha256"]) for split, facts in manifest["data"].items()],
         skipped=[(split, len(unreadable)) for split, unreadable in manifest["skipped"].items()],
         events=[[event[name] for name in ("event", "time", "epoch", "step")] for event in manifest["events"]],
     )
 
 
-def _embedded(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
-
-
 def _class_rows(confusion: np.ndarray, names: Sequence[str]) -> list[tuple[str, int, str, str]]:
-    """Name, images, accuracy and the most frequent mistake of each class, worst first; last those without images."""
+    """Returns name, images, accuracy and most frequent mistake of each class: worst first, empty ones last."""
     rows = []
     totals, right = confusion.sum(1), np.diag(confusion)
     mistakes = confusion - np.diag(right)
@@ -198,27 +190,11 @@ def _class_rows(confusion: np.ndarray, names: Sequence[str]) -> list[tuple[str, 
 
 
 def _maps(model: ImageClassifier, dataset: Any, answers: Answers) -> list[bytes]:
-    """Attention over the images that the classifier was surest about, and over those it got most wrong."""
+    """Draws the attention over the images with the most confident right predictions and over the worst ones."""
     order = answers.worst(len(answers.samples))
     rows = dict.fromkeys([*order[::-1][:MAPS].tolist(), *order[:MAPS].tolist()])
-    return [
-        explain_image(
-            model,
-            dataset[int(answers.samples[row])].images.numpy(),
-            f"{short(model.classes.names[int(answers.targets[row])])}: p = {answers.probability[row]:.2g}",
-        )
-        for row in rows
-    ]
-
-
-def _speed(scalars: Mapping[str, Mapping[int, float]]) -> list[tuple[str, str]]:
-    forms = {
-        "epoch_seconds": ("seconds per epoch, with validation, without saving", ".1f"),
-        "images_per_second": ("training images per second", ".1f"),
-        "data_wait_share": ("share of training time spent waiting for data", ".1%"),
-    }
-    return [
-        (text, format(statistics.median(scalars[name].values()), form))
-        for name, (text, form) in forms.items()
-        if scalars.get(name)
-    ]
+    pictures = []
+    for row in rows:
+        title = f"{short(model.classes.names[int(answers.targets[row])])}: p = {answers.probability[row]:.2g}"
+        pictures.append(explain_image(model, dataset[int(answers.samples[row])].images.numpy(), title))
+    return pictures

@@ -222,7 +222,9 @@ def test_images_that_trained_or_chose_the_weights_are_not_measured(
         monkeypatch.setattr(os, "scandir", as_many_file_systems_in_user_space(os.scandir))
     per_class = 4 if source == "train" else 2
     expected = {"all": 12 * per_class, "a class": per_class, "one": 1}[number]
-    with pytest.raises(UserError, match=rf"links put {expected} of {target} into {source} too \(.*: remove the links"):
+    with pytest.raises(
+        UserError, match=rf"make {target} share {expected} of its files with {source} \(.*: remove the links"
+    ):
         ImageFolderDataModule(copy, class_names=[str(label) for label in range(12)]).setup(stage)
 
 
@@ -266,7 +268,7 @@ def test_expected_classes_need_no_train_folder(copy):
     data = ImageFolderDataModule(copy, class_names=names)
     data.setup("validate")
     data.setup("predict")
-    with pytest.raises(UserError, match=r"expected .*val to have the 13 classes of the checkpoint, it lacks 12"):
+    with pytest.raises(UserError, match=r"val must have the same 13 classes as the checkpoint, but it lacks 12"):
         ImageFolderDataModule(copy, class_names=[*names, "12"])
 
 
@@ -318,34 +320,37 @@ def only_text(root):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (shutil.rmtree, "expected --data.root to be a folder"),
+        (shutil.rmtree, r"there is no folder at .* \(--data.root\): check the path"),
         (
             lambda root: shutil.rmtree(root / "train"),
-            "expected a folder .*train with one subfolder for each class, there is none: create it",
+            "there is no folder .*train with one subfolder for each class: create it",
         ),
-        (lambda root: (root / "train").rename(root / "Train"), "there is none: rename .*/root/Train if it is meant"),
-        (images_folder, "there is none: rename .*/root/images/train if it is meant, or pass another --data.root"),
-        (empty_class, "expected an image in each class folder of .*train, there is none in 5"),
+        (lambda root: (root / "train").rename(root / "Train"), "for each class: rename .*/root/Train if it is meant"),
+        (images_folder, "for each class: rename .*/root/images/train if it is meant, or pass another --data.root"),
+        (empty_class, "every class folder of .*train must hold an image, but there is none in 5"),
         (only_text, r"there is none in 5 \(passed over 1 of other types \(1 .txt\)\): add images"),
         (
             lambda root: (root / "train" / "5" / "up").symlink_to(".."),
-            "links put .* of 5 into the other classes of .*train",
+            "links make class 5 share .* of its files with the other classes of .*train",
         ),
         (
             lambda root: (root / "train" / "5" / "x.jpg").symlink_to(next((root / "val" / "5").iterdir())),
-            "links put 1 of val into train too",
+            "links make val share 1 of its files with train",
         ),
         (
             lambda root: os.link(next((root / "train" / "6").iterdir()), root / "train" / "5" / "x.jpg"),
-            r"links put 1 of 6 into the other classes of .*train too \(.*/train/6/",
+            r"links make class 6 share 1 of its files with the other classes of .*train \(.*/train/6/",
         ),
-        (lambda root: (root / "train" / "gone").symlink_to("nowhere"), "gone are links to nothing"),
-        (val_is_a_dangling_link, "expected a folder .*val, it is a link to nothing"),
+        (
+            lambda root: (root / "train" / "gone").symlink_to("nowhere"),
+            "are dangling links, gone: repair or remove them",
+        ),
+        (val_is_a_dangling_link, "val is a dangling link"),
         (
             lambda root: shutil.copy(next((root / "val" / "5").iterdir()), root / "val" / "stray.jpg"),
-            "found stray.jpg beside them: move them into their class",
+            "images beside its class folders, stray.jpg: move them into their class",
         ),
-        (lambda root: (root / "val" / "5").rename(root / "val" / "five"), "lacks 5 and has the unknown five"),
+        (lambda root: (root / "val" / "5").rename(root / "val" / "five"), "lacks 5 and also has five"),
     ],
 )
 def test_refuses(copy, spoil, message):
@@ -356,12 +361,12 @@ def test_refuses(copy, spoil, message):
 
 @pytest.mark.parametrize(("option", "value"), [("image_size", 0), ("batch_size", -1), ("val_fraction", 1.0)])
 def test_refuses_a_number_out_of_range(data_root, option, value):
-    with pytest.raises(UserError, match=f"expected --data.{option}"):
+    with pytest.raises(UserError, match=rf"--data.{option} must be .*, got {value}"):
         ImageFolderDataModule(data_root, **{option: value})
 
 
 def test_refuses_a_root_with_nothing_to_evaluate(tmp_path):
-    with pytest.raises(UserError, match=r"expected a folder .*train with one subfolder for each class, there is none"):
+    with pytest.raises(UserError, match=r"there is no folder .*train with one subfolder for each class"):
         ImageFolderDataModule(tmp_path, class_names=["a", "b"]).setup("validate")
 
 
@@ -375,5 +380,5 @@ def test_a_test_folder_by_another_name_is_named(stage, more, copy):
 
 def test_refuses_an_unlabelled_test_folder_to_test_on(data_root):
     data = ImageFolderDataModule(data_root)
-    with pytest.raises(UserError, match="test to hold a subfolder for each"):
+    with pytest.raises(UserError, match="test must hold a subfolder for each"):
         data.setup("test")

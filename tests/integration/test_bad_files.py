@@ -69,9 +69,7 @@ def fails(args, code, capsys):
 def test_fit_names_one_within_the_first_epoch(workers, root, run_folder, capsys):
     error = fails(["fit", *FIT, f"--data.root={root}", f"--data.num_workers={workers}",
                    "--trainer.num_sanity_val_steps=0"], 2, capsys)  # fmt: skip
-    assert re.search(
-        r"cbam100: error: expected readable images in train, found .*train/3/.* --data.on_bad_image", error
-    )
+    assert re.search(r"cbam100: error: cannot read images of train: .*train/3/.* --data.on_bad_image", error)
     assert any(path in error for path in bad(root, "train"))
     assert not Path("runs/default/version_0/checkpoints").exists()
 
@@ -93,7 +91,7 @@ def test_more_than_five_percent_is_an_error_for_skip_too(root, run_folder, tmp_p
         path.write_bytes(b"")
     options = ["fit", *FIT, f"--data.root={worse}", "--data.on_bad_image=skip"]
     error = fails(options, 2, capsys)  # at the batch with the eleventh
-    assert re.search("expected at most 5% unreadable images in train, found 1[1-3] of 200 so far", error)
+    assert re.search("more than 5% of the images in train cannot be read, 1[1-3] of 200 so far", error)
 
 
 def test_a_class_without_a_readable_image_is_an_error_for_skip_too(data_root, run_folder, tmp_path, capsys):
@@ -106,7 +104,7 @@ def test_a_class_without_a_readable_image_is_an_error_for_skip_too(data_root, ru
         path.write_bytes(b"")
     options = ["fit", *FIT, f"--data.root={root}", "--data.on_bad_image=skip", "--trainer.max_epochs=3",
                "--model.restart_epochs=3"]  # fmt: skip
-    assert "expected a readable image in each class of train, there is none in 0: " in fails(options, 2, capsys)
+    assert "no image of 0 in train can be read: " in fails(options, 2, capsys)
 
 
 def test_skipped_images_count_in_no_metric(model, root, run_folder, tmp_path, capsys):
@@ -136,7 +134,7 @@ def predict(model, root, *options):
 
 def test_predict_keeps_what_it_could_read_and_fails_with_the_list(model, root, run_folder, capsys):
     error = fails(predict(model, root), 2, capsys)
-    assert "expected 200 readable images, 3 are not: " in error
+    assert "3 of 200 images cannot be read: " in error
     assert all(path in error for path in bad(root, "train"))
     assert sorted(path.name for path in Path().iterdir()) == ["prediction.csv.partial", "prediction_manifest.json"]
     readable = {path.stem for path in (root / "train").glob("*/*")} - {Path(path).stem for path in bad(root, "train")}
@@ -161,7 +159,7 @@ def test_predict_keeps_what_it_could_read_and_fails_with_the_list(model, root, r
 
 def test_a_fallback_that_is_no_class_is_refused(model, root, run_folder, capsys):
     error = fails(predict(model, root, "--prediction.fallback_label=cat"), 2, capsys)
-    assert "expected --prediction.fallback_label to be one of the 5 classes, got cat: choose one of 0, 1" in error
+    assert "--prediction.fallback_label must be one of the 5 classes, but is cat: choose one of 0, 1" in error
     assert list(run_folder.iterdir()) == []
 
 

@@ -101,12 +101,12 @@ def test_a_resumed_run_refuses_another_recipe(data_root, run_folder, capsys):
     with pytest.raises(SystemExit, match="2"):
         run("fit", *options, "--ckpt_path", "runs/default/version_0/model.safetensors")
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cbam100: error")]
-    assert "expected the checkpoint's learning_rate 0.001, got 0.5: resume with the options" in errors[0]
-    assert "expected the checkpoint's backbone resnet18, got resnet34" in errors[1]
-    assert "expected the checkpoint's batch_size 16, got 8: resume with the options" in errors[3]
-    assert "expected the checkpoint's seed 42, got 7: resume with the options" in errors[4]
-    assert "expected the checkpoint's precision 32-true, got bf16-mixed" in errors[5]
-    assert "expected a checkpoint to resume, got the weights" in errors[6]
+    assert "differs from the checkpoint's (learning_rate 0.5 instead of 0.001): resume with the options" in errors[0]
+    assert "differs from the checkpoint's (backbone resnet34 instead of resnet18" in errors[1]
+    assert "differs from the checkpoint's (batch_size 8 instead of 16): resume with the options" in errors[3]
+    assert "differs from the checkpoint's (seed 7 instead of 42): resume with the options" in errors[4]
+    assert "differs from the checkpoint's (precision bf16-mixed instead of 32-true" in errors[5]
+    assert "model.safetensors holds only weights" in errors[6]
 
 
 def test_a_typed_flag_beats_the_checkpoint(trained, data_root, run_folder, capsys):
@@ -124,7 +124,7 @@ def test_a_users_callback_replaces_the_projects_own(data_root, run_folder, capsy
     )
     with pytest.raises(SystemExit, match="2"):
         run("fit", "--config", config, *SMALL, "--data.root", data_root, "--size_budget.limit_mb=1000")
-    assert "expected a model of at most 1.00 MB" in capsys.readouterr().err
+    assert "more than the budget of 1.00 MB" in capsys.readouterr().err
 
 
 def test_an_overlay_names_the_run(data_root, run_folder, capsys):
@@ -137,7 +137,7 @@ def test_an_overlay_names_the_run(data_root, run_folder, capsys):
 
 
 def test_a_length_inside_a_cycle_is_warned_of_once(data_root, run_folder):
-    with pytest.warns(UserWarning, match="30 or 70 epochs end on it") as caught:
+    with pytest.warns(UserWarning, match="a cycle ends after 30 or 70 epochs") as caught:
         run("fit", *SMALL, "--data.root", data_root, "--trainer.max_epochs=50", "--trainer.max_steps=1")
     assert sum("cosine cycle" in str(warning.message) for warning in caught) == 1
 
@@ -152,7 +152,7 @@ def test_an_over_budget_model_is_refused_before_any_image_is_opened(data_root, r
     assert caught.value.code == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert re.fullmatch(
-        r"cbam100: error: expected a model of at most 100\.00 MB \(95\.37 MiB\), resnet101 .* is 170\.\d+ MB .*"
+        r"cbam100: error: resnet101 .* takes 170\.\d+ MB .*, more than the budget of 100\.00 MB \(95\.37 MiB\): .*"
         r"--model\.backbone resnet50 \(94\.\d+ MB .*",
         error,
     )
@@ -163,24 +163,24 @@ def test_an_over_budget_file_never_gets_its_name(data_root, run_folder, monkeypa
     with pytest.raises(SystemExit):
         run("fit", *SMALL, "--data.root", data_root, "--trainer.max_epochs=1", "--model.restart_epochs=1",
             "--size_budget.limit_mb=10")  # fmt: skip
-    assert "expected an exported file of at most 10.00 MB" in capsys.readouterr().err
+    assert "more than the budget of 10.00 MB" in capsys.readouterr().err
     assert not list(Path("runs").rglob("*model.safetensors*"))
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["fit", "--data.root=absent"], "expected --data.root to be a folder, there is none at absent"),
-        (["fit", "--data.root=."], "expected a folder train with one subfolder for each class"),
+        (["fit", "--data.root=absent"], "there is no folder at absent (--data.root)"),
+        (["fit", "--data.root=."], "there is no folder train with one subfolder for each class"),
         (["fit"], "required: --data.root"),
         (["fit", "--data.root=ROOT", "--model.atention=none"], "--model.atention"),
         (["fit", "--config=bad.yaml", "--data.root=ROOT"], "atention"),
         (["fit", "--config=absent.yaml", "--data.root=ROOT"], "absent.yaml"),
         (["fit", "--data.root=ROOT", "--model.attention=all"], "'cbam', 'none'"),
-        (["fit", "--data.root=ROOT", *SMALL, "--model.weights=absent.pth"], "expected a file at absent.pth"),
+        (["fit", "--data.root=ROOT", *SMALL, "--model.weights=absent.pth"], "there is no file at absent.pth"),
         (["fit", "--data.root=ROOT", "--ckpt_path=bad.yaml"], "expected bad.yaml to be a file that torch.save wrote"),
-        (["validate", "--data.root=ROOT"], "expected --ckpt_path FILE"),
-        (["validate", "--data.root=ROOT", "--ckpt_path=absent.ckpt"], "expected a file at absent.ckpt"),
+        (["validate", "--data.root=ROOT"], "validate needs a trained model: pass --ckpt_path"),
+        (["validate", "--data.root=ROOT", "--ckpt_path=absent.ckpt"], "there is no file at absent.ckpt"),
         (
             ["validate", "--data.root=ROOT", "--ckpt_path=bad.yaml"],
             "expected bad.yaml to be a file that torch.save wrote",
@@ -189,21 +189,21 @@ def test_an_over_budget_file_never_gets_its_name(data_root, run_folder, monkeypa
         (["predict", "--data.root=ROOT", "--ckpt_path=MODEL", "--prediction.path=x.txt"], "to end in .csv"),
         (
             ["validate", "--data.root=ROOT", "--ckpt_path=MODEL", "--model.attention=none"],
-            "the checkpoint's attention cbam, got none",
+            "attention none instead of cbam",
         ),
         (["predict", "--data.root=ROOT", "--ckpt_path=MODEL", "--prediction.path=absent/x.csv"], "can be written to"),
-        (["predict", "--data.root=ROOT", "--ckpt_path=MODEL", "--prediction.top_k=13"], "top_k of at most 12"),
+        (["predict", "--data.root=ROOT", "--ckpt_path=MODEL", "--prediction.top_k=13"], "top_k must be at most 12, "),
         (["predict", "--data.root=ROOT", "--ckpt_path=MODEL", "--prediction.path=."], "to end in .csv"),
         (["predict", "--data.root=ROOT", "--ckpt_path=MODEL", f"--data.class_names={REVERSED}"], "class_names"),
         (["fit", "--data.root=ROOT", "--seed_everything=-1"], "seed"),
-        (
-            ["fit", "--data.root=ROOT", "--seed_everything=true"],
-            "expected --seed_everything from 0 to 2^32 - 1, got True",
-        ),
-        (["fit", "--data.root=ROOT", "--size_budget.limit_mb=.inf"], "--size_budget.limit_mb above 0"),
+        (["fit", "--data.root=ROOT", "--seed_everything=true"], "between 0 and 2^32 - 1, got True"),
+        (["fit", "--data.root=ROOT", "--size_budget.limit_mb=.inf"], "limit_mb must be finite and above 0, got inf"),
         (["fit", "--data.root=ROOT", *SMALL, "--data.num_workers=-1"], "--data.num_workers to be at least 0"),
-        (["fit", "--data.root=ROOT", *SMALL, "--trainer.logger=false"], "expected a logger"),
-        (["fit", "--data.root=ROOT", *SMALL, "--trainer.accelerator=gpu"], "expected --trainer options"),
+        (["fit", "--data.root=ROOT", *SMALL, "--trainer.logger=false"], "--trainer.logger cannot be false"),
+        (
+            ["fit", "--data.root=ROOT", *SMALL, "--trainer.accelerator=gpu"],
+            "the --trainer options do not work",
+        ),
         ([], "subcommand"),
     ],
 )
@@ -238,7 +238,7 @@ def test_a_class_with_no_readable_image_is_named(workers, data_root, run_folder,
         run("fit", *SMALL, "--data.root", root, f"--data.num_workers={workers}", "--trainer.max_epochs=10")
     assert caught.value.code == 2
     error = capsys.readouterr().err
-    assert re.search(r"cbam100: error: expected readable images in train, found .*train/5/.*jpg \(Unidentified", error)
+    assert re.search(r"cbam100: error: cannot read images of train: .*train/5/.*jpg \(Unidentified", error)
 
 
 def test_gradients_are_clipped_in_mixed_precision(data_root, run_folder):

@@ -72,7 +72,7 @@ def test_a_negative_number_is_refused(run_folder, data_root, capsys):
     with pytest.raises(SystemExit) as caught:
         main(["fit", *FIT, f"--data.root={data_root}", "--insight.every_n_epochs=-1"])
     assert caught.value.code == 2
-    assert "expected --insight.every_n_epochs of 0 or more, got -1" in capsys.readouterr().err
+    assert "--insight.every_n_epochs must be at least 0, got -1" in capsys.readouterr().err
 
 
 @pytest.mark.slow  # a minute of compiling

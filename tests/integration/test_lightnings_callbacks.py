@@ -128,7 +128,7 @@ def test_what_a_tuner_finds_is_the_runs(data_root, run_folder, capsys, caplog):
     main([*command, "--trainer.max_steps=7"])
     main(command)  # goes on with them, and looks for none, however often
     assert "full run using" not in caplog.text
-    assert "as found at the run's start: learning rate" in capsys.readouterr().out
+    assert "tuned earlier: learning rate" in capsys.readouterr().out
     ended = json.loads((RUN / "manifest.json").read_text())
     assert (ended["learning_rate"], ended["batch_size"]) == (found, size)
     assert events() == ["started", "finished", *2 * ["resumed", "finished"]]
@@ -160,7 +160,7 @@ def test_a_metric_that_nobody_logs_is_refused_before_training(data_root, run_fol
     with pytest.raises(SystemExit, match="2"):
         main([*FIT, f"--data.root={data_root}", *overlay(lightning("EarlyStopping", monitor="val_loss"))])
     error = capsys.readouterr().err
-    assert "expected EarlyStopping to watch one of train/accuracy, train/loss, val/accuracy, " in error
+    assert "which is not logged: choose one of train/accuracy, train/loss, val/accuracy, " in error
     assert "got val_loss: choose one" in error
     assert not list(Path("runs").rglob("*.ckpt"))
 
@@ -250,11 +250,11 @@ def test_a_run_that_begins_something_at_epoch_starts_is_saved_between_epochs(dat
 @pytest.mark.parametrize(
     ("callback", "sentence"),
     [
-        (lightning("LearningRateFinder"), "expected LearningRateFinder in a new run only"),
-        (lightning("BatchSizeFinder"), "expected BatchSizeFinder in a new run only"),
+        (lightning("LearningRateFinder"), "LearningRateFinder can only tune a new run"),
+        (lightning("BatchSizeFinder"), "BatchSizeFinder can only tune a new run"),
         (
             lightning("ModelPruning", pruning_fn="l1_unstructured"),
-            "expected a run without ModelPruning, which cannot be",
+            "ModelPruning cannot be resumed exactly",
         ),
     ],
 )

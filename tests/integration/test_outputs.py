@@ -40,7 +40,7 @@ def place(trained, data_root, run_folder):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("explain ph --output .", "something else is there"),
+        ("explain ph --output .", "is not overwritten: move it away"),
         ("explain ph ph.png --output .", "ph.png is an input"),
         ("explain ph --output root/train/3", "outside root/train, whose files are data"),
         ("explain ph --output root/test/maps", "outside root/test"),
@@ -48,12 +48,12 @@ def place(trained, data_root, run_folder):
         ("predict --prediction.path root/labels.csv --data.template root/labels.csv", "root/labels.csv is an input"),
         ("predict --prediction.path root/test/prediction.csv", "outside root/test"),
         ("predict --prediction.path root/val/3/prediction.csv", "outside root/val"),
-        ("audit --json notes.json", "something else is there"),
-        ("audit --json ph.png", "something else is there"),
-        ("audit --json run/manifest.json", "something else is there"),
+        ("audit --json notes.json", "is not overwritten: move it away"),
+        ("audit --json ph.png", "is not overwritten: move it away"),
+        ("audit --json run/manifest.json", "is not overwritten: move it away"),
         ("audit --json root/train/report.json", "outside root/train"),
-        ("benchmark input --json notes.json", "something else is there"),
-        ("benchmark input --json run/manifest.json", "something else is there"),
+        ("benchmark input --json notes.json", "is not overwritten: move it away"),
+        ("benchmark input --json run/manifest.json", "is not overwritten: move it away"),
     ],
 )
 def test_inputs_data_and_files_of_others_stay(words, sentence, place, monkeypatch, capsys):
@@ -82,7 +82,7 @@ def test_a_prediction_is_refused_before_it_begins(name, place, monkeypatch, caps
     before = content(place)
     words = ["predict", "--ckpt_path=run/model.safetensors", "--data.root=root", "--prediction.top_k=2",
              "--prediction.probabilities=true"]  # fmt: skip
-    assert f"at {name}, something else is there: move it away" in refused(words, capsys)
+    assert f"{name} exists and is not" in refused(words, capsys)
     assert content(place) == before
 
 
@@ -90,11 +90,13 @@ def test_a_page_or_a_checkpoint_in_the_way_is_told_at_the_start(place, data_root
     folder = Path("runs/default/version_0")
     shutil.copytree("run", folder)
     (folder / "report.html").write_text("<html>mine")
-    assert "report.html, something else is there" in refused(["report", "--run", folder], capsys)
+    assert "report.html exists and is not an earlier report by cbam100" in refused(["report", "--run", folder], capsys)
     resume = ["fit", *SMALL, f"--data.root={data_root}", "--trainer.max_epochs=3", "--model.restart_epochs=2"]
     (folder / "model.safetensors").write_bytes(b"mine, and longer than a length")
     before = content(place)
-    assert "model.safetensors, something else is there" in refused([*resume, "--ckpt_path=last"], capsys)
+    assert "model.safetensors exists and is not an earlier model by cbam100" in refused(
+        [*resume, "--ckpt_path=last"], capsys
+    )
     assert content(place) == before
 
 

@@ -129,10 +129,10 @@ def test_a_checkpoint_that_cannot_be_resumed_is_one_sentence(uninterrupted, data
         torch.save(content, "spoilt.ckpt")
         with pytest.raises(SystemExit, match="2"):
             fit(data_root, "--ckpt_path=spoilt.ckpt")
-    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cbam100: error: expected a")]
-    assert "a checkpoint with exact_resume to resume" in errors[0]
-    assert "a checkpoint with optimizer_states to resume" in errors[1]
-    assert all("a checkpoint with all of its network's tensors" in error for error in errors[2:])
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cbam100: error: ")]
+    assert "the checkpoint cannot be resumed, as it lacks exact_resume" in errors[0]
+    assert "the checkpoint cannot be resumed, as it lacks optimizer_states" in errors[1]
+    assert all("its tensors do not match its options" in error for error in errors[2:])
 
 
 def test_fewer_epochs_than_done_are_refused_and_a_finished_run_says_so(uninterrupted, data_root, run_folder, capsys):
@@ -141,12 +141,12 @@ def test_fewer_epochs_than_done_are_refused_and_a_finished_run_says_so(uninterru
     assert "has done its 2 epochs: nothing is left to do" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
         fit(data_root, done, "--trainer.max_epochs=1")
-    assert "expected --trainer.max_epochs of more than the 2 epochs" in capsys.readouterr().err
+    assert "--trainer.max_epochs is 1, but " in capsys.readouterr().err
 
 
 def test_last_goes_on_in_its_run_folder(uninterrupted, data_root, run_folder, capsys):
     fit(data_root, "--ckpt_path=last", "--trainer.max_steps=6")
-    assert "no last.ckpt in runs/default yet: starting anew" in capsys.readouterr().out
+    assert "no last.ckpt in runs/default yet: starting a new run" in capsys.readouterr().out
     fit(data_root, "--ckpt_path=last")
     assert [path.name for path in Path("runs/default").iterdir()] == ["version_0"]
     expected, ended = uninterrupted / "runs/default/version_0", Path("runs/default/version_0")
@@ -176,7 +176,7 @@ def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(
     with pytest.raises(SystemExit, match="2"):
         fit(data_root, "--trainer.num_sanity_val_steps=0")
     error = capsys.readouterr().err
-    assert "cbam100: error: expected a finite loss, got nan in epoch 1 at batch 5, of " in error
+    assert "cbam100: error: the loss is nan in epoch 1 at batch 5, of " in error
     assert len(set(re.findall(rf"{data_root}/train/\d+/\w+\.jpg", error))) == 8
     folder = Path("runs/default/version_0")
     kept = load(folder / "checkpoints/last.ckpt")
@@ -189,4 +189,4 @@ def test_other_data_is_refused(uninterrupted, data_root, run_folder, tmp_path, c
     next((root / "train" / "3").iterdir()).unlink()
     with pytest.raises(SystemExit, match="2"):
         fit(root, f"--ckpt_path={uninterrupted / 'saved' / '2.ckpt'}")
-    assert "cbam100: error: expected the checkpoint's images of train" in capsys.readouterr().err
+    assert "cbam100: error: this run differs from the checkpoint's (images of train" in capsys.readouterr().err

@@ -95,9 +95,9 @@ def test_a_run_without_a_validation_gets_one_at_its_end(options, partial, data_r
 @pytest.mark.parametrize(
     ("option", "sentence"),
     [
-        ("--trainer.limit_val_batches=0", "expected validation images, by which the best weights are chosen"),
-        ("--trainer.val_check_interval=1", "expected validation at the end of epochs"),  # after every batch
-        ("--trainer.val_check_interval=0.5", "expected validation at the end of epochs"),
+        ("--trainer.limit_val_batches=0", "leaves no validation images to choose the best weights by"),
+        ("--trainer.val_check_interval=1", "validates inside epochs"),  # after every batch
+        ("--trainer.val_check_interval=0.5", "validates inside epochs"),
     ],
 )
 def test_a_validation_that_does_not_choose_the_best_is_refused(option, sentence, data_root, run_folder, capsys):

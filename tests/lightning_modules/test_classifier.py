@@ -107,13 +107,13 @@ def test_hyper_parameters_are_plain_values():
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("learning_rate", -1.0, "expected a finite --model.learning_rate of at least 0, got -1.0"),
-        ("learning_rate", float("nan"), "expected a finite --model.learning_rate of at least 0, got nan"),
-        ("weight_decay", -1.0, "expected a finite --model.weight_decay of at least 0, got -1.0"),
-        ("restart_epochs", 0, "expected a finite --model.restart_epochs of at least 1, got 0"),
-        ("focal_gamma", float("inf"), "expected a finite --model.focal_gamma of at least 0, got inf"),
-        ("spatial_kernel_size", 4, "expected an odd, positive kernel size, got 4"),
-        ("class_names", ["only"], "expected at least 2 classes"),
+        ("learning_rate", -1.0, "--model.learning_rate must be a finite number of at least 0, got -1.0"),
+        ("learning_rate", float("nan"), "--model.learning_rate must be a finite number of at least 0, got nan"),
+        ("weight_decay", -1.0, "--model.weight_decay must be a finite number of at least 0, got -1.0"),
+        ("restart_epochs", 0, "--model.restart_epochs must be a finite number of at least 1, got 0"),
+        ("focal_gamma", float("inf"), "--model.focal_gamma must be a finite number of at least 0, got inf"),
+        ("spatial_kernel_size", 4, "kernel size must be odd and positive, got 4"),
+        ("class_names", ["only"], "needs at least 2 classes"),
     ],
 )
 def test_refuses(option, value, message):

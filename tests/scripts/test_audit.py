@@ -63,12 +63,12 @@ def test_finds_pictures_that_come_twice_whatever_their_files(copy, run_folder, c
         (["train", "val", "test"], ["1"]), (["train"], ["2", "3"]),
     ]  # fmt: skip
     assert report["warnings"] == [
-        "pictures in more than one split, which flatters a measured accuracy: 1",
+        "pictures in more than one split, which inflates the measured accuracy: 1",
         "pictures in more than one class: 1",
         "pictures more than once in one split: 1",
     ]
     (stop,) = report["stops"]
-    assert "to name each of the 25 images once, it does not name lossless.png" in stop  # as predict would say
+    assert "must name each of the 25 images once, but it does not name lossless.png" in stop  # as predict would say
     assert code == 1
 
 
@@ -93,8 +93,8 @@ def test_differing_classes_stop_a_run_and_are_shown(copy, run_folder, capsys):
     code, report, output = audit(copy, capsys)
     assert code == 1
     assert report["class_differences"] == {"val": {"lacks": ["5"], "unknown": ["five"]}}
-    assert "would stop a run: expected " in output
-    assert "it lacks 5 and has the unknown five" in output
+    assert "would stop a run: " in output
+    assert "it lacks 5 and also has five" in output
     (copy / "val" / "five").rename(copy / "val" / "5 ")
     assert "val lacks: '5'\nval unknown classes: '5 '\n" in audit(copy, capsys)[2]
 
@@ -106,7 +106,7 @@ def test_folders_that_nothing_reads_are_warned_of(copy, run_folder, capsys):
     assert code == 0
     assert report["warnings"] == [
         "no command reads the folders Val: train, val and test are read",
-        "the folders of test are no classes (other): predict reads them, test would not",
+        "the folders of test are not classes (other): predict reads them, test does not",
     ]
 
 
@@ -117,7 +117,7 @@ def test_training_images_in_test_are_told_as_test_would(copy, run_folder, capsys
     code, report, _ = audit(copy, capsys)
     assert code == 1
     (stop,) = report["stops"]
-    assert stop.startswith("expected each file in one place, links put 48 of test into train too (")
+    assert stop.startswith("links make test share 48 of its files with train (")
 
 
 def test_what_a_fit_would_hold_out_is_warned_of(copy, run_folder, capsys):
@@ -151,21 +151,18 @@ def test_the_function_returns_what_it_found(copy, capsys):
     assert findings.splits["train"]["images"] == 48
     assert any("it lacks 3" in sentence for sentence in findings.stops)
     assert capsys.readouterr().out == ""
-    with pytest.raises(UserError, match="there is none at nowhere"):
+    with pytest.raises(UserError, match="no folder at nowhere"):
         module.audit(root="nowhere")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--data.root=nowhere"], "expected --data.root to be a folder, there is none at nowhere"),
+        (["--data.root=nowhere"], "there is no folder at nowhere (--data.root)"),
         ([], "the following arguments are required: --data.root"),
         (["--data.root=.", "--jsn=x"], "unrecognized arguments: --jsn=x"),
-        (["--data.root=.", "--json=nowhere/x"], "expected "),
+        (["--data.root=.", "--json=nowhere/x"], "--json"),
     ],
 )
-def test_bad_options_get_one_sentence_and_exit_2(options, message, run_folder, capsys):
-    with pytest.raises(SystemExit) as caught:
-        main(["audit", *options])
-    assert caught.value.code == 2
-    assert f"cbam100: error: {message}" in capsys.readouterr().err
+def test_bad_options_get_one_sentence_and_exit_2(options, message, run_folder, refusal):
+    assert message in refusal("audit", *options)

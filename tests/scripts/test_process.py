@@ -3,6 +3,7 @@ import signal
 import pytest
 import torch
 
+from datamodules.files.errors import UserError
 from datamodules.workers.process import SIGNALS
 from scripts.process import _ended_by_signals, run
 
@@ -37,3 +38,13 @@ def test_a_batch_that_does_not_fit_the_gpu_is_said_in_one_sentence(said, shown, 
         f"cbam100: error: the GPU is out of memory{shown}: lower --data.batch_size; fit can also take "
         "--model.activation_checkpointing true\n"
     )
+
+
+def test_an_error_that_quotes_several_lines_is_one(monkeypatch, capsys):
+    def fail(*_):
+        raise UserError("the file cannot be read (line 2:\n    a: b: c\n       ^): check it")
+
+    monkeypatch.setattr("scripts.process.ClassifierCLI", fail)
+    with pytest.raises(SystemExit, match="2"):
+        run(["fit"])
+    assert capsys.readouterr().err == "cbam100: error: the file cannot be read (line 2: a: b: c ^): check it\n"

@@ -1,1 +1,1 @@
-"""``cbam100 benchmark gpu``: everything that is to be known of this project on a GPU, in a few minutes."""
+"""``cbam100 benchmark gpu``: checks this project on a GPU and measures its speed, in a few minutes."""

@@ -1,4 +1,4 @@
-"""What the parts of the benchmark share: sizes, goals, commands in processes of their own, and a record of findings."""
+"""Tools of the benchmark's parts: sizes, goals, commands in child processes, and a record of what was found."""
 
 import atexit
 import json
@@ -7,7 +7,7 @@ import os
 import statistics
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,20 +23,16 @@ from scripts.cli import ClassifierCLI
 from scripts.main import main
 
 REPOSITORY = Path(__file__).parents[3]
-# Forks of a server that has imported everything, but has touched neither a GPU nor OpenMP, start at once.
+# Forks of a server that has imported everything, but used neither a GPU nor OpenMP, start without delay.
 CONTEXT = multiprocessing.get_context("forkserver")
-PRELOADED = [
-    "scripts.benchmark.gpu.correctness",
-    "scripts.benchmark.gpu.speed",
-    "scripts.benchmark.gpu.host_syncs",
-    "scripts.process",
-    "torch.utils.tensorboard",
-]
+PRELOADED = [f"scripts.benchmark.gpu.{name}" for name in ("correctness", "speed", "host_syncs")]
+PRELOADED += ["scripts.process", "torch.utils.tensorboard"]
 THREADS = torch.get_num_threads()
-# multiprocessing runs the main module again in each fork, where it has been imported by then.
+METRICS = "metrics.json"
+# multiprocessing runs the main module again in each fork, which has already imported it.
 warnings.filterwarnings("ignore", "'scripts.main' found in sys.modules", RuntimeWarning)
 
-# What is aimed at, and what is still acceptable, by figure. The titles are those of a run on a GPU.
+# Goal and acceptable value of a figure, by its title in a run on a GPU.
 GOALS = {
     "training from files, 16 workers, cache ram, throughput after epoch 1": (5000.0, 2800.0),
     "training from files, 16 workers, cache ram, epoch of 20,700 images": (4.2, 7.5),
@@ -50,41 +46,23 @@ GOALS = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much work there is.
-
-    Attributes:
-        device: Device that the work runs on, as torch names it.
-        num_classes: Number of classes drawn.
-        train_images: Training images drawn per class; a quarter as many for validation, an eighth for prediction.
-        jpeg_size: Side of a drawn JPEG, in pixels.
-        image_size: Side of the network's input, in pixels.
-        backbone: Backbone of the network in the speed parts.
-        batch_sizes: A small, a medium and a large batch, in images.
-        images_per_class: Training images per class in the parts that read many files (copies of the drawn ones).
-        limit_train_batches: Batches per epoch of the shortened fits.
-        workers: Numbers of loader processes to compare.
-        steps: Timed calls at the small batch; a half of them at the medium one, a quarter at the large one.
-        precisions: ``--trainer.precision`` values to try.
-        time_limit: Limit of the whole benchmark, in seconds.
-        device_options: Options that put a command on the device.
-        fit_options: Options of a fit at these sizes.
-    """
+    """Amount of work that the parts do; sides of images in pixels."""
 
     device: str
     num_classes: int
-    train_images: int
+    train_images: int  # per class; a quarter as many for validation, an eighth for prediction
     jpeg_size: int
-    image_size: int
-    backbone: str
-    batch_sizes: tuple[int, int, int]
-    images_per_class: int
-    limit_train_batches: int
-    workers: tuple[int, ...]
-    steps: int
-    precisions: tuple[str, ...]
-    time_limit: float
-    device_options: tuple[str, ...]
-    fit_options: tuple[str, ...]
+    image_size: int  # of the network's input
+    backbone: str  # in the speed parts
+    batch_sizes: tuple[int, int, int]  # small, medium and large
+    images_per_class: int  # in the parts that read many files, which are copies of the training images
+    limit_train_batches: int  # in the shortened fits
+    workers: tuple[int, ...]  # numbers of loader processes to compare
+    steps: int  # timed calls with the small batch; half as many with the medium one, a quarter with the large one
+    precisions: tuple[str, ...]  # values of --trainer.precision to try
+    time_limit: float  # of the whole benchmark, in seconds
+    device_options: tuple[str, ...]  # put a command on the device
+    fit_options: tuple[str, ...]  # for a fit at these sizes
 
 
 GPU = Sizes(
@@ -103,50 +81,47 @@ REHEARSAL = Sizes(
 
 
 class Outcome(NamedTuple):
-    """How a command ended: its exit code, negative for a signal, and what it printed."""
+    """Exit code of a command, negative after a signal, and its output."""
 
     exit_code: int
     output: str
 
 
+Target = Callable[[Sequence[str], Path], None]
+
+
+@dataclass(frozen=True)
 class Bench:
-    """What a part works with.
+    """Folders, sizes and tools that a part works with."""
 
-    Args:
-        folder: The part's own; commands run there.
-        shared: What all parts read.
-        sizes: Of the work.
-    """
-
-    def __init__(self, folder: Path, shared: Path, sizes: Sizes) -> None:
-        self.folder = folder
-        self.shared = shared
-        self.sizes = sizes
+    folder: Path  # of this part, in which its commands run
+    shared: Path  # of the images for all parts
+    sizes: Sizes
 
     @property
     def data(self) -> Path:
-        """Root of the drawn images."""
+        """Root of the generated images."""
         return self.shared / "data"
 
     @property
     def many(self) -> Path:
-        """Root of a data set of many files."""
+        """Root of a data set with many files."""
         return self.shared / "many"
 
     def run_folder(self, name: str) -> RunFolder:
-        """Of the first run of that name."""
+        """Returns the folder of the first run with that name."""
         return RunFolder(self.folder / RUNS / name / "version_0")
 
     def fact(self, name: str, value: str) -> None:
-        """Records what the machine is."""
+        """Records a fact about the machine."""
         self._record("facts", fact=name, value=value)
 
     def check(self, name: str, passed: bool, detail: str = "") -> None:
-        """Records whether a promise was kept."""
+        """Records whether a check passed."""
         self._record("checks", check=name, passed=bool(passed), detail=detail)
 
     def figure(self, name: str, unit: str, values: Sequence[float]) -> float:
-        """Records the median and the range of what was measured, beside its goal, and returns the median."""
+        """Records the median and range of measured values and their goal, if there is one; returns the median."""
         median = statistics.median(values)
         spread = {"median": median, "lowest": min(values), "highest": max(values), "values": len(values)}
         goals = dict(zip(("goal", "acceptable"), GOALS.get(name, ()), strict=False))
@@ -154,61 +129,64 @@ class Bench:
         return median
 
     def _record(self, kind: str, **record: Any) -> None:
-        with open(self.folder / f"{kind}.jsonl", "a") as file:  # at once, as the part may be killed
+        with open(self.folder / f"{kind}.jsonl", "a") as file:  # written at once, as the part may be killed
             file.write(json.dumps(record) + "\n")
 
     def callback_option(self, callback: type[Callback], **arguments: Any) -> str:
-        """The option that adds a callback to a fit."""
+        """Returns the option that adds a callback to a fit."""
         entry = {"class_path": f"{callback.__module__}.{callback.__name__}", "init_args": arguments}
         path = self.folder / f"{callback.__name__}.yaml"
         path.write_text(yaml.safe_dump({"trainer": {"callbacks": [entry]}}))
         return f"--config={path}"
 
+    def fit_words(self, root: Path, *options: str) -> list[str]:
+        """Returns the command line of a fit on ``root`` at these sizes."""
+        return ["fit", *self.sizes.device_options, *self.sizes.fit_options, f"--data.root={root}", *options]
+
     def command(self, *words: str) -> Outcome:
-        """Runs ``cbam100`` in a process of its own, which ends with this one."""
-        return self._outcome(_run_command, list(words))
+        """Runs ``cbam100`` in a child process, which is killed with this one."""
+        return self._outcome(_run_command, words)
 
     def succeed(self, *words: str) -> str:
-        """Runs a command and returns what it printed.
+        """Runs ``cbam100`` and returns its output.
 
         Raises:
-            RuntimeError: It failed.
+            RuntimeError: The command failed.
         """
-        return _require(words, self.command(*words))
+        return self._succeed(_run_command, words)
 
     def metrics(self, *words: str) -> dict[str, float]:
         """Runs a ``validate`` and returns its metrics at full precision.
 
         Raises:
-            RuntimeError: It failed.
+            RuntimeError: The command failed.
         """
-        path = self.folder / "metrics.json"
-        _require(words, self._outcome(_run_validate, list(words), path))
-        return json.loads(path.read_text())
+        self._succeed(_run_validate, words)
+        return json.loads((self.folder / METRICS).read_text())
 
-    def _outcome(self, target: Any, *arguments: Any) -> Outcome:
+    def _succeed(self, target: Target, words: Sequence[str]) -> str:
+        outcome = self._outcome(target, words)
+        if outcome.exit_code:
+            raise RuntimeError(f"cbam100 {' '.join(words)} ended with exit code {outcome.exit_code}:\n{outcome.output}")
+        return outcome.output
+
+    def _outcome(self, target: Target, words: Sequence[str]) -> Outcome:
         log = self.folder / "command.txt"
         log.write_text("")
         torch.set_num_threads(1)  # a fork would lose OpenMP's threads and wait for them
-        process = multiprocessing.get_context("fork").Process(target=target, args=(*arguments, self.folder))
+        process = multiprocessing.get_context("fork").Process(target=target, args=(words, self.folder))
         process.start()
         process.join()
         output = log.read_text(errors="replace")
-        print(f"\n$ cbam100 {' '.join(arguments[0])}\n{output}[{process.exitcode}]", flush=True)
+        print(f"\n$ cbam100 {' '.join(words)}\n{output}[{process.exitcode}]", flush=True)
         return Outcome(process.exitcode or 0, output)
 
 
-def _require(words: Sequence[str], outcome: Outcome) -> str:
-    if outcome.exit_code:
-        raise RuntimeError(f"cbam100 {' '.join(words)} ended with exit code {outcome.exit_code}:\n{outcome.output}")
-    return outcome.output
-
-
 def enter(folder: Path, log: str) -> None:
-    """Makes this fork a process like any other, in a folder and with an output of its own."""
+    """Turns this fork into an ordinary process that works in ``folder`` and prints to the file ``log`` there."""
     end_with_parent()
     torch.set_num_threads(THREADS)
-    multiprocessing.set_start_method(None, force=True)  # the platform's for loader processes, not a fork server's
+    multiprocessing.set_start_method(None, force=True)  # the platform's default, for loader processes
     os.chdir(folder)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for standard in (1, 2):
@@ -216,22 +194,22 @@ def enter(folder: Path, log: str) -> None:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
-def _run_command(words: list[str], folder: Path) -> None:
+def _run_command(words: Sequence[str], folder: Path) -> None:
     with _interpreter(words, folder):
         main()
 
 
-def _run_validate(words: list[str], path: Path, folder: Path) -> None:
+def _run_validate(words: Sequence[str], folder: Path) -> None:
     with _interpreter(words, folder):
-        trainer = ClassifierCLI().trainer
-        path.write_text(json.dumps({name: value.item() for name, value in trainer.callback_metrics.items()}))
+        metrics = ClassifierCLI().trainer.callback_metrics
+        (folder / METRICS).write_text(json.dumps({name: value.item() for name, value in metrics.items()}))
 
 
 @contextmanager
-def _interpreter(words: list[str], folder: Path) -> Iterator[None]:
+def _interpreter(words: Sequence[str], folder: Path) -> Iterator[None]:
     enter(folder, "command.txt")
     sys.argv = ["cbam100", *words]
     try:
         yield
     finally:
-        atexit._run_exitfuncs()  # which remove caches and stuck loader processes; a fork of multiprocessing has none
+        atexit._run_exitfuncs()  # to remove caches and stuck loader processes; multiprocessing skips them in a fork

@@ -1,4 +1,4 @@
-"""The command: runs every part in a process of its own, for a limited time, and writes what it found."""
+"""``cbam100 benchmark gpu``: runs each part in a process of its own, with a time limit, and writes the results."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ from scripts.benchmark.gpu.table import to_markdown
 
 REPORT, TABLE, LOG = "gpu.json", "gpu.md", "logs.txt"
 DONE, NO_TIME = "done", "had no time left"
-# What an image with CUDA builds of torch and pytorch-lightning may lack.
+# Packages that a container image with CUDA builds of torch and pytorch-lightning may lack.
 WHEELS = ("jsonargparse", "typeshed-client", "docstring-parser", "captum")
 DESCRIPTION = """\
 Checks correctness on a GPU, then measures speed, in at most 6 minutes. Each part runs in its own process with its own
@@ -49,19 +49,14 @@ Parts, in the order in which they run:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the benchmark.
-
-    Attributes:
-        function: What it does.
-        time_limit: Limit of this part, in seconds.
-    """
+    """A part of the benchmark: a function, whose docstring describes it in the help, and its limit in seconds."""
 
     function: Callable[[Bench], None]
     time_limit: float
 
     @property
     def name(self) -> str:
-        """As ``--only`` takes it."""
+        """Name of the part for ``--only``."""
         return self.function.__name__
 
 
@@ -81,14 +76,11 @@ PARTS = (
     Part(speed.compiled_gates, 90),
     Part(speed.compiled_network, 240),
 )
-ALWAYS = ("machine", "draw")  # the others' measure and images
+ALWAYS = ("machine", "draw")  # describe the machine and make the images for the others
 
 
 def benchmark_gpu(words: Sequence[str]) -> None:
-    """Runs the command.
-
-    Args:
-        words: What stands after ``benchmark gpu``.
+    """Runs ``cbam100 benchmark gpu`` with the words that follow it.
 
     Raises:
         UserError: An option is wrong.
@@ -98,23 +90,24 @@ def benchmark_gpu(words: Sequence[str]) -> None:
     names = [part.name for part in PARTS]
     wanted = options.only.split(",") if options.only else names
     if unknown := [name for name in wanted if name not in names]:
-        raise UserError(f"--only takes names from {listed(names)}, got {listed(unknown)}")
+        raise UserError(f"there is no part {listed(unknown)} for --only: choose from {listed(names, limit=len(names))}")
     require_outside_splits(options.output, "--output")
     try:
         options.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--output must be a folder, got {options.output} ({error.strerror})") from error
+        raise UserError(
+            f"cannot create the folder {options.output} ({error.strerror}): choose another --output"
+        ) from error
     require_writable(options.output, "--output")
     for name in (REPORT, TABLE, LOG):
         require_replaceable(options.output / name, BENCHMARK, "--output")
-    sizes = REHEARSAL if options.rehearse else GPU
     parts = [part for part in PARTS if part.name in (*ALWAYS, *wanted)]
-    if not run_parts(parts, options.output, sizes):
+    if not run_parts(parts, options.output, REHEARSAL if options.rehearse else GPU):
         raise SystemExit(1)
 
 
 def gpu_parser() -> Arguments:
-    """The options of the command."""
+    """Returns the parser of the command."""
     parts = "\n".join(f"  {part.name:<18}{part.function.__doc__}" for part in PARTS)
     parser = Arguments(
         prog="cbam100 benchmark gpu", description=DESCRIPTION, epilog=EPILOG + parts,
@@ -130,24 +123,18 @@ def gpu_parser() -> Arguments:
 
 
 def run_parts(parts: Sequence[Part], output: Path, sizes: Sizes) -> bool:
-    """Runs the parts one after another and writes what they found, after each; returns whether all is well.
-
-    Args:
-        parts: To run, the most important first: for the last there may be no time left.
-        output: A folder.
-        sizes: Of the work.
-    """
+    """Runs the parts in turn, writes the results to ``output`` after each, and returns whether all succeeded."""
     end = time.monotonic() + sizes.time_limit
     CONTEXT.set_forkserver_preload(PRELOADED)
-    # Python 3.12 looks for what is preloaded there only.
+    # Python 3.12 looks for preloaded modules only there.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
-    server = CONTEXT.Process(target=int)  # so that its imports are in no part's time
+    server = CONTEXT.Process(target=int)  # so that no part waits for its imports
     server.start()
     server.join()
     results: list[dict[str, Any]] = []
     about: dict[str, Any] = {"benchmark": "gpu", "rehearsal": sizes.device == "cpu", "commit": _commit()}
     about |= {"sources": _sources(), "machine": {}, "versions": versions()}
-    log = [f"cbam100 benchmark gpu, commit {about['commit']}\n"]
+    log = f"cbam100 benchmark gpu, commit {about['commit']}\n"
     with tempfile.TemporaryDirectory() as folder:
         for part in parts:
             shared, own = Path(folder), Path(folder) / part.name
@@ -158,9 +145,12 @@ def run_parts(parts: Sequence[Part], output: Path, sizes: Sizes) -> bool:
             found: dict[str, Any] = {kind: _records(own, kind) for kind in ("checks", "figures")}
             results.append({"part": part.name, "status": status, "seconds": time.monotonic() - start, **found})
             about["machine"] |= {fact["fact"]: fact["value"] for fact in _records(own, "facts")}
-            log.append(f"\n{'=' * 20} {part.name}: {status}\n{_text(own / 'log.txt')}")
+            log += f"\n{'=' * 20} {part.name}: {status}\n{_text(own / 'log.txt')}"
             print(_line(results[-1]), flush=True)
-            _write(output, about, results, "".join(log))
+            rows = [{"part": result["part"], **figure} for result in results for figure in result["figures"]]
+            write_json(output / REPORT, {**about, "parts": results, "rows": rows})
+            write_bytes(output / TABLE, to_markdown(about, results).encode())
+            write_bytes(output / LOG, log.encode(errors="backslashreplace"))
     if left_out := ",".join(result["part"] for result in results if result["status"] == NO_TIME):
         rehearse = " --rehearse" if about["rehearsal"] else ""
         print(f"To run what had no time left: cbam100 benchmark gpu --output ANOTHER_DIR{rehearse} --only {left_out}")
@@ -173,12 +163,13 @@ def _run(part: Part, bench: Bench, limit: float) -> str:
     try:
         ended = wait([process.sentinel], limit)
     finally:
-        with suppress(ProcessLookupError):  # its commands too, of which one may hang
+        with suppress(ProcessLookupError):  # with its commands, as one may hang
             os.killpg(process.pid or 0, signal.SIGKILL)
         process.join()
     if not ended:
         return f"was stopped after {limit:.0f} s"
-    return DONE if process.exitcode == 0 else f"failed with {process.exitcode}: {_last_line(bench.folder)}"
+    last = (_text(bench.folder / "log.txt").strip().splitlines() or ["it said nothing"])[-1]
+    return DONE if process.exitcode == 0 else f"failed with {process.exitcode}: {last[:300]}"
 
 
 def _run_part(function: Callable[[Bench], None], bench: Bench) -> None:
@@ -204,23 +195,12 @@ def _line(result: dict[str, Any]) -> str:
     return f"{result['part']}: {result['status']}, {', '.join(counts)}"
 
 
-def _write(output: Path, about: dict[str, Any], results: list[dict[str, Any]], log: str) -> None:
-    rows = [{"part": result["part"], **figure} for result in results for figure in result["figures"]]
-    write_json(output / REPORT, {**about, "parts": results, "rows": rows})
-    write_bytes(output / TABLE, to_markdown(about, results).encode())
-    write_bytes(output / LOG, log.encode(errors="backslashreplace"))
-
-
 def _text(path: Path) -> str:
     return path.read_text(errors="replace") if path.exists() else ""
 
 
-def _last_line(folder: Path) -> str:
-    return (_text(folder / "log.txt").strip().splitlines() or ["it said nothing"])[-1][:300]
-
-
 def _commit() -> str:
-    if not (REPOSITORY / ".git").exists():
+    if not (REPOSITORY / ".git").exists():  # git would look in the folders above
         return "unknown (not a git checkout)"
     words = ["git", "-C", str(REPOSITORY), "-c", "safe.directory=*", "describe", "--always", "--dirty", "--abbrev=40"]
     try:
@@ -230,7 +210,7 @@ def _commit() -> str:
 
 
 def _sources() -> str:
-    """A hash of the code, which tells the commit where git does not."""
+    """Hashes the source code, which identifies it without git too."""
     digest = hashlib.sha256()
     for package in ("lightning_modules", "datamodules", "callbacks", "scripts"):
         for path in sorted((REPOSITORY / package).rglob("*.py")):

@@ -1,4 +1,4 @@
-"""How often the host waits for the GPU in a training step."""
+"""Counts how often the host waits for the GPU in a training step."""
 
 import warnings
 from contextlib import ExitStack
@@ -12,11 +12,11 @@ from scripts.benchmark.gpu.bench import Bench
 from scripts.benchmark.gpu.correctness import ONE_EPOCH
 
 LINE = "host syncs of batch"
-ONE_IN = 8  # steps looks at the loss
+ONE_IN = 8  # one step in eight reads the loss
 
 
 class CountHostSyncs(Callback):
-    """Prints how many host syncs each training step makes, and where; the first two also set things up."""
+    """Prints the number and the places of host syncs in each training step but the first two, which do set-up work."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -30,7 +30,7 @@ class CountHostSyncs(Callback):
             if torch.cuda.is_available():
                 torch.cuda.set_sync_debug_mode("warn")
                 self._stack.callback(torch.cuda.set_sync_debug_mode, "default")
-        elif batch_idx > 2:  # the step before ends where this one starts
+        elif batch_idx > 2:  # the previous step has just ended
             places = [f"{x.filename}:{x.lineno}" for x in self._caught if "synchronizing" in str(x.message)]
             print(f"{LINE} {batch_idx - 1}: {len(places)} {' '.join(places)}", flush=True)
             self._caught.clear()
@@ -41,9 +41,8 @@ class CountHostSyncs(Callback):
 
 
 def host_syncs(bench: Bench) -> None:
-    """Host syncs in a training step, by torch.cuda.set_sync_debug_mode."""
-    fit = ["fit", *bench.sizes.device_options, *bench.sizes.fit_options, f"--data.root={bench.data}", *ONE_EPOCH]
-    output = bench.succeed(*fit, bench.callback_option(CountHostSyncs))
+    """Counts the host syncs in a training step with torch.cuda.set_sync_debug_mode."""
+    output = bench.succeed(*bench.fit_words(bench.data, *ONE_EPOCH, bench.callback_option(CountHostSyncs)))
     counts = [int(line.split()[5]) for line in output.splitlines() if line.startswith(LINE)]
     bench.figure("host syncs per training step", "", counts)
     steps = sum(map(bool, counts))

@@ -1,4 +1,4 @@
-"""How fast it is: training steps, inference, and the way from files to weights."""
+"""Speed of training steps, of inference, and of fits from files to weights."""
 
 import itertools
 import shutil
@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from callbacks.run.run_folder import RunFolder
 from datamodules import ImageFolderDataModule
@@ -18,23 +17,22 @@ from lightning_modules import ResNetCBAM
 from lightning_modules.network.compilation import Compile
 from scripts.benchmark.gpu.bench import Bench
 from scripts.benchmark.gpu.correctness import NO_FIGURES
-from scripts.benchmark.step import PEAK_SIDE, inference, multiplications_per_second, train_step
+from scripts.benchmark.step import CLASSES, PEAK_SIDE, inference, multiplications_per_second, train_step
 from scripts.benchmark.timing import alternate, synchronize
 from scripts.demo.make_demo_data import make_demo_data
 from scripts.hardware import default_precision
 
-CLASSES = 100
 ATTENTION = {"none": ("none", "stage"), "stage": ("cbam", "stage"), "block": ("cbam", "block")}
 
 
 def machine(bench: Bench) -> None:
-    """What the machine is, and what it is capable of."""
+    """Describes the machine and measures its arithmetic and memory bandwidth."""
     device, precision = torch.device(bench.sizes.device), _precision(bench)
     bench.fact("GPU", torch.cuda.get_device_name() if device.type == "cuda" else "none")
     bench.fact("driver", _driver() if device.type == "cuda" else "none")
     bench.fact("CUDA and cuDNN", f"{torch.version.cuda}, {torch.backends.cudnn.version()}")
     bench.fact("CPU cores", str(available_cpus()))
-    batches = 2 * bench.sizes.workers[-1]  # that wait in shared memory
+    batches = 2 * bench.sizes.workers[-1]  # may wait in shared memory
     needed = batches * bench.sizes.batch_sizes[-1] * 3 * bench.sizes.image_size**2 / 1e9
     free = shutil.disk_usage("/dev/shm").free / 1e9
     bench.check(f"/dev/shm holds what loader processes deliver, {needed:.2f} GB", free > needed, f"{free:.2f} GB free")
@@ -51,7 +49,7 @@ def machine(bench: Bench) -> None:
 
 
 def draw(bench: Bench) -> None:
-    """The images of the other parts."""
+    """Generates the images that the other parts use."""
     sizes = bench.sizes
     counts = {"train_images": sizes.train_images, "val_images": sizes.train_images // 4}
     counts |= {"test_images": sizes.train_images // 8, "num_processes": available_cpus()}
@@ -71,7 +69,7 @@ def draw(bench: Bench) -> None:
 
 
 def step(bench: Bench) -> None:
-    """A training step by batch and attention, and the memory that it takes."""
+    """Times a training step and measures its memory, by batch size and attention."""
     for place, batch in enumerate(bench.sizes.batch_sizes):
         titles = {name: f"training step, batch {batch}, attention {name}" for name in ATTENTION}
         steps = {name: _step(bench, name, batch) for name in ATTENTION}
@@ -87,13 +85,13 @@ def step(bench: Bench) -> None:
 
 
 def compiled_gates(bench: Bench) -> None:
-    """A step whose gates are compiled, beside an eager one."""
+    """Times a step with compiled gates beside an eager one."""
     for attention in ("stage", "block"):
         _beside_eager(bench, attention, "gates", bench.sizes.batch_sizes[-1])
 
 
 def compiled_network(bench: Bench) -> None:
-    """A step of a compiled network, beside an eager one; compiling takes a minute each."""
+    """Times a step of a compiled network beside an eager one; compiling takes a minute for each batch size."""
     for batch in (bench.sizes.batch_sizes[0], bench.sizes.batch_sizes[-1]):
         _beside_eager(bench, "stage", "full", batch)
 
@@ -103,13 +101,12 @@ def _beside_eager(bench: Bench, attention: str, what: Compile, batch: int) -> No
     contenders = {"compiled": _step(bench, attention, batch, what), "eager": _step(bench, attention, batch)}
     _first_call(bench, title, contenders["compiled"])
     seconds = alternate(contenders, max(2, bench.sizes.steps // 4), warm_up=2)
-    medians = {name: statistics.median(times) for name, times in seconds.items()}
-    bench.figure(title, "ms", [1e3 * x for x in seconds["compiled"]])
-    bench.figure(f"{title}, speedup over eager", "x", [medians["eager"] / medians["compiled"]])
+    compiled = bench.figure(title, "ms", [1e3 * x for x in seconds["compiled"]])
+    bench.figure(f"{title}, speedup over eager", "x", [1e3 * statistics.median(seconds["eager"]) / compiled])
 
 
 def infer(bench: Bench) -> None:
-    """Labels of a batch as predict finds them, from images on the device."""
+    """Times the classification of a batch that is on the device, as predict does it."""
     for batch in (bench.sizes.batch_sizes[0], bench.sizes.batch_sizes[-1]):
         work = inference(_network(bench, "stage"), _images(bench, batch), _precision(bench))
         seconds = alternate({"infer": work}, bench.sizes.steps, warm_up=3)["infer"]
@@ -118,7 +115,7 @@ def infer(bench: Bench) -> None:
 
 
 def loader(bench: Bench) -> None:
-    """What the loader alone delivers."""
+    """Measures the throughput of the loader alone."""
     workers = bench.sizes.workers[-1]
     for cache in ("none", "ram"):
         data = ImageFolderDataModule(
@@ -133,38 +130,36 @@ def loader(bench: Bench) -> None:
             for batch in batches:
                 images += len(batch.images)
             rates.append(images / (time.perf_counter() - start))
-        bench.figure(f"loader alone, {workers} workers, cache {cache}", "images/s", rates[1:])  # the first starts them
+        del rates[0]  # which started the workers
+        bench.figure(f"loader alone, {workers} workers, cache {cache}", "images/s", rates)
 
 
 def files(bench: Bench) -> None:
-    """Fits from files to weights, by number of loader processes and cache."""
-    fit = ["fit", *bench.sizes.device_options, *bench.sizes.fit_options, f"--data.root={bench.many}", NO_FIGURES]
-    fit += [f"--data.batch_size={bench.sizes.batch_sizes[-1]}", "--best.every_n_minutes=0"]
+    """Times fits from files to weights, by number of loader processes and cache."""
+    fit = bench.fit_words(bench.many, NO_FIGURES, "--best.every_n_minutes=0")
+    fit.append(f"--data.batch_size={bench.sizes.batch_sizes[-1]}")
     for workers in sorted(bench.sizes.workers, reverse=True):
         is_full = workers == bench.sizes.workers[-1]
         epochs = 3 if is_full else 2
-        options = [
-            f"--trainer.max_epochs={epochs}",
-            f"--model.restart_epochs={epochs}",
-            f"--data.num_workers={workers}",
-        ]
-        options += [] if is_full else [f"--trainer.limit_train_batches={bench.sizes.limit_train_batches}"]
+        options = [f"--trainer.max_epochs={epochs}", f"--model.restart_epochs={epochs}"]
+        options.append(f"--data.num_workers={workers}")
+        if not is_full:
+            options.append(f"--trainer.limit_train_batches={bench.sizes.limit_train_batches}")
         for cache in ("ram", "none"):
             run, title = f"workers_{workers}_{cache}", f"training from files, {workers} workers, cache {cache}"
             outcome = bench.command(*fit, *options, f"--data.cache={cache}", f"--run_name={run}")
             if outcome.exit_code == 0:
                 _report_fit(bench, bench.run_folder(run), title, is_full)
-            else:  # for lack of shared memory, perhaps, which another fit may not need
+            else:  # perhaps for lack of shared memory, which the next fit may not need
                 bench.check(title, False, " ".join(outcome.output.split())[-200:])
 
 
 def _report_fit(bench: Bench, run: RunFolder, title: str, is_full: bool) -> None:
-    events = EventAccumulator(str(run.path))
-    events.Reload()
-    rates, waits = (events.Scalars(tag) for tag in ("images_per_second", "data_wait_share"))
+    events = run.read_scalar_events()
+    rates, waits = events["images_per_second"], events["data_wait_share"]
     bench.figure(f"{title}, throughput after epoch 1", "images/s", [event.value for event in rates[1:]])
     bench.figure(f"{title}, share of time waiting for data", "", [event.value for event in waits[1:]])
-    if is_full:  # from the end of an epoch to the next, with validation and checkpoints
+    if is_full:  # between the ends of two epochs, with validation and checkpoints
         images = bench.sizes.num_classes * bench.sizes.images_per_class
         seconds = [after.wall_time - before.wall_time for before, after in itertools.pairwise(rates)]
         bench.figure(f"{title}, epoch of {images:,} images", "s", seconds)
@@ -190,7 +185,7 @@ def _step(bench: Bench, attention: str, batch: int, compile: Compile = "none") -
 
 
 def _first_call(bench: Bench, title: str, work: Callable[[], None]) -> None:
-    """The seconds of the first call, and the memory of one beyond weights, optimizer state and gradients."""
+    """Records the time of the first call and, on a GPU, the peak memory of the second."""
     start = time.perf_counter()
     work()
     bench.figure(f"{title}, first call (kernel selection or compilation)", "s", [time.perf_counter() - start])
@@ -204,7 +199,7 @@ def _first_call(bench: Bench, title: str, work: Callable[[], None]) -> None:
 
 def _driver() -> str:
     try:
-        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
+        words = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[0]
     except (OSError, subprocess.CalledProcessError, IndexError):
         return "unknown (nvidia-smi failed)"

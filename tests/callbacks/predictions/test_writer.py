@@ -26,9 +26,9 @@ def stage(monkeypatch):
 @pytest.mark.parametrize(
     ("batches", "wrong"),
     [
-        ([[0, 1], [3, BLANK]], "got none for b and several for none"),
-        ([[0, 1], [2, 3], [1, BLANK]], "got none for none and several for c"),
-        ([[BLANK, BLANK]], "got none for d, c, b, a and several for none"),
+        ([[0, 1], [3, BLANK]], "got none for b: predict"),
+        ([[0, 1], [2, 3], [1, BLANK]], "got several for c: predict"),
+        ([[BLANK, BLANK]], "got none for d, c, b, a: predict"),
     ],
     ids=["missing", "twice", "nothing"],
 )
@@ -44,10 +44,10 @@ def test_a_row_that_came_never_or_twice_is_named_and_nothing_is_written(batches,
 
 
 def test_needs_the_projects_data_module():
-    with pytest.raises(TypeError, match="expected an ImageFolderDataModule"):
+    with pytest.raises(TypeError, match="needs an ImageFolderDataModule"):
         _data(SimpleNamespace(datamodule=None))
 
 
 def test_refuses_another_suffix():
-    with pytest.raises(UserError, match=r"expected --prediction.path to end in \.csv, got out\.zip"):
+    with pytest.raises(UserError, match=r"--prediction.path must end in \.csv, got out\.zip"):
         PredictionWriter("out.zip")

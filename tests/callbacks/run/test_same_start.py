@@ -41,11 +41,13 @@ def test_all_or_none_go_on_and_see_the_same_images(tmp_path, monkeypatch):
     for checkpoints in ([None, None], [first, first], [first, copy]):
         begin(0, checkpoints, same, monkeypatch)
     for checkpoints in ([first, None], [None, first], [first, other]):
-        with pytest.raises(UserError, match="expected all processes to begin from one checkpoint, the first on"):
+        with pytest.raises(UserError, match="all processes must start from one checkpoint, but the first, on"):
             begin(0, checkpoints, same, monkeypatch)
         with pytest.raises(SystemExit, match="2"):
             begin(1, checkpoints, same, monkeypatch)
-    with pytest.raises(UserError, match=r"the same images of train, the first on .* finds 5, process 1 on .* 5"):
+    with pytest.raises(
+        UserError, match=r"images of train, but the first, on .*, finds 5 and process 1, on .*, finds 5"
+    ):
         begin(0, [None, None], [fingerprint("t"), fingerprint("u")], monkeypatch)
 
 

@@ -76,7 +76,7 @@ def test_a_damaged_cache_is_made_anew(paths, capsys):
 
 def test_too_large_a_cache_is_refused_before_it_is_made(paths, monkeypatch, tmp_path):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(100, 90, 10))
-    with pytest.raises(UserError, match=r"expected 0 MB, and some to spare, .* 0 MB are free"):
+    with pytest.raises(UserError, match="needs 0 MB and some to spare, but only 0 MB are free"):
         opened(paths)
     assert not list(cache_folder("disk").glob("*.pixels"))
 

@@ -157,7 +157,7 @@ SPOILT = {
 @pytest.mark.parametrize("kind", SPOILT)
 def test_an_unreadable_file_is_one_typed_error_with_its_path(kind, tmp_path):
     SPOILT[kind](tmp_path / "x.jpg")
-    with pytest.raises(ImageReadError, match=r"expected .*x\.jpg to be a readable image, it is not \(.+\)") as caught:
+    with pytest.raises(ImageReadError, match=r"cannot read .*x\.jpg \(.+\)") as caught:
         read_image(str(tmp_path / "x.jpg"))
     assert caught.value.path == str(tmp_path / "x.jpg")
     returned = pickle.loads(pickle.dumps(caught.value))  # as from a loader worker
@@ -179,7 +179,9 @@ def test_a_machine_without_file_handles_is_not_the_files_fault(tmp_path):
     os.close(next_handle)
     resource.setrlimit(resource.RLIMIT_NOFILE, (next_handle, hard))
     try:
-        with pytest.raises(ImageReadError, match=r"expected memory and file handles to read .*Too many open") as caught:
+        with pytest.raises(
+            ImageReadError, match=r"out of memory or file handles while reading .*Too many open"
+        ) as caught:
             read_image(str(tmp_path / "x.png"))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -83,9 +83,9 @@ def test_narrow_input_keeps_one_hidden_unit():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"kernel_size": 4}, "expected an odd, positive kernel size, got 4"),
-        ({"reduction_ratio": 0}, "expected a reduction_ratio of at least 1, got 0"),
-        ({"gate": "tanh"}, "expected gate 'sigmoid' or 'identity', got 'tanh'"),
+        ({"kernel_size": 4}, "kernel size must be odd and positive, got 4"),
+        ({"reduction_ratio": 0}, "reduction_ratio must be at least 1, got 0"),
+        ({"gate": "tanh"}, "gate must be 'sigmoid' or 'identity', got 'tanh'"),
     ],
 )
 def test_refuses(wrong, message):

@@ -67,10 +67,10 @@ def test_is_computed_in_float32_inside_autocast():
 @pytest.mark.parametrize(
     ("logits", "options", "message"),
     [
-        (torch.zeros(2, 3), {"gamma": -0.1}, "expected a finite gamma of 0 or more, got -0.1"),
-        (torch.zeros(2, 3), {"gamma": math.nan}, "expected a finite gamma of 0 or more, got nan"),
-        (torch.zeros(2, 3), {"reduction": "max"}, "expected reduction 'mean', 'sum' or 'none', got 'max'"),
-        (torch.zeros(2, 1), {}, r"expected logits \(batch, 2 or more classes\), got \(2, 1\)"),
+        (torch.zeros(2, 3), {"gamma": -0.1}, "gamma must be a finite number of at least 0, got -0.1"),
+        (torch.zeros(2, 3), {"gamma": math.nan}, "gamma must be a finite number of at least 0, got nan"),
+        (torch.zeros(2, 3), {"reduction": "max"}, "reduction must be 'mean', 'sum' or 'none', got 'max'"),
+        (torch.zeros(2, 1), {}, r"at least 2 classes, got shape \(2, 1\)"),
     ],
 )
 def test_refuses(logits, options, message):

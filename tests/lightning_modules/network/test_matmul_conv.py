@@ -3,8 +3,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lightning_modules import ResNetCBAM
+from lightning_modules import ImageClassifier
 from lightning_modules.network import matmul_conv
+from lightning_modules.network.inference import for_inference
 from lightning_modules.network.matmul_conv import MatmulConv2d, use_matmul_convs
 
 SHAPES = [(1, 1, 0), (1, 2, 0), (3, 1, 1), (3, 2, 1), (5, 2, 1), (3, 1, 0)]  # kernel, stride, padding
@@ -58,7 +59,10 @@ def test_is_left_to_the_library_in_float32_and_on_large_maps(monkeypatch):
 
 
 def test_every_square_convolution_of_the_trunk_is_one():
-    network = ResNetCBAM(3)
+    network = ImageClassifier(["x", "y"]).network
     convolutions = [m for name, m in network.named_modules() if isinstance(m, nn.Conv2d) and "attention" not in name]
     assert len(convolutions) == 53
     assert all(type(convolution) is MatmulConv2d for convolution in convolutions)
+    assert all(type(module.spatial_gate.conv) is nn.Conv2d for module in network.attention.values())
+    folded = for_inference(network, torch.bfloat16)
+    assert sum(type(module) is MatmulConv2d for module in folded.modules()) == 53

@@ -43,7 +43,7 @@ def test_torchvision_shaped_file_loads_into_every_placement(placement, suffix, t
     trunk = {name: value for name, value in state.items() if not name.startswith("fc.")}
     assert all(torch.equal(network.state_dict()[name], value) for name, value in trunk.items())
     assert torch.equal(network.fc.weight, head)
-    assert report.startswith(f"weights: {len(trunk)} tensors taken from")
+    assert report.startswith(f"weights: {len(trunk)} tensors loaded from")
     assert "its head of 1000 classes is left out" in report
     assert "attention.layer1" in report
 
@@ -59,7 +59,7 @@ def test_name_loads_from_torchvisions_cache_without_its_head(num_classes, imagen
     report = load_pretrained(network, "IMAGENET1K_V1", "resnet18", names(num_classes))
     assert torch.equal(network.conv1.weight, imagenet_state["conv1.weight"])
     assert torch.equal(network.fc.weight, head)
-    assert "its head of 1000 classes is left out; new and random: " in report
+    assert "its head of 1000 classes is left out; randomly initialised: " in report
 
 
 def test_offline_and_not_cached_names_three_ways_out(network, tmp_path, monkeypatch):
@@ -75,16 +75,17 @@ def test_offline_and_not_cached_names_three_ways_out(network, tmp_path, monkeypa
 
 
 OF_12 = "its head of 12 classes"
-UNNAMED = f"{OF_12} is taken, though the file does not say which they are"
+LEFT_OUT = f"{OF_12} is left out, as they are different or in another order"
+UNNAMED = f"{OF_12} is used, though the file does not name them"
 
 
 @pytest.mark.parametrize(
     ("header", "head_is_taken", "remark"),
     [
         ({"classes": json.dumps(names(12))}, True, ""),
-        ({"classes": json.dumps([*names(11), "another"])}, False, f"{OF_12} is left out: they are others, or in"),
-        ({"classes": json.dumps(names(12)[::-1])}, False, f"{OF_12} is left out: they are others, or in another order"),
-        ({"classes": json.dumps(names(10))}, False, f"{OF_12} is left out: they are others"),  # of an altered file
+        ({"classes": json.dumps([*names(11), "another"])}, False, LEFT_OUT),
+        ({"classes": json.dumps(names(12)[::-1])}, False, LEFT_OUT),
+        ({"classes": json.dumps(names(10))}, False, LEFT_OUT),  # of an altered file
         (None, True, UNNAMED),
         ({"classes": "twelve"}, True, UNNAMED),
         ({"classes": "[" * 100_000}, True, UNNAMED),
@@ -99,8 +100,8 @@ def test_a_head_is_taken_for_its_classes_alone(header, head_is_taken, remark, ne
         source = other.state_dict() if head_is_taken or not name.startswith("fc.") else before
         assert torch.equal(value, source[name])
     taken = len(before) - 2 * (not head_is_taken)
-    new = "" if head_is_taken else "; new and random: fc.bias, fc.weight"
-    assert report.startswith(f"weights: {taken} tensors taken from {path}{'; ' if remark else ''}{remark}")
+    new = "" if head_is_taken else "; randomly initialised: fc.bias, fc.weight"
+    assert report.startswith(f"weights: {taken} tensors loaded from {path}{'; ' if remark else ''}{remark}")
     assert report.endswith(new)
 
 
@@ -111,7 +112,7 @@ def test_a_head_of_another_width_is_left_out(name, width, network, tmp_path):
     head = network.fc.weight.clone()
     path = saved(other.state_dict(), tmp_path, name, {"classes": json.dumps(names(width))})
     report = load_pretrained(network, path, "resnet18", names(12))
-    assert f"its head of {width} classes is left out; new and random: fc.bias, fc.weight" in report
+    assert f"its head of {width} classes is left out; randomly initialised: fc.bias, fc.weight" in report
     assert torch.equal(network.layer4[0].conv1.weight, other.layer4[0].conv1.weight)
     assert torch.equal(network.fc.weight, head)
 
@@ -130,7 +131,7 @@ def test_file_without_batch_norm_counters_loads(network, imagenet_state, tmp_pat
         (lambda s: s.update({"conv1.weight": torch.zeros(64, 1, 7, 7)}), r"another shape conv1.weight \(64, 1, 7, 7\)"),
         (lambda s: s.update({"fc.weight": torch.zeros(12, 100)}), r"fc.weight \(12, 100\) for \(12, 512\)"),
         (lambda s: s.pop("fc.weight"), "missing fc.weight"),
-        (lambda s: s.update({1: torch.zeros(1)}), "it holds something else"),
+        (lambda s: s.update({1: torch.zeros(1)}), "is not a state dict of tensors by name"),
         (lambda s: s.update({"attention.layer1.spatial_gate.conv.bias": torch.zeros(1)}), "missing attention.layer1"),
     ],
 )
@@ -160,9 +161,9 @@ def test_code_in_a_file_is_not_run(network, tmp_path):
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ("missing.pth", "expected a file at missing.pth, there is none"),
-        ("IMAGENET1K_V2", "expected --model.weights to be one of IMAGENET1K_V1 for resnet18"),
-        ("weights.onnx", "expected --model.weights to be one of"),
+        ("missing.pth", "there is no file at missing.pth"),
+        ("IMAGENET1K_V2", "--model.weights must be one of IMAGENET1K_V1 for resnet18"),
+        ("weights.onnx", "--model.weights must be one of"),
     ],
 )
 def test_refuses(network, weights, message):

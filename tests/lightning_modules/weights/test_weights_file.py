@@ -50,7 +50,7 @@ def instantiator(path, canary, trained):
 def test_nothing_is_executed(attack, trained, tmp_path):
     canary = tmp_path / "canary"
     attack(tmp_path / "x.ckpt", canary, trained)
-    with pytest.raises(UserError, match=r"expected .*x\.ckpt to be a "):
+    with pytest.raises(UserError, match=r"(cannot load .*x\.ckpt |x\.ckpt is not a )"):
         read_trained_model(tmp_path / "x.ckpt")
     assert not canary.exists()
 
@@ -79,7 +79,7 @@ SPOILT = {
 def test_a_spoilt_file_is_one_sentence(kind, suffix, trained, tmp_path):
     source = trained / "checkpoints" / "best.ckpt" if suffix == "ckpt" else trained / "model.safetensors"
     SPOILT[kind](tmp_path / f"x.{suffix}", source.read_bytes())
-    with pytest.raises(UserError, match=rf"expected .*x\.{suffix} to be a"):
+    with pytest.raises(UserError, match=rf"cannot load .*x\.{suffix} "):
         read_trained_model(tmp_path / f"x.{suffix}")
 
 
@@ -87,14 +87,14 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path):
     torch.save({"x": torch.zeros(1)}, tmp_path / "x.ckpt")
     with zipfile.ZipFile(tmp_path / "x.ckpt", "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x/data/1", bytes(200_000_000))
-    with pytest.raises(UserError, match="cannot be read so"):
+    with pytest.raises(UserError, match=r"cannot load .*x\.ckpt "):
         read_trained_model(tmp_path / "x.ckpt")
 
 
 def test_a_header_that_nests_without_end_is_refused(tmp_path):
     header = {name: "[" * 100_000 for name in ("classes", "architecture", "training", "data", "class_digest")}
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors", header)
-    with pytest.raises(UserError, match="to be a checkpoint or an exported model of cbam100"):
+    with pytest.raises(UserError, match="is not a checkpoint or exported model of cbam100"):
         read_trained_model(tmp_path / "x.safetensors")
 
 

@@ -41,17 +41,18 @@ def begun(run_folder):
 @pytest.mark.parametrize(
     ("option", "value", "difference"),
     [
-        ("trainer.limit_train_batches", None, "1, got None"),
-        ("trainer.limit_train_batches", 1.0, "1, got 1.0"),
-        ("trainer.limit_train_batches", True, "1, got True"),
-        ("trainer.precision", "bf16-mixed", "32-true, got bf16-mixed"),
-        ("trainer.max_time", "00:01:00:00", "None, got 00:01:00:00"),
-        ("trainer.new_option", 1, "None, got 1"),
-        ("model.dropout", 0.31, "0.3, got 0.31"),
+        ("trainer.limit_train_batches", None, "1, now None"),
+        ("trainer.limit_train_batches", 1.0, "1, now 1.0"),
+        ("trainer.limit_train_batches", True, "1, now True"),
+        ("trainer.precision", "bf16-mixed", "32-true, now bf16-mixed"),
+        ("trainer.max_time", "00:01:00:00", "None, now 00:01:00:00"),
+        ("trainer.new_option", 1, "None, now 1"),
+        ("model.dropout", 0.31, "0.3, now 0.31"),
     ],
 )
 def test_other_settings_are_another_run(option, value, difference, begun):
-    with pytest.raises(UserError, match=re.escape(f"{begun} was begun, {option} {difference}: use the same options")):
+    sentence = f"{begun} was started with other settings ({option} {difference}): use the same options"
+    with pytest.raises(UserError, match=re.escape(sentence)):
         cell(changed(option, value)).require_same_start()
 
 
@@ -77,7 +78,7 @@ def test_other_images_are_another_run(begun):
     cell(BEGUN).require_same_start()
     fewer, others = ({**DATA, "val": {"images": count, "sha256": "c"}} for count in (24, 60))
     for data, counts in ((fewer, "48 train, 24 val"), (others, "48 train, 60 val")):
-        sentence = f"{begun} was begun, 48 train, 60 val, there are {counts} (names or sizes in bytes differ)"
+        sentence = f"{begun} was started with other images (48 train, 60 val, now {counts}, differing in names or"
         with pytest.raises(UserError, match=re.escape(sentence)):
             cell(BEGUN, data).require_same_start()
 
@@ -85,5 +86,5 @@ def test_other_images_are_another_run(begun):
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"events": []}', '{"data": {}, "versions": {}, "events": [1]}'])
 def test_a_manifest_that_is_none_is_named(content, begun):
     (begun / "manifest.json").write_text(content)
-    with pytest.raises(UserError, match=f"with its manifest.json, at {begun}, it cannot be read"):
+    with pytest.raises(UserError, match=f"{begun} is not the run folder of a fit, as its manifest.json"):
         cell(BEGUN).finished_run()

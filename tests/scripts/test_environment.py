@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.threads import SETTINGS, WAITING, limit_spinning
+from scripts.environment import SETTINGS, WAITING, limit_spinning
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -1,0 +1,35 @@
+"""Who decides, in the main process, about images that a loader could not read."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from pytorch_lightning import Trainer
+
+from datamodules.images.read import ImageReadError
+
+
+@runtime_checkable
+class UnreadableImageHandler(Protocol):
+    """The hook by which a callback takes charge of images that a loader could not read."""
+
+    def on_unreadable_images(self, trainer: Trainer, errors: Sequence[ImageReadError]) -> bool:
+        """Is called in the main process before the batch is used, with one error for each file.
+
+        Returns:
+            Whether the errors are handled. If no callback handles them, the first is raised.
+        """
+        ...
+
+
+def hand_over(errors: Sequence[ImageReadError], trainer: Trainer | None) -> None:
+    """Passes the errors to every callback of the trainer that is an ``UnreadableImageHandler``.
+
+    Raises:
+        ImageReadError: The machine is to blame for one, or no callback handles them.
+    """
+    if machine := [error for error in errors if error.machine]:
+        raise machine[0]
+    callbacks: list[Any] = trainer.callbacks if trainer else []  # type: ignore[attr-defined]
+    handlers = [callback for callback in callbacks if isinstance(callback, UnreadableImageHandler)]
+    if not trainer or not any([handler.on_unreadable_images(trainer, errors) for handler in handlers]):  # each is asked
+        raise errors[0]

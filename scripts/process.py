@@ -71,7 +71,7 @@ def _run(words: ArgsType, args: ArgsType) -> None:
         sentence = user_sentence(error)
         if sentence is None:
             raise
-        print("cbam100: error:", " ".join(sentence.split()), file=sys.stderr)
+        print("cbam100: error:", *map(str.strip, sentence.splitlines()), file=sys.stderr)  # on one line
         if hasattr(signal, "SIGCHLD"):
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises where a loader process is killed
         for process in multiprocessing.active_children():

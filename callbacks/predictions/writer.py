@@ -13,6 +13,7 @@ from callbacks.predictions.prediction_csv import Predictions, kinds, partial_pat
 from callbacks.processes import fail, gather
 from callbacks.run.manifest import versions, write_json
 from callbacks.trainer_parts import data_of
+from datamodules.bad_image_hook import UnreadableImageHandler
 from datamodules.class_index import as_seen, spelled_apart
 from datamodules.files.atomic_file import require_writable
 from datamodules.files.errors import UserError, listed, listed_reasons
@@ -20,7 +21,6 @@ from datamodules.files.own_files import PREDICTION_MANIFEST, require_replaceable
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.images.read import ImageReadError
 from datamodules.split_names import require_outside_splits
-from datamodules.unreadable_images import UnreadableImageHandler
 from lightning_modules.classifier import ImageClassifier
 from lightning_modules.metrics.accuracies import ranked
 

@@ -59,7 +59,7 @@ class ImageClassifier(LightningModule):
         restart_multiplier: Length of each cosine cycle as a multiple of the previous one's, T_mult.
         compile: What torch.compile compiles: none, the gates, or the full network.
         activation_checkpointing: Whether to save memory by computing activations a second time in the backward pass.
-        tta: Test-time augmentation of predictions: none, or hflip for the mean over an image and its mirror image.
+        tta: Test-time augmentation: none, or hflip for the mean over an image and its mirror image.
 
     Raises:
         UserError: An option is out of range, or two options exclude each other.

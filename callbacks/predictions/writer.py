@@ -29,7 +29,7 @@ class PredictionWriter(Callback, UnreadableImageHandler):
     """Collects the predictions of all processes and writes one row per image.
 
     Args:
-        path: Path of the CSV file; companion files are written beside it with the same stem.
+        path: Path of the CSV file, beside which the others are written with its stem.
         top_k: Number of most probable classes to write for each image to STEM_topk.csv; 0 writes no such file.
         probabilities: Whether to write all class probabilities to STEM_probabilities.npz, with arrays image_name
             (images,), class_name (classes,) and probability (images, classes), float32.

@@ -151,7 +151,7 @@ def test_another_number_of_threads_cannot(resumed, capsys):
     assert "(OMP_NUM_THREADS 2 instead of 1): resume with the options" in capsys.readouterr().err
 
 
-@pytest.mark.filterwarnings("ignore:max_epochs 2 ends inside")
+@pytest.mark.filterwarnings("ignore:--trainer.max_epochs 2 ends inside")
 def test_the_config_is_the_last_starts_and_the_manifest_says_what_changed(resumed, data_root):
     resumed("--trainer.max_epochs=2", "--data.num_workers=1", "--best.every_n_minutes=5")
     config = yaml.safe_load((RUN / "config.yaml").read_text())

@@ -30,7 +30,7 @@ class PredictionWriter(Callback, UnreadableImageHandler):
 
     Args:
         path: Path of the CSV file, beside which the others are written with its stem.
-        top_k: Number of most probable classes to write for each image to STEM_topk.csv; 0 writes no such file.
+        top_k: Most probable classes of each image to write to STEM_topk.csv; 0 writes no such file.
         probabilities: Whether to write all class probabilities to STEM_probabilities.npz, with arrays image_name
             (images,), class_name (classes,) and probability (images, classes), float32.
         fallback_label: Class to write for images that cannot be read, which STEM_manifest.json lists. Without one, such

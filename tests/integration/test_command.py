@@ -224,9 +224,7 @@ def test_a_run_folder_that_cannot_be_made_is_refused(data_root, run_folder, caps
     Path("runs").touch()
     with pytest.raises(SystemExit, match="2"):
         run("fit", *SMALL, "--data.root", data_root)
-    assert re.search(
-        r"cbam100: error: /runs/default is not a folder that can be written", capsys.readouterr().err
-    )
+    assert re.search(r"cbam100: error: /runs/default is not a folder that can be written", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

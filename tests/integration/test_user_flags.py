@@ -84,33 +84,38 @@ OPTIONS = {
     "default_root_dir": {"elsewhere": "default_root_dir elsewhere has no effect"},
 }
 
+# Callbacks that work, in one run, with their arguments.
+CALLBACKS_TOGETHER = {
+    "BasePredictionWriter": {},
+    "Callback": {},
+    "Checkpoint": {},
+    "DeviceStatsMonitor": {"cpu_stats": False},
+    "EarlyStopping": {"monitor": "val/accuracy", "mode": "max"},
+    "GradientAccumulationScheduler": {"scheduling": {"0": 2}},
+    "LambdaCallback": {},
+    "LearningRateMonitor": {},
+    "ModelCheckpoint": {},
+    "OnExceptionCheckpoint": {"dirpath": "kept"},
+    "RichModelSummary": {},
+    "RichProgressBar": {},
+    "SpikeDetection": {},
+    "ThroughputMonitor": {"batch_size_fn": "builtins.len"},
+    "Timer": {"duration": "00:00:05:00"},
+}
 CALLBACKS = {
-    "BackboneFinetuning": ({}, "BackboneFinetuning expects a network in two parts"),
-    "BaseFinetuning": ({}, "NotImplementedError"),
-    "BasePredictionWriter": ({}, WORKS),
-    "BatchSizeFinder": ({"max_trials": 1, "steps_per_trial": 1}, WORKS),
-    "Callback": ({}, WORKS),
-    "Checkpoint": ({}, WORKS),
-    "DeviceStatsMonitor": ({"cpu_stats": False}, WORKS),
-    "EMAWeightAveraging": ({}, WORKS),
-    "EarlyStopping": ({"monitor": "val/accuracy", "mode": "max"}, WORKS),
-    "GradientAccumulationScheduler": ({"scheduling": {"0": 2}}, WORKS),
-    "LambdaCallback": ({}, WORKS),
-    "LearningRateFinder": ({"num_training_steps": 2}, WORKS),
-    "LearningRateMonitor": ({}, WORKS),
-    "ModelCheckpoint": ({}, WORKS),
-    "ModelPruning": ({"pruning_fn": "l1_unstructured", "amount": 0.1}, WORKS),
-    "ModelSummary": ({}, WORKS),
-    "OnExceptionCheckpoint": ({"dirpath": "kept"}, WORKS),
-    "ProgressBar": ({}, WORKS),
-    "RichModelSummary": ({}, WORKS),
-    "RichProgressBar": ({}, WORKS),
-    "SpikeDetection": ({}, WORKS),
-    "StochasticWeightAveraging": ({"swa_lrs": 0.01}, WORKS),
-    "TQDMProgressBar": ({}, WORKS),
-    "ThroughputMonitor": ({"batch_size_fn": "builtins.len"}, WORKS),
-    "Timer": ({"duration": "00:00:05:00"}, WORKS),
-    "WeightAveraging": ({}, WORKS),
+    "BackboneFinetuning": "BackboneFinetuning expects a network in two parts",
+    "BaseFinetuning": "NotImplementedError",
+    "ModelSummary": WORKS,
+    "ProgressBar": WORKS,
+    "TQDMProgressBar": WORKS,
+}
+# What these do to weights and rates is tested in test_lightnings_callbacks.
+WITH_A_TEST = {
+    "BatchSizeFinder",
+    "EMAWeightAveraging",  # and with it its base, WeightAveraging
+    "LearningRateFinder",
+    "ModelPruning",
+    "StochasticWeightAveraging",
 }
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -145,7 +150,9 @@ def check(words, expected, capsys):
 
 def test_every_option_is_listed():
     assert OPTIONS.keys() | TOGETHER.keys() == inspect.signature(Trainer).parameters.keys()
-    assert CALLBACKS.keys() == set(callbacks.__all__)
+    assert CALLBACKS_TOGETHER.keys() | CALLBACKS.keys() | WITH_A_TEST | {"WeightAveraging"} == set(callbacks.__all__)
+    tests = Path(__file__).with_name("test_lightnings_callbacks.py").read_text()
+    assert all(f'lightning("{name}"' in tests for name in WITH_A_TEST)
 
 
 @pytest.mark.parametrize(
@@ -163,11 +170,19 @@ def test_options_that_work_work_together(data_root, run_folder, capsys):
     check([*words, f"--data.root={data_root}", *options], WORKS, capsys)
 
 
-@pytest.mark.parametrize(("name", "arguments", "expected"), [(name, *case) for name, case in CALLBACKS.items()])
-def test_a_callback_works_or_is_refused_in_a_sentence(name, arguments, expected, data_root, run_folder, capsys):
-    listed = [{"class_path": f"pytorch_lightning.callbacks.{name}", "init_args": arguments}]
+def with_callbacks(arguments):
+    listed = [{"class_path": f"pytorch_lightning.callbacks.{name}", "init_args": x} for name, x in arguments.items()]
     Path("default.yaml").write_text(json.dumps({"trainer": {"callbacks": listed}}))
-    check([*FIT, f"--data.root={data_root}", "--config=default.yaml"], expected, capsys)
+    return [*FIT, "--config=default.yaml"]
+
+
+@pytest.mark.parametrize(("name", "expected"), CALLBACKS.items())
+def test_a_callback_works_or_is_refused_in_a_sentence(name, expected, data_root, run_folder, capsys):
+    check([*with_callbacks({name: {}}), f"--data.root={data_root}"], expected, capsys)
+
+
+def test_callbacks_that_work_work_together(data_root, run_folder, capsys):
+    check([*with_callbacks(CALLBACKS_TOGETHER), f"--data.root={data_root}"], WORKS, capsys)
 
 
 @pytest.mark.parametrize("kind", ["val", "test", "predict"])

@@ -1,4 +1,4 @@
-"""What is checked of the files that ``--config`` names, before jsonargparse reads them."""
+"""Checks of --config files before jsonargparse reads them."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
 
 def require_config_files(words: Sequence[str]) -> None:
-    """Looks at every file after ``--config`` in the words of a command line. One that is missing is left to the parser.
+    """Checks every file after ``--config`` in the words of a command line; a missing one is left to the parser.
 
     Raises:
         UserError: A file is not UTF-8, not YAML, empty, or its options are in the wrong place.
@@ -30,7 +30,7 @@ def _paths(words: Sequence[str]) -> Iterator[Path]:
 
 def _require_options(path: Path) -> None:
     try:
-        options = yaml.safe_load(path.read_bytes().decode())
+        options = yaml.load(path.read_bytes().decode(), yaml.BaseLoader)  # keys only: values are the parser's
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path} is not UTF-8 text (byte {path.read_bytes()[error.start]:#04x} at position {error.start}): save it "

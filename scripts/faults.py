@@ -1,4 +1,4 @@
-"""Which exceptions a user has caused, and the sentence that says so. All others are faults of this project."""
+"""Tells errors caused by the user or the machine from bugs, and words them in one sentence."""
 
 import errno
 import linecache
@@ -14,23 +14,26 @@ from scripts.parser import one_sentence
 
 ROOT = Path(__file__).parents[1]
 # What lies between the command line and Lightning in every traceback.
-FRONT = {str(ROOT / "scripts" / f"{name}.py") for name in ("main", "process", "cli", "faults")}
-OWN = tuple(str(ROOT / name) for name in ("scripts", "callbacks", "lightning_modules", "datamodules"))
+ENTRY_FILES = {str(ROOT / "scripts" / f"{name}.py") for name in ("main", "process", "cli")}
+PACKAGES = ("scripts", "callbacks", "lightning_modules", "datamodules")
+OWN = tuple(str(ROOT / name) for name in PACKAGES)
 
 # A refusal of the operating system that is about the machine rather than about this project's code.
-OF_THE_MACHINE = {
-    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOMEM, errno.EIO,
+MACHINE_ERRNOS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.EIO,
     errno.ELOOP, errno.ESTALE,
 }  # fmt: skip
 
-FEWER = "lower --data.num_workers or --data.batch_size"
+LESS_LOADING = "lower --data.num_workers or --data.batch_size"
 SHARED_MEMORY = (
-    f"loader processes need more shared memory than /dev/shm has: {FEWER}, or give the container more, such as with "
+    f"loader processes need more shared memory than /dev/shm has: {LESS_LOADING}, or give the container more, such as with "
     "docker run --shm-size 8g"
 )
-TOO_MANY_FILES = "a process may not open more files: raise the limit with ulimit -n 65536, or lower --data.num_workers"
+TOO_MANY_FILES = (
+    "the process has too many open files: raise the limit with ulimit -n 65536, or lower --data.num_workers"
+)
 # What torch says, where it has no type of its own for it, and what that means to a user.
-SAID_BY_TORCH = {
+TORCH_MESSAGES = {
     r"out of shared memory|unable to (write to file|allocate shared memory|resize file|mmap \d+ bytes)": SHARED_MEMORY,
     r"Too many open files|received \d+ items of ancdata": TOO_MANY_FILES,
     r"^DataLoader (?P<what>.*)": (
@@ -38,14 +41,14 @@ SAID_BY_TORCH = {
         "--data.worker_timeout"
     ),
     r"can't allocate memory: you tried to allocate (?P<what>\d+) bytes": (
-        f"memory is full ({{what}} bytes more were needed): {FEWER}"
+        f"memory is full ({{what}} bytes more were needed): {LESS_LOADING}"
     ),
-    r"Cannot allocate memory": f"memory is full: {FEWER}",
+    r"Cannot allocate memory": f"memory is full: {LESS_LOADING}",
     r"Expected more than 1 value per channel when training": (
         "batch normalisation needs more than one value per channel, which a batch of one image of this size does not "
         "have: raise --data.batch_size or --data.image_size"
     ),
-    r"(?P<what>Found no NVIDIA driver|No CUDA GPUs are available|CUDA error: [^\n]*|CUDA driver [^\n]*)": (
+    r"(?P<what>Found no NVIDIA driver|No CUDA GPUs are available|CUDA error: (?!device-side|an illegal)[^\n]*|CUDA driver [^\n]*)": (
         "the GPU cannot be used ({what}): look at nvidia-smi, or pass --trainer.accelerator cpu"
     ),
     r"(?P<what>Connection (closed|reset|refused)[^\n]*|NCCL error[^\n]*|Broken pipe|EADDRINUSE[^\n]*)": (
@@ -57,7 +60,7 @@ SAID_BY_TORCH = {
 def user_sentence(error: BaseException) -> str | None:
     """Returns what was wrong, the value, and what to do if a user or the machine has caused the exception, else None.
 
-    Of exceptions that were raised while another was handled, the first is asked first: the others follow from it.
+    In a chain of exceptions the earliest decides, as the later ones follow from it.
 
     >>> user_sentence(MemoryError())
     'memory is full: lower --data.num_workers or --data.batch_size'
@@ -82,24 +85,23 @@ def _of_the_machine(error: BaseException) -> str | None:
             f"the GPU is out of memory{f' ({asked[1]} more was needed)' if asked else ''}: lower --data.batch_size; "
             "fit can also take --model.activation_checkpointing true"
         )
-    if isinstance(error, MemoryError):
-        return f"memory is full: {FEWER}"
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return f"memory is full: {LESS_LOADING}"
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return TOO_MANY_FILES
-    if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}: check permissions, free space and limits there"
+    if isinstance(error, OSError) and error.errno in MACHINE_ERRNOS:
+        where = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror}{where}: check the permissions and the free disk space"
     if isinstance(error, RuntimeError | ValueError):
-        for pattern, sentence in SAID_BY_TORCH.items():
+        for pattern, sentence in TORCH_MESSAGES.items():
             if found := re.search(pattern, str(error)):
                 return sentence.format(**{name: text.strip(" .") for name, text in found.groupdict().items()})
     return None
 
 
 def _of_the_options(error: BaseException) -> str | None:
-    if isinstance(error, ImportError) and error.name and not _is_own(error.name):
-        package = error.name.partition(".")[0]
-        return f"this needs the package {package}, which cannot be imported: pip install {package}, or leave it out"
+    if isinstance(error, ImportError) and error.name and error.name.partition(".")[0] not in PACKAGES:
+        return f"cannot import {error.name}: check its spelling, or install the package that provides it"
     if isinstance(error, ValueError) and "Problem with given class_path" in str(error):
         return one_sentence(str(error))
     if _is_refusal_by_lightning(error):
@@ -113,10 +115,6 @@ def _last_call(error: BaseException) -> str:
     return f"{Path(frame.filename).stem}.{frame.name}"
 
 
-def _is_own(module: str) -> bool:
-    return (ROOT / module.partition(".")[0]).is_dir()
-
-
 def _is_refusal_by_lightning(error: BaseException) -> bool:
     """Whether Lightning itself raises it, on purpose, about what it was given from the command line."""
     frames = traceback.extract_tb(error.__traceback__)
@@ -127,5 +125,5 @@ def _is_refusal_by_lightning(error: BaseException) -> bool:
     packages = set(Path(last.filename).parts)
     is_lightnings = bool(packages & {"pytorch_lightning", "lightning_fabric", "lightning_utilities"})
     is_raised = linecache.getline(last.filename, last.lineno or 0).lstrip().startswith("raise")
-    ours = any(frame.filename.startswith(OWN) and frame.filename not in FRONT for frame in frames)
+    ours = any(frame.filename.startswith(OWN) and frame.filename not in ENTRY_FILES for frame in frames)
     return is_lightnings and is_raised and not ours

@@ -9,7 +9,15 @@ from datamodules.files.errors import UserError
 
 GROUPS = "data|model|trainer|size_budget|best|prediction|insight"
 HELP = "cbam100 COMMAND --help lists the options"
-IN_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
+IN_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "list": "a list",
+    "dict": "a mapping",
+    "NoneType": "null",
+}
 
 
 class Parser(LightningArgumentParser):
@@ -21,7 +29,7 @@ class Parser(LightningArgumentParser):
 
 
 def one_sentence(message: str) -> str:
-    """The gist of what jsonargparse says on many lines.
+    """Condenses jsonargparse's multi-line message to one sentence.
 
     >>> one_sentence('''Parser key "data.num_workers": Does not validate against any of the Union subtypes
     ... Errors:
@@ -33,12 +41,12 @@ def one_sentence(message: str) -> str:
     """
     text = re.sub(rf"\b(fit|validate|test|predict)\.(?=({GROUPS})\.)", "--", " ".join(message.split()))
     if wrong_class := re.search(r"Problem with given class_path '(.*?)': (.*?)(?= - |:? Given value|$)", text):
-        return f"{wrong_class[1]} cannot be used: {wrong_class[2]}"
+        return f"{wrong_class[1]} cannot be used: {wrong_class[2]}: check its name and arguments"
     if inner := re.search(rf'- Parser key "(.*?)": (.*?)(: {HELP})? - ', text):
         return f"{inner[1]}: {inner[2]}: {HELP}"
-    option = re.search(r'Parser key "([\w.]+)": .*(?:Given|Got) value: (.*)', text)
+    option = re.search(r'Parser key "(?:--)?([\w.]+)": .*(?:Given|Got) value: (.*)', text)
     expected = re.findall(r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])", text)
-    if option and expected:
+    if option and expected and "Not a valid subclass" not in text:
         choices = [[IN_WORDS.get(kind, kind)] if kind else literals.split(", ") for kind, literals in expected]
         *others, last = dict.fromkeys(word.strip("'") for words in choices for word in words)
         listed = f"{', '.join(others)} or {last}" if others else last

@@ -1,4 +1,4 @@
-"""Options of Lightning's Trainer that it takes without a word and that would then fail, or do nothing."""
+"""Checks of Trainer options that Lightning silently accepts but that would fail or have no effect."""
 
 import math
 
@@ -29,10 +29,10 @@ LENGTHS = {
 
 
 def require_usable(options: Namespace, subcommand: str) -> None:
-    """Looks at the options before a Trainer is made of them.
+    """Checks the options before a Trainer is made of them.
 
     Args:
-        options: Of the group ``trainer``.
+        options: The options below ``--trainer``.
         subcommand: fit, validate, test or predict.
 
     Raises:
@@ -41,7 +41,7 @@ def require_usable(options: Namespace, subcommand: str) -> None:
     for name, least in AT_LEAST.items():
         value = options.get(name)
         if value is not None and not (math.isfinite(value) and value >= least):
-            raise UserError(f"--trainer.{name} must be at least {least}, got {value}")
+            raise UserError(f"--trainer.{name} must be at least {least}, got {value}: correct it")
     for name in LENGTHS[subcommand]:
         if options.get(name) == 0 and not options.fast_dev_run:
             raise UserError(f"--trainer.{name} 0 leaves {subcommand} nothing to do: give at least 1, or leave it out")
@@ -64,15 +64,16 @@ def require_usable_trainer(trainer: Trainer) -> None:
         UserError: They cannot be combined, a callback expects another network, or each process would have only a part
             of the weights, of which no export can be made.
     """
-    if any(callbacks_of(trainer, BackboneFinetuning)):
+    if callbacks_of(trainer, BackboneFinetuning):
         raise UserError(
-            "BackboneFinetuning expects a network in two parts, of which one is named backbone, and ResNetCBAM is one: "
-            "leave it out, or freeze layers with a BaseFinetuning of your own"
+            "BackboneFinetuning needs a submodule named backbone, which ResNetCBAM does not have: leave it out, or freeze "
+            "layers with your own BaseFinetuning"
         )
-    if any(timer.time_remaining() == 0 for timer in callbacks_of(trainer, Timer)):
-        raise UserError("--trainer.max_time must be longer than 0, as 00:12:00:00 for 12 hours (DD:HH:MM:SS)")
+    for timer in callbacks_of(trainer, Timer):
+        if (left := timer.time_remaining()) is not None and left <= 0:
+            raise UserError(f"--trainer.max_time must be longer than 0, got {left:g} s: 00:12:00:00 is 12 hours")
     strategy = trainer.strategy
-    accumulates = trainer.accumulate_grad_batches > 1 or any(callbacks_of(trainer, GradientAccumulationScheduler))
+    accumulates = trainer.accumulate_grad_batches > 1 or bool(callbacks_of(trainer, GradientAccumulationScheduler))
     if isinstance(strategy, DDPStrategy) and strategy._ddp_kwargs.get("static_graph") and accumulates:
         raise UserError(
             "torch cannot combine DDP's static_graph with gradient accumulation: leave static_graph or "
@@ -81,5 +82,5 @@ def require_usable_trainer(trainer: Trainer) -> None:
     if isinstance(strategy, FSDPStrategy | DeepSpeedStrategy | ModelParallelStrategy):
         raise UserError(
             f"--trainer.strategy {type(strategy).__name__} splits the weights between processes, which networks "
-            "of at most 100 MB do not need and their export does not support: use ddp"
+            "of at most 100 MB do not need and their export does not support: pass --trainer.strategy ddp"
         )

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from typing_extensions import override
 
 from callbacks.run.checkpoints import BestWeights
-from callbacks.trainer_parts import callbacks_of
+from callbacks.trainer_parts import callbacks_of, data_of
 from lightning_modules.classifier import MONITOR
 
 SECONDS_BETWEEN_UPDATES = 0.25
@@ -34,7 +34,7 @@ class ProgressLine(ProgressBar):
     them stand in the epoch's line, which ``EpochLog`` prints above this one.
 
     Args:
-        console: Where to write; by default stdout.
+        console: Console to draw on; by default stdout.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -44,7 +44,8 @@ class ProgressLine(ProgressBar):
         self._enabled = True
         self._title = ""
         self._done, self._total = 0, 0
-        self._begun, self._batches, self._images = 0.0, 0, 0  # of the stage, in this process
+        self._begun, self._batches, self._images = 0.0, 0, 0  # of the bar
+        self._fit_begun, self._fit_batches = 0.0, 0  # of training in this process
         self._shown_at = 0.0
         self._loss: float | None = None
 
@@ -58,6 +59,7 @@ class ProgressLine(ProgressBar):
 
     def _begin(self, title: str, total: float, done: int = 0) -> None:
         self._title, self._total, self._done = title, int(total) if total != float("inf") else 0, done
+        self._begun, self._batches, self._images, self._shown_at = time.monotonic(), 0, 0, 0.0
         if self._enabled and self._progress is None:
             # Its bar takes what the other columns leave; prints of others appear above it.
             columns = TextColumn("{task.description}"), BarColumn(None), TextColumn("{task.fields[numbers]}")
@@ -67,10 +69,7 @@ class ProgressLine(ProgressBar):
             self._progress.start()
             self._progress.add_task("", numbers="")
 
-    def _restart_clock(self) -> None:
-        self._begun, self._batches, self._images, self._shown_at = time.monotonic(), 0, 0, 0.0
-
-    def _advance(self, trainer: Trainer, batch: Any, batches_to_come: float = 0, loss: Any = None) -> None:
+    def _advance(self, trainer: Trainer, batch: Any, seconds_left: float | None = None, loss: Any = None) -> None:
         """Counts a batch, and draws from time to time: to read the loss is to wait for a GPU."""
         self._done += 1
         self._batches += 1
@@ -80,11 +79,12 @@ class ProgressLine(ProgressBar):
             return
         self._shown_at = now
         seconds = now - self._begun
-        left = seconds / self._batches * (self._total - self._done + batches_to_come)
-        numbers = {"left": _clock(left), "images/s": f"{self._images / seconds:.0f}"}
+        if seconds_left is None:
+            seconds_left = seconds / self._batches * (self._total - self._done)
+        numbers = {"left": _clock(max(0.0, seconds_left)), "images/s": f"{self._images / seconds:.0f}"}
         if loss is not None:
             numbers["train/loss"] = f"{loss.item():.3f}"
-        if MONITOR in trainer.callback_metrics and trainer.training:
+        if trainer.training and MONITOR in trainer.callback_metrics:
             numbers[MONITOR] = f"{trainer.callback_metrics[MONITOR].item():.3f}"
         best = [callback.best[MONITOR] for callback in callbacks_of(trainer, BestWeights) if MONITOR in callback.best]
         if best:
@@ -101,38 +101,41 @@ class ProgressLine(ProgressBar):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._restart_clock()
+        self._fit_begun, self._fit_batches = time.monotonic(), 0
+        _, done = data_of(trainer).resume_point()
+        if done:  # then Lightning starts no epoch
+            self._begin_epoch(trainer, done)
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._begin_epoch(trainer, trainer.fit_loop.epoch_loop.batch_progress.current.ready)
+        self._begin_epoch(trainer)
 
-    def _begin_epoch(self, trainer: Trainer, done: int) -> None:
-        last = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
-        self._begin(f"epoch {trainer.current_epoch + 1}/{last}", self.total_train_batches, done)
+    def _begin_epoch(self, trainer: Trainer, done: int = 0) -> None:
+        self._begin(f"epoch {trainer.current_epoch + 1}/{last_epoch(trainer)}", trainer.num_training_batches, done)
 
     @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         epochs_to_come = max(0, (trainer.max_epochs or 0) - trainer.current_epoch - 1)
-        self._advance(trainer, batch, epochs_to_come * self._total, outputs["loss"])
+        to_come = self._total - self._done - 1 + epochs_to_come * self._total
+        if trainer.max_steps >= 0:
+            to_come = min(to_come, (trainer.max_steps - trainer.global_step) * trainer.accumulate_grad_batches)
+        self._fit_batches += 1
+        pace = (time.monotonic() - self._fit_begun) / self._fit_batches  # with the validations so far
+        self._advance(trainer, batch, pace * to_come, outputs["loss"])
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.training and not trainer.sanity_checking and trainer.state.fn == "validate":
-            self._restart_clock()
         counts = trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches
         self._begin("validating", sum(counts))
 
     @override
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._restart_clock()
         self._begin("testing", sum(trainer.num_test_batches))
 
     @override
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._restart_clock()
         self._begin("predicting", sum(trainer.num_predict_batches))
 
     @override
@@ -160,12 +163,17 @@ class ProgressLine(ProgressBar):
         self.teardown(trainer, pl_module, "")
 
 
+def last_epoch(trainer: Trainer) -> int | str:
+    """Returns the number of the last epoch; ``?`` if only other limits end the run."""
+    return trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
+
+
 def _clock(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds))).removeprefix("0:")
 
 
 def fitting(numbers: dict[str, str], width: int) -> str:
-    """The numbers with their names, as many and as long as ``width`` columns can hold.
+    """Formats the numbers with their names to fit into ``width`` columns.
 
     Names are shortened first; then images per second and the loss are left out.
 

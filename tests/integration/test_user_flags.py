@@ -103,7 +103,7 @@ CALLBACKS_TOGETHER = {
     "Timer": {"duration": "00:00:05:00"},
 }
 CALLBACKS = {
-    "BackboneFinetuning": "BackboneFinetuning expects a network in two parts",
+    "BackboneFinetuning": "BackboneFinetuning needs a submodule named backbone",
     "BaseFinetuning": "NotImplementedError",
     "ModelSummary": WORKS,
     "ProgressBar": WORKS,

@@ -11,7 +11,7 @@ SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
 
 def require_config_files(words: Sequence[str]) -> None:
-    """Checks every file after ``--config`` in the words of a command line; a missing one is left to the parser.
+    """Checks every file after ``--config`` in the words of a subcommand; a missing one is left to the parser.
 
     Raises:
         UserError: A file is not UTF-8, not YAML, empty, or its options are in the wrong place.
@@ -22,7 +22,8 @@ def require_config_files(words: Sequence[str]) -> None:
 
 
 def _paths(words: Sequence[str]) -> Iterator[Path]:
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    start = next((place for place, word in enumerate(words) if word in SUBCOMMANDS), len(words))
+    for word, following in zip(words[start:], [*words[start + 1 :], ""], strict=False):
         name, equals, value = word.partition("=")
         if name in ("--config", "-c"):
             yield Path(value if equals else following)

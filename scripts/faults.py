@@ -26,8 +26,8 @@ MACHINE_ERRNOS = {
 
 LESS_LOADING = "lower --data.num_workers or --data.batch_size"
 SHARED_MEMORY = (
-    f"loader processes need more shared memory than /dev/shm has: {LESS_LOADING}, or give the container more, such as with "
-    "docker run --shm-size 8g"
+    f"loader processes need more shared memory than /dev/shm has: {LESS_LOADING}, or give the container more, as "
+    "docker run --shm-size 8g does"
 )
 TOO_MANY_FILES = (
     "the process has too many open files: raise the limit with ulimit -n 65536, or lower --data.num_workers"
@@ -48,7 +48,8 @@ TORCH_MESSAGES = {
         "batch normalisation needs more than one value per channel, which a batch of one image of this size does not "
         "have: raise --data.batch_size or --data.image_size"
     ),
-    r"(?P<what>Found no NVIDIA driver|No CUDA GPUs are available|CUDA error: (?!device-side|an illegal)[^\n]*|CUDA driver [^\n]*)": (
+    # A failed assertion or an illegal access on the device is a bug.
+    r"(?P<what>Found no NVIDIA driver|No CUDA GPUs are available|CUDA (driver|error: (?!device-side|an illegal))[^\n]*)": (
         "the GPU cannot be used ({what}): look at nvidia-smi, or pass --trainer.accelerator cpu"
     ),
     r"(?P<what>Connection (closed|reset|refused)[^\n]*|NCCL error[^\n]*|Broken pipe|EADDRINUSE[^\n]*)": (

@@ -31,7 +31,7 @@ OWN = {
     "ablate": "scripts.ablation.command",
     "benchmark": "scripts.benchmark.command",
 }
-USER_ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
+USER_ERROR, INTERRUPTED, OUTPUT_CLOSED, TERMINATED = 2, 130, 141, 143
 
 
 def run(args: ArgsType = None) -> None:
@@ -63,6 +63,9 @@ def _run(words: ArgsType, args: ArgsType) -> None:
         raise SystemExit(INTERRUPTED) from error
     except SIGTERMException as error:
         raise SystemExit(TERMINATED) from error
+    except BrokenPipeError as error:  # whoever reads the output has left, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(OUTPUT_CLOSED) from error
     except SystemExit as error:
         if isinstance(error.__context__, KeyboardInterrupt):  # Lightning exits with 1
             raise SystemExit(INTERRUPTED) from error

@@ -66,8 +66,8 @@ def require_usable_trainer(trainer: Trainer) -> None:
     """
     if callbacks_of(trainer, BackboneFinetuning):
         raise UserError(
-            "BackboneFinetuning needs a submodule named backbone, which ResNetCBAM does not have: leave it out, or freeze "
-            "layers with your own BaseFinetuning"
+            "BackboneFinetuning needs a submodule named backbone, which ResNetCBAM does not have: leave it out, or "
+            "freeze layers with your own BaseFinetuning"
         )
     for timer in callbacks_of(trainer, Timer):
         if (left := timer.time_remaining()) is not None and left <= 0:

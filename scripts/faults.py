@@ -48,8 +48,8 @@ TORCH_MESSAGES = {
         "batch normalisation needs more than one value per channel, which a batch of one image of this size does not "
         "have: raise --data.batch_size or --data.image_size"
     ),
-    # A failed assertion or an illegal access on the device is a bug.
-    r"(?P<what>Found no NVIDIA driver|No CUDA GPUs are available|CUDA (driver|error: (?!device-side|an illegal))[^\n]*)": (
+    # Not a failed assertion or an illegal access on the device, which are bugs.
+    r"(?P<what>Found no NVIDIA driver|No CUDA GPUs|CUDA (driver|error: (?!device-side|an illegal))[^\n]*)": (
         "the GPU cannot be used ({what}): look at nvidia-smi, or pass --trainer.accelerator cpu"
     ),
     r"(?P<what>Connection (closed|reset|refused)[^\n]*|NCCL error[^\n]*|Broken pipe|EADDRINUSE[^\n]*)": (

@@ -37,7 +37,7 @@ TORCH_MESSAGES = {
     r"out of shared memory|unable to (write to file|allocate shared memory|resize file|mmap \d+ bytes)": SHARED_MEMORY,
     r"Too many open files|received \d+ items of ancdata": TOO_MANY_FILES,
     r"^DataLoader (?P<what>.*)": (
-        "a loader process died or hangs (DataLoader {what}): lower --data.num_workers where memory is short, or raise "
+        "a loader process died or hung (DataLoader {what}): lower --data.num_workers if memory is short, or raise "
         "--data.worker_timeout"
     ),
     r"can't allocate memory: you tried to allocate (?P<what>\d+) bytes": (

@@ -176,7 +176,7 @@ def test_an_over_budget_file_never_gets_its_name(data_root, run_folder, monkeypa
         (["fit", "--data.root=ROOT", "--model.atention=none"], "--model.atention"),
         (["fit", "--config=bad.yaml", "--data.root=ROOT"], "atention"),
         (["fit", "--config=absent.yaml", "--data.root=ROOT"], "absent.yaml"),
-        (["fit", "--data.root=ROOT", "--model.attention=all"], "'cbam', 'none'"),
+        (["fit", "--data.root=ROOT", "--model.attention=all"], "--model.attention must be cbam or none, got all"),
         (["fit", "--data.root=ROOT", *SMALL, "--model.weights=absent.pth"], "there is no file at absent.pth"),
         (["fit", "--data.root=ROOT", "--ckpt_path=bad.yaml"], "cannot load bad.yaml"),
         (["validate", "--data.root=ROOT"], "validate needs a trained model: pass --ckpt_path"),
@@ -202,7 +202,7 @@ def test_an_over_budget_file_never_gets_its_name(data_root, run_folder, monkeypa
         (["fit", "--data.root=ROOT", *SMALL, "--trainer.logger=false"], "--trainer.logger cannot be false"),
         (
             ["fit", "--data.root=ROOT", *SMALL, "--trainer.accelerator=gpu"],
-            "the --trainer options do not work",
+            "Lightning does not accept these options",
         ),
         ([], "subcommand"),
     ],
@@ -224,7 +224,7 @@ def test_a_run_folder_that_cannot_be_made_is_refused(data_root, run_folder, caps
     Path("runs").touch()
     with pytest.raises(SystemExit, match="2"):
         run("fit", *SMALL, "--data.root", data_root)
-    assert re.search(r"cbam100: error: /runs/default is not a folder that can be written", capsys.readouterr().err)
+    assert re.search(r"cbam100: error: .*/runs/default is not a folder that can be written", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

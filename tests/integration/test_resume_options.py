@@ -37,13 +37,13 @@ TRAINER_FREE = {
     "min_epochs": "1", "max_steps": "100", "min_steps": "1", "max_time": "01:00:00:00", "limit_test_batches": "1",
     "limit_predict_batches": "1", "num_sanity_val_steps": "0", "log_every_n_steps": "1",
     "enable_progress_bar": "true", "enable_model_summary": "true", "benchmark": "false", "inference_mode": "false",
-    "use_distributed_sampler": "true", "profiler": "simple", "detect_anomaly": "true", "default_root_dir": "elsewhere",
+    "use_distributed_sampler": "true", "profiler": "simple", "detect_anomaly": "true",
     "enable_autolog_hparams": "false",
 }  # fmt: skip
 # Compared by what they lead to (processes, device), shown elsewhere, or of no meaning in a run folder of its own.
 TRAINER_OTHER = {"accelerator", "strategy", "devices", "num_nodes", "max_epochs", "sync_batchnorm", "logger",
                  "callbacks", "fast_dev_run", "val_check_interval", "enable_checkpointing", "barebones", "plugins",
-                 "model_registry"}  # fmt: skip
+                 "model_registry", "default_root_dir"}  # fmt: skip
 DATA_DECIDES = {
     "image_size": "40", "batch_size": "4", "val_fraction": "0.2", "max_pixels": "1000000", "on_bad_image": "skip",
     "augmentation": "reference", "seed": None, "class_names": None,

@@ -9,6 +9,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
+from datamodules.bad_image_hook import hand_over
 from datamodules.class_index import ClassIndex
 from datamodules.files.errors import UserError
 from datamodules.image_dataset import Batch, ImageDataset
@@ -18,7 +19,6 @@ from datamodules.images.transforms import eval_transform, normalize, reference_t
 from datamodules.prediction_rows import list_prediction
 from datamodules.sampler import EvalSampler, TrainSampler
 from datamodules.splits import fingerprint, list_splits
-from datamodules.unreadable_images import hand_over
 from datamodules.workers.loader import build_loader, default_num_workers
 
 

@@ -59,7 +59,7 @@ class ImageClassifier(LightningModule):
         restart_multiplier: Length of each cosine cycle as a multiple of the previous one's, T_mult.
         compile: What torch.compile compiles: none, the gates, or the full network.
         activation_checkpointing: Whether to save memory by computing activations a second time in the backward pass.
-        tta: Test-time augmentation of predictions: none, or hflip for the mean over an image and its mirror image.
+        tta: Test-time augmentation: none, or hflip for the mean over an image and its mirror image.
 
     Raises:
         UserError: An option is out of range, or two options exclude each other.
@@ -208,7 +208,7 @@ class ImageClassifier(LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps normalised images ``(batch, 3, height, width)`` to logits ``(batch, classes)``."""
-        return self.network(images)
+        return self.network(images.to(self.network.conv1.weight.dtype))  # they arrive as float32
 
     def _shared_step(self, batch: Batch, metrics: MetricCollection) -> tuple[Tensor, Tensor]:
         """Returns the mean loss and the logits of the whole batch."""

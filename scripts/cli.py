@@ -1,15 +1,14 @@
 """fit, validate, test and predict: LightningCLI with this project's model, data, callbacks and defaults."""
 
-import re
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from jsonargparse import Namespace
 from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities import rank_zero_only
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
 from callbacks import (
@@ -31,16 +30,20 @@ from callbacks import (
 )
 from callbacks.run.config import plain_settings
 from callbacks.run.exact_resume import require_same_options, saved_recipe
+from callbacks.run.progress import ProgressLine
 from callbacks.run.recipe import TRAINING_CALLBACKS
 from callbacks.trainer_parts import callbacks_of
 from datamodules import ImageFolderDataModule
 from datamodules.files.errors import UserError
 from lightning_modules import ImageClassifier
 from lightning_modules.trained_model import TrainedModel, read_trained_model
+from scripts.config_files import require_config_files
 from scripts.hardware import default_precision, set_tf32, share_cpus
 from scripts.help_screen import show_help
+from scripts.parser import Parser
 from scripts.resume import as_list, entries_of_type, read_resumed
 from scripts.run_logger import open_logger, require_run_name
+from scripts.trainer_options import require_usable, require_usable_trainer
 
 DEFAULT_CONFIG = Path(__file__).parents[1] / "configs" / "default.yaml"
 EPILOG = "Beforehand: cbam100 audit --data.root DIR looks at every file of a data set."
@@ -50,16 +53,6 @@ def require_seed(seed: int) -> None:
     """Raises ``UserError`` if a seed is out of range, or a bool, which Lightning does not take for a number."""
     if isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise UserError(f"--seed_everything must be between 0 and 2^32 - 1, got {seed}: 42 is the default")
-
-
-class Parser(LightningArgumentParser):
-    """Raises ``UserError`` with one sentence where jsonargparse prints its usage."""
-
-    @override
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        groups = "data|model|trainer|size_budget|best|prediction|insight"
-        sentence = re.sub(rf"\b(fit|validate|test|predict)\.(?=({groups})\.)", "--", " ".join(message.split()))
-        raise UserError(f"{sentence}: cbam100 COMMAND --help lists the options") from ex
 
 
 class ClassifierCLI(LightningCLI):
@@ -101,7 +94,10 @@ class ClassifierCLI(LightningCLI):
     @override
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         # Twice where there is a checkpoint: to find it, and again with its settings as defaults, so that flags win.
-        show_help(self._parser, sys.argv[1:] if args is None else args)
+        words = sys.argv[1:] if args is None else args
+        show_help(self._parser, words)
+        if isinstance(words, list):
+            require_config_files(words)
         super().parse_arguments(parser, args)
         subcommand = self.config["subcommand"]
         require_seed(self.config[subcommand].seed_everything)
@@ -129,6 +125,7 @@ class ClassifierCLI(LightningCLI):
 
     def _prepare_trainer(self, trainer: Namespace) -> None:
         """Sets the options that depend on the machine, so that ``config.yaml`` says what was used."""
+        require_usable(trainer, self.config["subcommand"])
         if trainer.precision is None:
             trainer.precision = default_precision(trainer.accelerator)
             rank_zero_only(print)(f"precision: {trainer.precision}, chosen for this machine (see --trainer.precision)")
@@ -151,7 +148,8 @@ class ClassifierCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config_init[self.subcommand]
         if config.trainer.enable_progress_bar is None:
-            kwargs["enable_progress_bar"] = sys.stdout.isatty()
+            given = any(isinstance(callback, ProgressBar) for callback in as_list(config.trainer.callbacks))
+            kwargs["enable_progress_bar"] = given or sys.stdout.isatty()
         if self.subcommand == "fit" and config.trainer.logger in (None, True):
             epochs = self.trained.epochs if self.trained else 0
             kwargs["logger"] = open_logger(config.run_name, config.ckpt_path, epochs, config.data.root)
@@ -159,11 +157,8 @@ class ClassifierCLI(LightningCLI):
             kwargs["logger"] = False
         elif not config.trainer.logger:
             raise UserError("fit writes to its logger's folder, so --trainer.logger cannot be false: leave it out")
-        try:
-            trainer = super().instantiate_trainer(**kwargs)
-        except MisconfigurationException as error:
-            sentence = " ".join(str(error).split())
-            raise UserError(f"the --trainer options do not work on this machine: {sentence}") from error
+        trainer = super().instantiate_trainer(**kwargs)
+        require_usable_trainer(trainer)
         share_cpus(trainer.num_devices)
         return trainer
 
@@ -187,6 +182,8 @@ class ClassifierCLI(LightningCLI):
         ]
         if is_fit:
             own.append(RunConfig(plain))
+        if config["enable_progress_bar"] and not any(issubclass(kind, ProgressBar) for kind in types):
+            own.append(ProgressLine())
         own = [callback for callback in own if type(callback) not in types]
         if config["enable_checkpointing"] is False:
             own = [callback for callback in own if not isinstance(callback, BestWeights | RunManifest)]

@@ -47,6 +47,9 @@ def main(args: "ArgsType" = None) -> None:
         file = Path(__file__).parents[1] / "callbacks" / "run" / "version.py"
         print("cbam100", runpy.run_path(str(file))["version"]())
         raise SystemExit(0)
+    if isinstance(words, list) and words and not words[0].startswith("-") and words[0] not in COMMANDS:
+        print(f"cbam100: error: there is no command {words[0]}: choose {', '.join(COMMANDS)}", file=sys.stderr)
+        raise SystemExit(2)
     limit_spinning()
     try:
         from scripts.process import run

@@ -3,24 +3,23 @@
 import importlib
 import multiprocessing
 import os
-import re
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-import torch
 from pytorch_lightning.cli import ArgsType
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from callbacks.guards.interruption import is_ours
-from datamodules.files.errors import UserError
 from datamodules.workers.parent_watch import end_with_parent
 from datamodules.workers.process import SIGNALS
 from scripts.cli import ClassifierCLI
 from scripts.console import escape_what_the_console_cannot_show, hush_libraries
+from scripts.faults import user_sentence
 from scripts.hardware import keep_freed_memory, own_threads
 
 LAUNCHER = "CBAM100_LAUNCHER"
@@ -32,7 +31,7 @@ OWN = {
     "ablate": "scripts.ablation.command",
     "benchmark": "scripts.benchmark.command",
 }
-USER_ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
+USER_ERROR, INTERRUPTED, OUTPUT_CLOSED, TERMINATED = 2, 130, 141, 143
 
 
 def run(args: ArgsType = None) -> None:
@@ -60,38 +59,37 @@ def _run(words: ArgsType, args: ArgsType) -> None:
                     raise SystemExit(code)
             case _:
                 ClassifierCLI(args)
-    except UserError as error:
-        raise _said(str(error)) from error
     except KeyboardInterrupt as error:
         raise SystemExit(INTERRUPTED) from error
     except SIGTERMException as error:
         raise SystemExit(TERMINATED) from error
-    except torch.OutOfMemoryError as error:
-        asked = re.search(r"allocate ([\d.]+ \w+)", str(error))
-        raise _said(
-            f"the GPU is out of memory{f' ({asked[1]} more was needed)' if asked else ''}: lower --data.batch_size; "
-            "fit can also take --model.activation_checkpointing true"
-        ) from error
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader "):  # torch raises no type of its own
-            raise
-        for process in multiprocessing.active_children():
-            process.kill()  # one that hangs would keep this process from ending
-        sentence = str(error).splitlines()[0].strip(" .")
-        raise _said(
-            f"a loader process died or hung ({sentence}): lower --data.num_workers if memory is short, or raise "
-            "--data.worker_timeout"
-        ) from error
+    except BrokenPipeError as error:  # whoever reads the output has left, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(OUTPUT_CLOSED) from error
     except SystemExit as error:
         if isinstance(error.__context__, KeyboardInterrupt):  # Lightning exits with 1
             raise SystemExit(INTERRUPTED) from error
         raise
+    except Exception as error:
+        sentence = user_sentence(error)
+        if sentence is None:
+            raise
+        print("cbam100: error:", *map(str.strip, sentence.splitlines()), file=sys.stderr)  # on one line
+        if hasattr(signal, "SIGCHLD"):
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises where a loader process is killed
+        for process in multiprocessing.active_children():
+            process.kill()  # one that hangs would keep this process from ending
+        _drop(error)
+        raise SystemExit(USER_ERROR) from error
 
 
-def _said(sentence: str) -> SystemExit:
-    """Prints an error on one line, even if it quotes several, and returns the exception that ends the program."""
-    print("cbam100: error:", *map(str.strip, sentence.splitlines()), file=sys.stderr)
-    return SystemExit(USER_ERROR)
+def _drop(error: BaseException | None) -> None:
+    """Deletes what the failed calls held, without the complaints of loaders that were only half made."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    while error:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+    sys.unraisablehook = hook
 
 
 def _end_with_launcher() -> None:

@@ -28,6 +28,11 @@ def read_resumed(config: Namespace) -> TrainedModel | None:
         UserError: The checkpoint cannot be read or resumed, or has done more epochs than the run is to have.
     """
     if config.ckpt_path == "last":
+        if config.trainer.logger not in (None, True):
+            raise UserError(
+                f"--ckpt_path last looks in runs/{config.run_name}, where a run with another --trainer.logger does not "
+                "write: pass the path of its last.ckpt"
+            )
         found = RunFolder.newest(config.run_name)
         config.ckpt_path = str(found.last) if found else None
         if not found:  # not an error, so that a job that is requeued has one command from its first start
@@ -55,13 +60,13 @@ def _compare_length(config: Namespace, trained: TrainedModel) -> None:
     ends = [("steps", trained.steps)] if 0 <= max_steps <= trained.steps else []
     if max_epochs is not None and max_epochs >= 0:
         # Stochastic weight averaging adds an epoch.
-        max_epochs += bool(entries_of_type(config.trainer.callbacks, StochasticWeightAveraging))
-        if max_epochs < trained.epochs:
+        last = max_epochs + bool(entries_of_type(config.trainer.callbacks, StochasticWeightAveraging))
+        if last < trained.epochs:
             raise UserError(
                 f"--trainer.max_epochs is {max_epochs}, but {config.ckpt_path} has already trained for "
                 f"{trained.epochs} epochs: raise it, or start a new run without --ckpt_path"
             )
-        ends += [("epochs", trained.epochs)] if max_epochs == trained.epochs else []
+        ends += [("epochs", trained.epochs)] if last == trained.epochs else []
     for unit, done in ends:
         rank_zero_only(print)(
             f"{config.ckpt_path} has done its {done} {unit}: nothing is left to do; raise --trainer.max_{unit} to go on"

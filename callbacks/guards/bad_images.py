@@ -10,10 +10,10 @@ from typing_extensions import override
 
 from callbacks.processes import agree, agreement_is_due, fail, gather
 from callbacks.trainer_parts import data_of
+from datamodules.bad_image_hook import UnreadableImageHandler
 from datamodules.files.errors import listed, listed_reasons
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.images.read import MAX_PIXELS, ImageReadError, read_image
-from datamodules.unreadable_images import UnreadableImageHandler
 
 MAX_SHARE = 0.05
 

@@ -13,6 +13,7 @@ from callbacks.predictions.prediction_csv import Predictions, kinds, partial_pat
 from callbacks.processes import fail, gather
 from callbacks.run.manifest import versions, write_json
 from callbacks.trainer_parts import data_of
+from datamodules.bad_image_hook import UnreadableImageHandler
 from datamodules.class_index import as_seen, spelled_apart
 from datamodules.files.atomic_file import require_writable
 from datamodules.files.errors import UserError, listed, listed_reasons
@@ -20,7 +21,6 @@ from datamodules.files.own_files import PREDICTION_MANIFEST, require_replaceable
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.images.read import ImageReadError
 from datamodules.split_names import require_outside_splits
-from datamodules.unreadable_images import UnreadableImageHandler
 from lightning_modules.classifier import ImageClassifier
 from lightning_modules.metrics.accuracies import ranked
 
@@ -29,8 +29,8 @@ class PredictionWriter(Callback, UnreadableImageHandler):
     """Collects the predictions of all processes and writes one row per image.
 
     Args:
-        path: Path of the CSV file; companion files are written beside it with the same stem.
-        top_k: Number of most probable classes to write for each image to STEM_topk.csv; 0 writes no such file.
+        path: Path of the CSV file, beside which the others are written with its stem.
+        top_k: Most probable classes of each image to write to STEM_topk.csv; 0 writes no such file.
         probabilities: Whether to write all class probabilities to STEM_probabilities.npz, with arrays image_name
             (images,), class_name (classes,) and probability (images, classes), float32.
         fallback_label: Class to write for images that cannot be read, which STEM_manifest.json lists. Without one, such

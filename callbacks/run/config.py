@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,11 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _spelled(value: Any) -> Any:
-    """Copies settings with devices as text: jsonargparse cannot dump the one that is a default of SWA."""
+    """Copies settings with devices and choices as text, which jsonargparse cannot dump where they are defaults."""
     if isinstance(value, Namespace):
         return Namespace(**{name: _spelled(item) for name, item in vars(value).items()})
     if isinstance(value, list):
         return [_spelled(item) for item in value]
+    if isinstance(value, Enum):
+        return value.value
     return str(value) if isinstance(value, torch.device) else value

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from callbacks.run.checkpoints import BestWeights
 from callbacks.run.exact_resume import resumed_from
+from callbacks.run.progress import ProgressLine, last_epoch
 from callbacks.trainer_parts import callbacks_of
 from lightning_modules.classifier import MONITOR
 
@@ -100,9 +101,9 @@ class EpochLog(Callback):
             best[BEST] = (numbers if saver.is_best(trainer, numbers) else saver.best).get(MONITOR, 0.0)
         for logger in trainer.loggers:
             logger.log_metrics({**numbers, **best}, step=trainer.current_epoch)
-        if trainer.is_global_zero and trainer.progress_bar_callback is None:
+        if trainer.is_global_zero and isinstance(trainer.progress_bar_callback, ProgressLine | None):
             values = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-            print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {values}", flush=True)
+            print(f"epoch {trainer.current_epoch + 1}/{last_epoch(trainer)}  {values}", flush=True)
 
     @override
     def state_dict(self) -> dict[str, Any]:

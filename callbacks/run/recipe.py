@@ -1,4 +1,4 @@
-"""Options of the Trainer and its callbacks that influence the result of training."""
+"""Options of the Trainer and its callbacks that a resumed run must keep, as they influence the result of training."""
 
 from typing import Any
 

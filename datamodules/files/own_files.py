@@ -70,7 +70,7 @@ def _head(path: Path) -> bytes:
 
 
 def _table(path: Path) -> str | None:
-    header = _head(path).split(b"\n")[0]
+    header = _head(path).split(b"\n")[0]  # as callbacks/predictions/prediction_csv and scripts/ablation/table write it
     if header == b"image_name,pred_label":
         return PREDICTION
     if header.startswith(b"image_name,label_1"):

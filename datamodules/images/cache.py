@@ -145,7 +145,10 @@ def cache_folder(place: Place) -> Path:
         UserError: There is no file system in memory.
     """
     if place == "disk":
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cbam100"
+        try:
+            return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cbam100"
+        except RuntimeError as error:
+            raise UserError("there is no home folder for --data.cache disk: set XDG_CACHE_HOME to a folder") from error
     if not os.access(MEMORY, os.W_OK):
         raise UserError(f"--data.cache ram needs a file system in memory at {MEMORY}, which is missing: choose disk")
     return MEMORY / f"cbam100-{os.getuid()}"

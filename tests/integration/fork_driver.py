@@ -74,6 +74,8 @@ class Command:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.join()
         output, error = (file.read() for file in self.files)
+        for file in self.files:
+            file.close()
         return {"code": self.process.exitcode, "output": output, "error": error, "pid": self.process.pid}
 
 

@@ -176,33 +176,33 @@ def test_an_over_budget_file_never_gets_its_name(data_root, run_folder, monkeypa
         (["fit", "--data.root=ROOT", "--model.atention=none"], "--model.atention"),
         (["fit", "--config=bad.yaml", "--data.root=ROOT"], "atention"),
         (["fit", "--config=absent.yaml", "--data.root=ROOT"], "absent.yaml"),
-        (["fit", "--data.root=ROOT", "--model.attention=all"], "'cbam', 'none'"),
+        (["fit", "--data.root=ROOT", "--model.attention=all"], "--model.attention must be cbam or none, got all"),
         (["fit", "--data.root=ROOT", *SMALL, "--model.weights=absent.pth"], "there is no file at absent.pth"),
-        (["fit", "--data.root=ROOT", "--ckpt_path=bad.yaml"], "expected bad.yaml to be a file that torch.save wrote"),
+        (["fit", "--data.root=ROOT", "--ckpt_path=bad.yaml"], "cannot load bad.yaml"),
         (["validate", "--data.root=ROOT"], "validate needs a trained model: pass --ckpt_path"),
         (["validate", "--data.root=ROOT", "--ckpt_path=absent.ckpt"], "there is no file at absent.ckpt"),
         (
             ["validate", "--data.root=ROOT", "--ckpt_path=bad.yaml"],
-            "expected bad.yaml to be a file that torch.save wrote",
+            "cannot load bad.yaml",
         ),
         (["predict", "--data.root=ROOT", "--ckpt_path=MODEL", "--data.template=bad.yaml"], "column image_name"),
-        (["predict", "--data.root=ROOT", "--ckpt_path=MODEL", "--prediction.path=x.txt"], "to end in .csv"),
+        (["predict", "--data.root=ROOT", "--ckpt_path=MODEL", "--prediction.path=x.txt"], "must end in .csv"),
         (
             ["validate", "--data.root=ROOT", "--ckpt_path=MODEL", "--model.attention=none"],
             "attention none instead of cbam",
         ),
         (["predict", "--data.root=ROOT", "--ckpt_path=MODEL", "--prediction.path=absent/x.csv"], "can be written to"),
         (["predict", "--data.root=ROOT", "--ckpt_path=MODEL", "--prediction.top_k=13"], "top_k must be at most 12, "),
-        (["predict", "--data.root=ROOT", "--ckpt_path=MODEL", "--prediction.path=."], "to end in .csv"),
+        (["predict", "--data.root=ROOT", "--ckpt_path=MODEL", "--prediction.path=."], "must end in .csv"),
         (["predict", "--data.root=ROOT", "--ckpt_path=MODEL", f"--data.class_names={REVERSED}"], "class_names"),
         (["fit", "--data.root=ROOT", "--seed_everything=-1"], "seed"),
         (["fit", "--data.root=ROOT", "--seed_everything=true"], "between 0 and 2^32 - 1, got True"),
         (["fit", "--data.root=ROOT", "--size_budget.limit_mb=.inf"], "limit_mb must be finite and above 0, got inf"),
-        (["fit", "--data.root=ROOT", *SMALL, "--data.num_workers=-1"], "--data.num_workers to be at least 0"),
+        (["fit", "--data.root=ROOT", *SMALL, "--data.num_workers=-1"], "--data.num_workers must be at least 0, got -1"),
         (["fit", "--data.root=ROOT", *SMALL, "--trainer.logger=false"], "--trainer.logger cannot be false"),
         (
             ["fit", "--data.root=ROOT", *SMALL, "--trainer.accelerator=gpu"],
-            "the --trainer options do not work",
+            "Lightning does not accept these options",
         ),
         ([], "subcommand"),
     ],
@@ -224,9 +224,7 @@ def test_a_run_folder_that_cannot_be_made_is_refused(data_root, run_folder, caps
     Path("runs").touch()
     with pytest.raises(SystemExit, match="2"):
         run("fit", *SMALL, "--data.root", data_root)
-    assert re.search(
-        r"cbam100: error: expected .*/runs/default to be a folder that can be written", capsys.readouterr().err
-    )
+    assert re.search(r"cbam100: error: .*/runs/default is not a folder that can be written", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -120,7 +120,7 @@ def test_gates_compile_in_place(attention_placement, gpu, exact):
         torch.testing.assert_close(came, expected, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:max_epochs 1 ends inside a cosine cycle")
+@pytest.mark.filterwarnings("ignore:--trainer.max_epochs 1 ends inside a cosine cycle")
 def test_the_random_stream_comes_back(gpu, data_root, run_folder, monkeypatch):
     """Dropout draws after a resume what it would have drawn, from the device's own stream."""
     drawn, step = [], ImageClassifier.training_step

@@ -76,7 +76,7 @@ def waits(monkeypatch):
         yield found
 
 
-@pytest.mark.filterwarnings("ignore:max_epochs 1 ends inside a cosine cycle")
+@pytest.mark.filterwarnings("ignore:--trainer.max_epochs 1 ends inside a cosine cycle")
 def test_a_step_waits_for_nothing_but_the_loss_of_some(data_root, run_folder, waits):
     # 48 training images are 6 batches, 24 validation images are 3.
     words = ["--data.batch_size=8", "--trainer.max_epochs=1", "--trainer.num_sanity_val_steps=0"]

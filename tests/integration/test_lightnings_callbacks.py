@@ -59,7 +59,7 @@ def events(run=RUN):
     ],
     ids=lambda pair: "-".join([pair[0].rpartition(".")[2], *map(str, pair[1].values())]),
 )
-@pytest.mark.filterwarnings("ignore:max_epochs 3 ends inside")  # SWA adds an epoch
+@pytest.mark.filterwarnings("ignore:--trainer.max_epochs 3 ends inside")  # SWA adds an epoch
 def test_both_files_hold_what_was_measured(callback, data_root, run_folder, capsys):
     main([*FIT, f"--data.root={data_root}", *overlay(callback)])
     best = json.loads((RUN / "manifest.json").read_text())["best"]
@@ -95,7 +95,7 @@ class FirstWeights(Callback):
         (lightning("EMAWeightAveraging"), ["--trainer.max_epochs=1"]),
     ],
 )
-@pytest.mark.filterwarnings("ignore:.*lr_scheduler.step", "ignore:max_epochs 1 ends inside")
+@pytest.mark.filterwarnings("ignore:.*lr_scheduler.step", "ignore:--trainer.max_epochs 1 ends inside")
 def test_pretrained_weights_are_there_before_a_callback_runs(callback, limit, pretrained, data_root, capsys):
     first = ("tests.integration.test_lightnings_callbacks.FirstWeights", {})
     main(
@@ -161,7 +161,7 @@ def test_a_metric_that_nobody_logs_is_refused_before_training(data_root, run_fol
         main([*FIT, f"--data.root={data_root}", *overlay(lightning("EarlyStopping", monitor="val_loss"))])
     error = capsys.readouterr().err
     assert "which is not logged: choose one of train/accuracy, train/loss, val/accuracy, " in error
-    assert "got val_loss: choose one" in error
+    assert "EarlyStopping watches val_loss, which is not logged: choose one" in error
     assert not list(Path("runs").rglob("*.ckpt"))
 
 
@@ -231,7 +231,7 @@ def test_averaged_weights_are_resumed_to_the_bit(data_root, run_folder):
     assert not torch.equal(ended["state_dict"]["network.fc.weight"], ended["current_model_state"]["network.fc.weight"])
 
 
-@pytest.mark.filterwarnings("ignore:max_epochs 3 ends inside")  # SWA adds an epoch
+@pytest.mark.filterwarnings("ignore:--trainer.max_epochs 3 ends inside")  # SWA adds an epoch
 def test_a_run_that_begins_something_at_epoch_starts_is_saved_between_epochs(data_root, run_folder, capsys):
     average = overlay(lightning("StochasticWeightAveraging", swa_lrs=1e-2, swa_epoch_start=1, annealing_epochs=1))
     command = [*FIT, f"--data.root={data_root}", *average, "--ckpt_path=last", "--best.every_n_steps=1"]

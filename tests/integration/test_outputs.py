@@ -42,16 +42,16 @@ def place(trained, data_root, run_folder):
     [
         ("explain ph --output .", "is not overwritten: move it away"),
         ("explain ph ph.png --output .", "ph.png is an input"),
-        ("explain ph --output root/train/3", "outside root/train, whose files are data"),
-        ("explain ph --output root/test/maps", "outside root/test"),
+        ("explain ph --output root/train/3", "lies in root/train, whose files are data"),
+        ("explain ph --output root/test/maps", "lies in root/test"),
         ("predict --prediction.path root/sample_submission.csv", "root/sample_submission.csv is an input"),
         ("predict --prediction.path root/labels.csv --data.template root/labels.csv", "root/labels.csv is an input"),
-        ("predict --prediction.path root/test/prediction.csv", "outside root/test"),
-        ("predict --prediction.path root/val/3/prediction.csv", "outside root/val"),
+        ("predict --prediction.path root/test/prediction.csv", "lies in root/test"),
+        ("predict --prediction.path root/val/3/prediction.csv", "lies in root/val"),
         ("audit --json notes.json", "is not overwritten: move it away"),
         ("audit --json ph.png", "is not overwritten: move it away"),
         ("audit --json run/manifest.json", "is not overwritten: move it away"),
-        ("audit --json root/train/report.json", "outside root/train"),
+        ("audit --json root/train/report.json", "lies in root/train"),
         ("benchmark input --json notes.json", "is not overwritten: move it away"),
         ("benchmark input --json run/manifest.json", "is not overwritten: move it away"),
     ],
@@ -100,7 +100,7 @@ def test_a_page_or_a_checkpoint_in_the_way_is_told_at_the_start(place, data_root
     assert content(place) == before
 
 
-@pytest.mark.filterwarnings("ignore:max_epochs 3 ends inside a cosine cycle")
+@pytest.mark.filterwarnings("ignore:--trainer.max_epochs 3 ends inside a cosine cycle")
 def test_own_files_are_replaced_through_links(place):
     """The second time each output is a link to the first time's file, which lies elsewhere."""
     run = Path("runs/default/version_0")

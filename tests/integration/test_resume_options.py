@@ -37,13 +37,13 @@ TRAINER_FREE = {
     "min_epochs": "1", "max_steps": "100", "min_steps": "1", "max_time": "01:00:00:00", "limit_test_batches": "1",
     "limit_predict_batches": "1", "num_sanity_val_steps": "0", "log_every_n_steps": "1",
     "enable_progress_bar": "true", "enable_model_summary": "true", "benchmark": "false", "inference_mode": "false",
-    "use_distributed_sampler": "true", "profiler": "simple", "detect_anomaly": "true", "default_root_dir": "elsewhere",
+    "use_distributed_sampler": "true", "profiler": "simple", "detect_anomaly": "true",
     "enable_autolog_hparams": "false",
 }  # fmt: skip
 # Compared by what they lead to (processes, device), shown elsewhere, or of no meaning in a run folder of its own.
 TRAINER_OTHER = {"accelerator", "strategy", "devices", "num_nodes", "max_epochs", "sync_batchnorm", "logger",
                  "callbacks", "fast_dev_run", "val_check_interval", "enable_checkpointing", "barebones", "plugins",
-                 "model_registry"}  # fmt: skip
+                 "model_registry", "default_root_dir"}  # fmt: skip
 DATA_DECIDES = {
     "image_size": "40", "batch_size": "4", "val_fraction": "0.2", "max_pixels": "1000000", "on_bad_image": "skip",
     "augmentation": "reference", "seed": None, "class_names": None,
@@ -151,7 +151,7 @@ def test_another_number_of_threads_cannot(resumed, capsys):
     assert "(OMP_NUM_THREADS 2 instead of 1): resume with the options" in capsys.readouterr().err
 
 
-@pytest.mark.filterwarnings("ignore:max_epochs 2 ends inside")
+@pytest.mark.filterwarnings("ignore:--trainer.max_epochs 2 ends inside")
 def test_the_config_is_the_last_starts_and_the_manifest_says_what_changed(resumed, data_root):
     resumed("--trainer.max_epochs=2", "--data.num_workers=1", "--best.every_n_minutes=5")
     config = yaml.safe_load((RUN / "config.yaml").read_text())

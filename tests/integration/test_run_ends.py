@@ -57,7 +57,7 @@ def test_a_stop_inside_an_epoch_leaves_a_partial_best_that_the_first_whole_epoch
     content = {path: path.read_bytes() for path in (RUN / "model.safetensors", RUN / "checkpoints/last.ckpt")}
     main([*command, "--trainer.max_time=00:00:00:04"])  # as a queue would
     assert "has used up its time (0:00:0" in (out := capsys.readouterr().out)
-    assert "nothing is left to do; raise --trainer.max_time to go on" in out
+    assert "to continue, raise --trainer.max_time" in out
     assert {path: path.read_bytes() for path in content} == content
 
     main([*command, "--trainer.max_time=01:00:00:00"])

@@ -69,6 +69,6 @@ def test_two_machines_of_which_one_has_nothing_to_resume(trained, data_root, tmp
     assert [outcome["code"] for outcome in outcomes] == [2, 2]
     lines = [line for outcome in outcomes for line in outcome["error"].splitlines()]
     (sentence,) = (line for line in lines if line.startswith("cbam100: error: "))
-    assert "process 1 on" in sentence
-    assert "has nothing: give all machines one disk, or copy the run folder to each" in sentence
+    assert "process 1, on" in sentence
+    assert "has nothing: use a shared disk, or copy the run folder to each machine" in sentence
     assert not list((tmp_path / "1").rglob("version_*"))

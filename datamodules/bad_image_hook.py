@@ -1,4 +1,4 @@
-"""Who decides, in the main process, about images that a loader could not read."""
+"""The hook by which the data module hands unreadable images to callbacks; ``callbacks/guards/bad_images`` decides."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable

@@ -3,8 +3,8 @@ from types import SimpleNamespace
 import pytest
 from pytorch_lightning import Callback
 
+from datamodules.bad_image_hook import hand_over
 from datamodules.images.read import ImageReadError
-from datamodules.unreadable_images import hand_over
 
 ERRORS = [ImageReadError("a.jpg", "cut"), ImageReadError("b.jpg", "cut")]
 

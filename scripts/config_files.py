@@ -1,0 +1,49 @@
+"""Checks of --config files before jsonargparse reads them."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import yaml
+
+from datamodules.files.errors import UserError
+
+SUBCOMMANDS = ("fit", "validate", "test", "predict")
+
+
+def require_config_files(words: Sequence[str]) -> None:
+    """Checks every file after ``--config`` in the words of a subcommand; a missing one is left to the parser.
+
+    Raises:
+        UserError: A file is not UTF-8, not YAML, empty, or its options are in the wrong place.
+    """
+    for path in _paths(words):
+        if path.is_file():
+            _require_options(path)
+
+
+def _paths(words: Sequence[str]) -> Iterator[Path]:
+    start = next((place for place, word in enumerate(words) if word in SUBCOMMANDS), len(words))
+    for word, following in zip(words[start:], [*words[start + 1 :], ""], strict=False):
+        name, equals, value = word.partition("=")
+        if name in ("--config", "-c"):
+            yield Path(value if equals else following)
+
+
+def _require_options(path: Path) -> None:
+    try:
+        options = yaml.load(path.read_bytes().decode(), yaml.BaseLoader)  # keys only: values are the parser's
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is not UTF-8 text (byte {path.read_bytes()[error.start]:#04x} at position {error.start}): save it "
+            "as UTF-8"
+        ) from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML ({' '.join(str(error).split())}): correct it") from error
+    if options is None:
+        raise UserError(f"{path} holds no options: write some, such as 'data: {{batch_size: 32}}', or leave it out")
+    if not isinstance(options, dict):
+        raise UserError(
+            f"{path} must hold options by name, such as 'data: {{batch_size: 32}}', got a {type(options).__name__}"
+        )
+    if command := next((name for name in SUBCOMMANDS if name in options), None):
+        raise UserError(f"{path} has its options below '{command}:': move them up, as in configs/default.yaml")

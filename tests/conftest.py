@@ -2,9 +2,15 @@
 
 import functools
 import os
+import shutil
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, and for processes that tests start
+
+# Each epoch of a run writes 100 MB and more, which need not reach a disk where memory is plenty.
+MEMORY = Path("/dev/shm")
+if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 8e9:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 import pytest
 import torch

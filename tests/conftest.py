@@ -7,11 +7,6 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, and for processes that tests start
 
-# Each epoch of a run writes 100 MB and more, which need not reach a disk where memory is plenty.
-MEMORY = Path("/dev/shm")
-if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 8e9:
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
-
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -32,6 +27,11 @@ SMALL = [
     "--data.num_workers=0",
     "--insight.every_n_epochs=0",
 ]
+
+# Each epoch of a run writes 100 MB and more, which need not reach a disk where memory is plenty.
+MEMORY = Path("/dev/shm")
+if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 8e9:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")

@@ -15,6 +15,7 @@ from datamodules.image_folder import ImageFolderDataModule
 from datamodules.images.transforms import MEAN, STD
 from lightning_modules.classifier import ImageClassifier
 from lightning_modules.weights.pruning import without_masks
+from lightning_modules.weights.state_dicts import require_finite
 from lightning_modules.weights.weights_file import SAFETENSORS_SUFFIX, load_safetensors, load_torch_file
 
 NETWORK_PREFIX = "network."
@@ -93,12 +94,13 @@ def read_trained_model(path: Path) -> TrainedModel:
     """Reads a checkpoint of ``fit`` or an exported weights file.
 
     Raises:
-        UserError: The file is missing or something else, its classes do not match their hash, or it has a setting that
-            this version does not know.
+        UserError: The file is missing or something else, its classes do not match their hash, a weight is not finite,
+            or it has a setting that this version does not know or of a wrong type.
     """
     try:
         trained, digest = _read_export(path) if path.suffix == SAFETENSORS_SUFFIX else _read_checkpoint(path)
         classes = ClassIndex(trained.model["class_names"])
+        require_finite(trained.network, path)
         if unknown := sorted(trained.model.keys() - inspect.signature(ImageClassifier).parameters.keys()):
             raise UserError(f"{path} has settings unknown to this version ({listed(unknown)}): update cbam100")
     except UserError:

@@ -1,6 +1,7 @@
 """Reading of tensors from weights files, without ever running code that a file may carry."""
 
 import zipfile
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,12 @@ def load_torch_file(path: Path) -> Any:
             with zipfile.ZipFile(path) as archive:
                 if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
                     raise ValueError("compressed, which torch never writes, and so of any size")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([Namespace]):  # a run's options, in torchvision's and timm's checkpoints
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises almost any type on a file that is not its own
         raise UserError(
             f"cannot load {path} ({type(error).__name__}): it must be a complete file written by torch.save, with "
-            "tensors and plain values only"
+            "tensors and plain values only, such as torch.save(model.state_dict(), FILE)"
         ) from error
 
 
@@ -45,24 +47,6 @@ def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UserError(f"cannot load {path} as a safetensors file ({error}): check that it is complete") from error
-
-
-def load_state_dict(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Loads the tensors of a ``.pth`` or ``.safetensors`` file by name, and the metadata of the latter.
-
-    Raises:
-        UserError: The suffix is another, or the file is missing or holds something else.
-    """
-    if path.suffix == SAFETENSORS_SUFFIX:
-        return load_safetensors(path)
-    if path.suffix != ".pth":
-        raise UserError(f"{path} is no weights file by its name: it must end in .pth or .safetensors")
-    content = load_torch_file(path)
-    if not isinstance(content, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
-    ):
-        raise UserError(f"{path} is not a state dict of tensors by name: save the model's state_dict() instead")
-    return content, {}
 
 
 def _require_file(path: Path) -> None:

@@ -42,7 +42,8 @@ def test_names_that_look_the_same_are_shown_by_what_differs():
         index.require_same(ClassIndex([decomposed, "dog ", "Cat"]), "train", "val")
     assert str(caught.value) == (
         r"val must have the same 3 classes as train, but it spells 'Caf\xe9' as 'Cafe\u0301' (another Unicode form, "
-        "NFC or NFD), 'dog' as 'dog ' (other blanks) and lacks cat and also has Cat: add, remove or rename class folders"
+        "NFC or NFD), 'dog' as 'dog ' (other blanks) and lacks cat and also has Cat: add, remove or rename class "
+        "folders"
     )
 
 

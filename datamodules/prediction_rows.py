@@ -15,7 +15,7 @@ from datamodules.files.csv_cells import from_cell, to_cell, to_utf8
 from datamodules.files.errors import UserError, listed
 from datamodules.images.find import find_images
 from datamodules.lookalike_names import as_seen, composed, spelled_apart
-from datamodules.split_names import advice
+from datamodules.split_names import advice, visible_folders
 
 NAME_COLUMN = "image_name"
 
@@ -45,7 +45,8 @@ def list_prediction(
     if not source.exists():
         way_out = "" if predict_dir else f"{advice(source)}, or "
         raise UserError(f"there is no file or folder at {source} to predict: {way_out}pass --data.predict_dir")
-    if not predict_dir and any((source / name).is_dir() for name in classes.names):
+    folders = {as_seen(Path(folder).name) for folder in visible_folders(source)}
+    if not predict_dir and not folders.isdisjoint(map(as_seen, classes.names)):
         classes.require_same(ClassIndex.from_folder(source), "the checkpoint", str(source))
     paths = [str(source)]
     if source.is_dir():

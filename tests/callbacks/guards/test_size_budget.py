@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from conftest import SMALL
 
 from callbacks import SizeBudget
 from datamodules import ImageFolderDataModule
@@ -13,6 +12,7 @@ from lightning_modules import ImageClassifier, ResNetCBAM, model_size_bytes
 from lightning_modules.trained_model import largest_export_bytes, read_trained_model
 from lightning_modules.weights.weights_file import safetensors_size
 from scripts.main import main
+from tests.conftest import SMALL
 
 BYTES = model_size_bytes(ResNetCBAM(12, backbone="resnet18"))
 

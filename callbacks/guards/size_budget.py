@@ -59,10 +59,10 @@ class SizeBudget(Callback):
         if size > self.limit:
             header = size - network_size
             changes = fitting_changes(len(pl_module.classes), pl_module.architecture, self.limit - header)
-            options = listed([f"{flag} ({format_size(after)})" for flag, after in changes], limit=8)
+            options = listed([f"{flag} ({format_size(after + header)})" for flag, after in changes], limit=8)
             raise UserError(
-                f"{pl_module.hparams['backbone']} with these options takes {self._excess(size)}: raise "
-                f"--size_budget.limit_mb{f' or choose one of {options}' if options else ''}"
+                f"{pl_module.hparams['backbone']} with these options and the header of its file takes "
+                f"{self._excess(size)}: raise --size_budget.limit_mb{f' or choose one of {options}' if options else ''}"
             )
 
     def check_file(self, size: int) -> None:

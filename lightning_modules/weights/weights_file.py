@@ -56,7 +56,7 @@ def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def safetensors_size(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> int:
     """Returns the bytes that a safetensors file of these tensors and this metadata takes, without making one.
 
-    >>> safetensors_size({"x": torch.zeros(3)}, {}) - safetensors_size({"x": torch.zeros(2)}, {})  # of 4 bytes each
+    >>> safetensors_size({"x": torch.zeros(4)}, {}) - safetensors_size({"x": torch.zeros(3)}, {})  # of 4 bytes each
     4
     """
     header: dict[str, Any] = {"__metadata__": dict(metadata)}

@@ -4,11 +4,11 @@ import hashlib
 import json
 import os
 import re
-import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
 from datamodules.files.errors import UserError, listed
+from datamodules.lookalike_names import as_seen, spelled_apart
 from datamodules.split_names import no_split
 
 
@@ -21,25 +21,6 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
     """
     parts = re.split(r"([0-9]+)", name)  # text and digits alternate, so that positions compare like with like
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
-
-
-def as_seen(name: str) -> str:
-    """Returns the name without what does not show: how Unicode composes accents, and spaces around it."""
-    return unicodedata.normalize("NFC", name).strip()
-
-
-def spelled_apart(respelled: dict[str, str]) -> str:
-    """Lists pairs of names that ``as_seen`` are the same, so that the difference shows."""
-    pairs = listed([f"{name!a} as {other!a}" for name, other in respelled.items()])
-    return f"{pairs} (which look the same)"
-
-
-def look_alike(names: Iterable[str]) -> list[list[str]]:
-    """Groups names, escaped, that differ only by what does not show or by upper and lower case."""
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        groups.setdefault(as_seen(name).casefold(), []).append(ascii(name))
-    return [group for group in groups.values() if len(group) > 1]
 
 
 class ClassIndex:
@@ -81,7 +62,11 @@ class ClassIndex:
         if gone:
             raise UserError(f"class folders of {folder} are dangling links, {listed(gone)}: repair or remove them")
         if len(names) < 2:
-            raise UserError(f"{folder} must hold a subfolder for each of 2 or more classes, found {len(names)}")
+            files = len(visible) - len(names)
+            raise UserError(
+                f"{folder} must hold a subfolder for each of 2 or more classes, found {len(names)}"
+                + (f" beside {files} files: move each file into the folder of its class" if files else "")
+            )
         return cls(names)
 
     def __len__(self) -> int:

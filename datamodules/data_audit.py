@@ -15,6 +15,7 @@ from datamodules.files.errors import UserError
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.images.find import ImageFiles, find_images
 from datamodules.images.read import MAX_PIXELS, ImageReadError, open_image, orientation, upright_rgb
+from datamodules.lookalike_names import as_seen
 from datamodules.split_names import SPLITS, visible_folders
 from datamodules.workers.pool import map_in_processes
 
@@ -144,7 +145,7 @@ def audit_data(
 def _list(root: Path, split: str) -> dict[str, ImageFiles]:
     """Lists files by class; ``test/`` without any class of ``train/`` is one folder of unlabelled images."""
     folders = _subfolders(root / split)
-    if split == "test" and not set(folders) & set(_subfolders(root / "train")):
+    if split == "test" and set(map(as_seen, folders)).isdisjoint(map(as_seen, _subfolders(root / "train"))):
         return {NO_CLASS: find_images(root / split)}
     return {name: find_images(root / split / name) for name in folders}
 

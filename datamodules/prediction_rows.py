@@ -1,18 +1,21 @@
 """The rows of ``prediction.csv``: which image each one names, and in which order."""
 
 import csv
-from collections import Counter
-from collections.abc import Callable, Sequence
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from pytorch_lightning.utilities import rank_zero_warn
 
-from datamodules.class_index import ClassIndex, as_seen, natural_key, spelled_apart
+from datamodules.class_index import ClassIndex, natural_key
 from datamodules.files.csv_cells import from_cell, to_cell, to_utf8
 from datamodules.files.errors import UserError, listed
 from datamodules.images.find import find_images
-from datamodules.split_names import advice
+from datamodules.lookalike_names import as_seen, composed, spelled_apart
+from datamodules.split_names import advice, visible_folders
 
 NAME_COLUMN = "image_name"
 
@@ -42,7 +45,8 @@ def list_prediction(
     if not source.exists():
         way_out = "" if predict_dir else f"{advice(source)}, or "
         raise UserError(f"there is no file or folder at {source} to predict: {way_out}pass --data.predict_dir")
-    if not predict_dir and any((source / name).is_dir() for name in classes.names):
+    folders = {as_seen(Path(folder).name) for folder in visible_folders(source)}
+    if not predict_dir and not folders.isdisjoint(map(as_seen, classes.names)):
         classes.require_same(ClassIndex.from_folder(source), "the checkpoint", str(source))
     paths = [str(source)]
     if source.is_dir():
@@ -54,7 +58,8 @@ def list_prediction(
         rank_zero_warn(f"{source} holds no image: the prediction will have a header and no rows")
     default = root / "sample_submission.csv"
     if template or (not predict_dir and default.is_file()):
-        rows, spell = rows_from_template(Path(template or default), paths), to_utf8  # a grader compares the labels
+        rows = rows_from_template(Path(template or default), paths, source)
+        spell = to_utf8  # a grader compares the labels
     else:
         rows, spell = rows_from_files(paths), to_cell
     return Prediction([name for name, _ in rows], [spell(name) for name in classes.names], [path for _, path in rows])
@@ -70,58 +75,127 @@ def rows_from_files(paths: Sequence[str]) -> Rows:
         >>> rows_from_files(["test/1.jpg", "test/=2.jpg"])
         [('1', 'test/1.jpg'), ("'=2", 'test/=2.jpg')]
     """
-    names = [to_cell(Path(path).stem) for path in paths]
-    _require_unique(names, f"the images of {Path(paths[0]).parent}" if paths else "")
-    return list(zip(names, paths, strict=True))
-
-
-def rows_from_template(template: Path, paths: Sequence[str]) -> Rows:
-    """Names each image as the template does, in the template's order.
-
-    A template may name files with or without their suffix, and as they are or as ``to_cell`` spells them.
-
-    Raises:
-        UserError: The template has no ``image_name`` column, names an image twice, names one that is not there, or
-            leaves one out.
-    """
-    try:
-        with open(template, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            if NAME_COLUMN not in (reader.fieldnames or []):
-                raise UserError(
-                    f"{template} has no column {NAME_COLUMN}, only {', '.join(reader.fieldnames or ['an empty line'])}:"
-                    " rename a column or pass another --data.template"
-                )
-            names = [row[NAME_COLUMN] or "" for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read the template {template} ({error}): pass another --data.template") from error
-    _require_unique(names, str(template))
-    stems = Counter(Path(path).stem for path in paths)
-    by_name = {Path(path).stem: path for path in paths if stems[Path(path).stem] == 1}
-    by_name |= {Path(path).name: path for path in paths}
-    cells = [from_cell(name) for name in names]
-    read = cells if all(cell in by_name for cell in cells) else names  # one way for the whole column
-    rows = [(name, by_name.get(as_read, "")) for name, as_read in zip(names, read, strict=True)]
-    _require_unique([Path(path).name for _, path in rows if path], f"{template}, with or without suffix")
-    _require_complete(rows, paths, template)
+    rows = [(to_cell(Path(path).stem), path) for path in paths]
+    if shared := _several(_grouped(rows)):
+        raise UserError(
+            f"image names must be unique, but there are several images for {shared}: rename them, or pass a "
+            "--data.template that names them with their folder and suffix"
+        )
     return rows
 
 
-def _require_complete(rows: Rows, paths: Sequence[str], template: Path) -> None:
+def rows_from_template(template: Path, paths: Sequence[str], folder: Path) -> Rows:
+    """Names each image as the template does, in the template's order.
+
+    A template may name files with or without their suffix and their place below ``folder``, in any of Unicode's forms,
+    and as they are or as ``to_cell`` spells them.
+
+    Raises:
+        UserError: The template has no ``image_name`` column, names an image twice, names one that is not there or that
+            may be several, or leaves one out.
+    """
+    names = _read_names(template)
+    _require_unique(names, str(template))
+    place = {path: path.removeprefix(f"{folder}{os.sep}").replace(os.sep, "/") for path in paths}
+    spellings = _Spellings(place)
+    cells = [from_cell(name) for name in names]
+    read = cells if all(map(spellings.path, cells)) else names  # one way for the whole column
+    rows = [(name, spellings.path(as_read)) for name, as_read in zip(names, read, strict=True)]
+    _require_unique([place[path] for _, path in rows if path], f"{template}, with or without folder and suffix,")
+    _require_complete(rows, place, spellings.paths, template)
+    return rows
+
+
+def _read_names(template: Path) -> list[str]:
+    """Reads the column of image names; rows without any content, which spreadsheets add at the end, do not count."""
+    names, unnamed = [], []
+    try:
+        with open(template, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            header = next(reader, [])
+            if NAME_COLUMN not in header:
+                is_separator = NAME_COLUMN in re.split(r"[;\t]", "".join(header[:1]))
+                raise UserError(
+                    f"{template} has no column {NAME_COLUMN}, only {', '.join(header or ['an empty line'])}: "
+                    f"{'separate columns by commas' if is_separator else 'rename a column'} or pass another "
+                    "--data.template"
+                )
+            column = header.index(NAME_COLUMN)
+            for row in reader:
+                name = row[column] if len(row) > column else ""
+                if name.strip():
+                    names.append(name)
+                elif any(cell.strip() for cell in row):
+                    unnamed.append(str(reader.line_num))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read the template {template} ({error}): pass another --data.template") from error
+    if unnamed:
+        raise UserError(
+            f"{template} must have an {NAME_COLUMN} in each row, but has none in line {listed(unnamed)}: fill it in or "
+            "remove the row"
+        )
+    return names
+
+
+class _Spellings:
+    """What a name in a template may mean.
+
+    Args:
+        place: Each file's place below the folder, by path.
+
+    Attributes:
+        paths: The files that each spelling may mean: all that share it, in its fullest sense.
+    """
+
+    def __init__(self, place: dict[str, str]) -> None:
+        self.paths: dict[str, list[str]] = {}
+        for kind in zip(*map(_spellings, place.values()), strict=True):
+            self.paths |= _grouped(zip(kind, place, strict=True))
+        self._by_form: dict[str, set[str]] = defaultdict(set)
+        for spelling, paths in self.paths.items():
+            self._by_form[composed(spelling)].update(paths)
+
+    def path(self, spelling: str) -> str:
+        """Returns the path of the only file that is meant, or an empty string."""
+        meant = self.paths.get(spelling) or [*self._by_form.get(composed(spelling), ())]
+        return meant[0] if len(meant) == 1 else ""
+
+
+def _spellings(place: str) -> tuple[str, str, str, str]:
+    """Returns the names of the file at ``place``, each fuller than those before it."""
+    name = os.path.basename(place)
+    return os.path.splitext(name)[0], os.path.splitext(place)[0], name, place
+
+
+def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name, path in pairs:
+        groups[name].append(path)
+    return groups
+
+
+def _several(groups: dict[str, list[str]]) -> str:
+    """Lists the names that have several paths, with these."""
+    return listed([f"{name} ({listed(paths, limit=3)})" for name, paths in groups.items() if len(paths) > 1])
+
+
+def _require_complete(rows: Rows, place: dict[str, str], meant: dict[str, list[str]], template: Path) -> None:
     """Checks that each row has a path and each path a row."""
     absent = [name for name, path in rows if not path]
-    named = {path for _, path in rows}
-    unnamed = [Path(path).name for path in paths if path not in named]
-    by_look = {as_seen(spelling): spelling for name in unnamed for spelling in (name, Path(name).stem)}
+    unclear = {name: meant[name] for name in absent if name in meant}
+    named = {path for _, path in rows}.union(*unclear.values())
+    unnamed = [where for path, where in place.items() if path not in named]
+    by_look = {as_seen(spelling): spelling for where in unnamed for spelling in _spellings(where)}
     respelled = {by_look[as_seen(name)]: name for name in absent if by_look.get(as_seen(name), name) != name}
-    absent = [name for name in absent if name not in respelled.values()]
-    unnamed = [name for name in unnamed if not {name, Path(name).stem} & respelled.keys()]
+    absent = [name for name in absent if name not in respelled.values() and name not in unclear]
+    unnamed = [where for where in unnamed if respelled.keys().isdisjoint(_spellings(where))]
     faults = [f"spells {spelled_apart(respelled)}"] if respelled else []
+    faults += [f"names {_several(unclear)}, for which there are several images"] if unclear else []
     faults += [f"names {listed(absent)}, for which there is no image"] if absent else []
     faults += [f"does not name {listed(unnamed)}"] if unnamed else []
     if faults:
         raise UserError(
-            f"{template} must name each of the {len(paths)} images once, but it {' and '.join(faults)}: correct it, or "
+            f"{template} must name each of the {len(place)} images once, but it {' and '.join(faults)}: correct it, or "
             "pass another --data.template or --data.predict_dir"
         )
 

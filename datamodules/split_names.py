@@ -33,6 +33,9 @@ def lookalikes(folder: Path) -> list[str]:
 
 def advice(folder: Path) -> str:
     """Says what to do about a split's ``folder`` that is not there."""
+    root = Path(os.path.abspath(folder.parent))
+    if root.name in SPLITS and not any((root / split).is_dir() for split in SPLITS):
+        return f"{root} looks like the split itself, so pass --data.root {root.parent}"
     if names := lookalikes(folder):
         return f"rename {' or '.join(names)} if it is meant, or pass another --data.root"
     return "create it"

@@ -76,15 +76,15 @@ def list_split(folder: Path, classes: ClassIndex) -> tuple[Files, ImageFiles]:
             "their class"
         )
     by_class = {name: find_images(folder / name) for name in classes.names}
-    empty = [name for name, found in by_class.items() if not found.paths]
     total = ImageFiles()
-    if empty:
+    if empty := [name for name, found in by_class.items() if not found.paths]:
         for name in empty:
             total.add(by_class[name])
-        remark = f" (passed over {total.passed_over()})" if total.passed_over() else ""
+        other = total.passed_over()
         raise UserError(
-            f"every class folder of {folder} must hold an image, but there is none in {listed(empty)}{remark}: add "
-            "images or remove the class from every split"
+            f"every class folder of {folder} must hold an image, but there is none in {listed(empty)}"
+            f"{f', only {other}: convert files to JPEG or PNG' if other else ': add images'}, or remove the class from "
+            "every split"
         )
     for name, found in by_class.items():
         require_apart(total, found, f"the other classes of {folder}", f"class {name}")

@@ -43,7 +43,8 @@ class ImageClassifier(LightningModule):
     Args:
         class_names: Names of the classes, in the order of the network's outputs.
         backbone: Member of torchvision's ResNet family.
-        weights: Initial weights: torchvision's IMAGENET1K_V2 or IMAGENET1K_V1, none, or a .pth or .safetensors file.
+        weights: Initial weights: torchvision's IMAGENET1K_V2 or IMAGENET1K_V1, none, or a .pth, .pt, .bin, .ckpt or
+            .safetensors file.
         attention: Attention modules: cbam or none.
         attention_placement: Where CBAM modules go: after each stage, after each block, or inside each block's branch.
         attention_gate: Gate function: sigmoid, or identity, with which the network starts as the plain ResNet.

@@ -2,10 +2,11 @@
 
 import inspect
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from torch import Tensor
 
@@ -13,11 +14,19 @@ from datamodules.class_index import ClassIndex
 from datamodules.files.errors import UserError, listed
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.images.transforms import MEAN, STD
+from datamodules.lookalike_names import as_seen
 from lightning_modules.classifier import ImageClassifier
 from lightning_modules.weights.pruning import without_masks
-from lightning_modules.weights.weights_file import SAFETENSORS_SUFFIX, load_safetensors, load_torch_file
+from lightning_modules.weights.state_dicts import require_finite
+from lightning_modules.weights.weights_file import (
+    SAFETENSORS_SUFFIX,
+    load_safetensors,
+    load_torch_file,
+    safetensors_size,
+)
 
 NETWORK_PREFIX = "network."
+LONGEST_NUMBER = -sys.float_info.min  # in JSON: -2.2250738585072014e-308
 
 
 @dataclass(frozen=True)
@@ -62,13 +71,22 @@ def differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> str:
 
     >>> differences({"seed": 42, "dropout": 0.3}, {"seed": 7, "dropout": 0.3})
     'seed 7 instead of 42'
+    >>> differences({"class_names": ["ant", "cat"]}, {"class_names": ["ant", "dog"]})
+    'class_names dog instead of cat'
     """
     differing = []
     for name, new in given.items():
         if (old := saved.get(name, new)) != new:
-            old, new = (listed(names) for names in (old, new)) if name == "class_names" else (old, new)
+            old, new = _only_in_one(old, new) if name == "class_names" else (old, new)
             differing.append(f"{name} {new} instead of {old}")
     return listed(differing)
+
+
+def _only_in_one(old: Sequence[str], new: Sequence[str]) -> Iterator[str]:
+    """Lists for each of two sequences of names those that the other lacks, or all if only the order differs."""
+    apart = [[name for name in one if name not in other] or list(one) for one, other in ((old, new), (new, old))]
+    alike = set.intersection(*({as_seen(name) for name in names} for names in apart))
+    return (listed([ascii(name) if as_seen(name) in alike else name for name in names]) for names in apart)
 
 
 def export_metadata(model: ImageClassifier, data: ImageFolderDataModule, metrics: dict[str, float]) -> dict[str, str]:
@@ -89,18 +107,29 @@ def export_metadata(model: ImageClassifier, data: ImageFolderDataModule, metrics
     return {"format": "pt"} | {name: json.dumps(value) for name, value in values.items()}
 
 
+def largest_export_bytes(model: ImageClassifier, data: ImageFolderDataModule) -> int:
+    """Returns the most bytes that ``model.safetensors`` will take, whatever the metrics and the learning rate.
+
+    Only metrics of a user's own callbacks are not counted, as they are not known before.
+    """
+    measured = [str(name) for metrics in (model.train_metrics, model.val_metrics) for name in metrics.keys()]  # noqa: SIM118
+    names = ["epoch", "partial", "learning_rate", *measured]
+    metadata = export_metadata(model, data, dict.fromkeys(names, LONGEST_NUMBER))
+    return safetensors_size(model.network.state_dict(), metadata)
+
+
 def read_trained_model(path: Path) -> TrainedModel:
     """Reads a checkpoint of ``fit`` or an exported weights file.
 
     Raises:
-        UserError: The file is missing or something else, its classes do not match their hash, or it has a setting that
-            this version does not know.
+        UserError: The file is missing or something else, its classes do not match their hash, a weight is not finite,
+            or it has a setting that this version does not know or of a wrong type.
     """
     try:
         trained, digest = _read_export(path) if path.suffix == SAFETENSORS_SUFFIX else _read_checkpoint(path)
         classes = ClassIndex(trained.model["class_names"])
-        if unknown := sorted(trained.model.keys() - inspect.signature(ImageClassifier).parameters.keys()):
-            raise UserError(f"{path} has settings unknown to this version ({listed(unknown)}): update cbam100")
+        _require_known(trained, path)
+        require_finite(trained.network, path)
     except UserError:
         raise
     except Exception as error:  # a foreign file may lead to any: KeyError, TypeError, RecursionError …
@@ -111,6 +140,32 @@ def read_trained_model(path: Path) -> TrainedModel:
     if classes.digest != digest:
         raise UserError(f"the classes in {path} do not match their hash: the file was altered")
     return trained
+
+
+def _require_known(trained: TrainedModel, path: Path) -> None:
+    """Checks names and types of settings, as those of a file are used without the command line's parser."""
+    known = inspect.signature(ImageClassifier).parameters.keys()
+    unknown = sorted((trained.model.keys() - known) | (trained.data.keys() - {*ImageFolderDataModule.IN_TRAINED_FILE}))
+    if unknown:
+        raise UserError(f"{path} has settings unknown to this version ({listed(unknown)}): update cbam100")
+    settings = [(get_type_hints(ImageClassifier.__init__), trained.model)]
+    settings += [(get_type_hints(ImageFolderDataModule.__init__), trained.data)]
+    settings += [({"precision": str | None}, {"precision": trained.precision})]
+    wrong = [f"{k} {v!r}" for types, values in settings for k, v in values.items() if not _is_of_type(v, types[k])]
+    if wrong:
+        raise UserError(f"{path} has settings that cannot be used ({listed(wrong)}): the file was altered")
+
+
+def _is_of_type(value: Any, hint: Any) -> bool:
+    """Tells whether a value has the type of an option: a plain one, a union, a list, or one of several literals."""
+    inside = get_args(hint)
+    if get_origin(hint) is Literal:
+        return value in inside
+    if get_origin(hint) is list:
+        return isinstance(value, list | tuple) and all(_is_of_type(item, inside[0]) for item in value)
+    if inside:
+        return any(_is_of_type(value, kind) for kind in inside)
+    return isinstance(value, int | float if hint is float else hint) and (hint is bool or not isinstance(value, bool))
 
 
 def _read_checkpoint(path: Path) -> tuple[TrainedModel, str]:
@@ -131,4 +186,5 @@ def _read_export(path: Path) -> tuple[TrainedModel, str]:
     network, header = load_safetensors(path)
     values = {name: json.loads(text) for name, text in header.items() if name != "format"}
     model = {"class_names": values["classes"], **values["architecture"], **values["training"]}
-    return TrainedModel(model, values["data"], network, precision=values.get("precision")), values["class_digest"]
+    data = {name: values["data"][name] for name in (*ImageFolderDataModule.IN_TRAINED_FILE, *values["data"])}
+    return TrainedModel(model, data, network, precision=values.get("precision")), values["class_digest"]

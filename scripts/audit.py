@@ -9,12 +9,13 @@ from rich.progress import track
 from rich.table import Table
 
 from callbacks.run.manifest import write_json
-from datamodules.class_index import as_seen, look_alike, natural_key
+from datamodules.class_index import natural_key
 from datamodules.data_audit import Findings, ImageFacts, audit_data
 from datamodules.files.atomic_file import require_writable
 from datamodules.files.errors import UserError, listed
 from datamodules.files.own_files import AUDIT, require_replaceable
 from datamodules.images.read import MAX_PIXELS
+from datamodules.lookalike_names import as_seen, look_alike
 from datamodules.split_names import require_outside_splits
 from datamodules.workers.loader import default_num_workers
 from scripts.arguments import Arguments

@@ -197,7 +197,7 @@ class ClassifierCLI(LightningCLI):
         assert isinstance(self.model, ImageClassifier)
         if self.trained is None:
             for budget in callbacks_of(self.trainer, SizeBudget):  # before weights are downloaded
-                budget.check_network(self.model)
+                budget.check_network(self.model, self.datamodule)
             self.model.load_pretrained()
             return
         if self.subcommand == "fit":

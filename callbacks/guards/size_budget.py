@@ -1,6 +1,7 @@
 """A check that the model is within the size budget, before training begins."""
 
 import math
+from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_only
@@ -8,7 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from typing_extensions import override
 
+from callbacks.trainer_parts import data_of
 from datamodules.files.errors import UserError, listed
+from datamodules.image_folder import ImageFolderDataModule
 from lightning_modules.classifier import ImageClassifier
 from lightning_modules.network.model_size import (
     BYTES_PER_MB,
@@ -18,10 +21,11 @@ from lightning_modules.network.model_size import (
     parameter_count,
     part_sizes,
 )
+from lightning_modules.trained_model import largest_export_bytes
 
 
 class SizeBudget(Callback):
-    """Checks the network when training is set up, and every exported file before it is written.
+    """Checks the network and the file that it will be exported to when training is set up, and each file once made.
 
     The size of a network is the bytes of its parameters and persistent buffers.
 
@@ -40,28 +44,39 @@ class SizeBudget(Callback):
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit" and isinstance(pl_module, ImageClassifier):
-            self.check_network(pl_module)
+            self.check_network(pl_module, data_of(trainer))
             _print_sizes(pl_module, model_size_bytes(pl_module.network), self.limit)
 
-    def check_network(self, pl_module: ImageClassifier) -> None:
-        """Raises ``UserError`` if the network is over the limit, and names options that would fit."""
-        size = model_size_bytes(pl_module.network)
+    def check_network(self, pl_module: ImageClassifier, data: Any) -> None:
+        """Raises ``UserError`` if the network or its exported file is over the limit, and names options that would fit.
+
+        The file is larger by its header, which has names and shapes of tensors, classes and metrics; there is none
+        with data of another kind.
+        """
+        size = network_size = model_size_bytes(pl_module.network)
+        if isinstance(data, ImageFolderDataModule):
+            size = largest_export_bytes(pl_module, data)
         if size > self.limit:
-            changes = fitting_changes(len(pl_module.classes), pl_module.architecture, self.limit)
-            options = listed([f"{flag} ({format_size(after)})" for flag, after in changes], limit=8)
+            header = size - network_size
+            changes = fitting_changes(len(pl_module.classes), pl_module.architecture, self.limit - header)
+            options = listed([f"{flag} ({format_size(after + header)})" for flag, after in changes], limit=8)
             raise UserError(
-                f"{pl_module.hparams['backbone']} with these options takes {format_size(size)}, more than the budget "
-                f"of {format_size(self.limit)}: raise --size_budget.limit_mb"
-                + (f" or choose one of {options}" if options else "")
+                f"{pl_module.hparams['backbone']} with these options and the header of its file takes "
+                f"{self._excess(size)}: raise --size_budget.limit_mb{f' or choose one of {options}' if options else ''}"
             )
 
     def check_file(self, size: int) -> None:
         """Raises ``UserError`` if a file of ``size`` bytes is larger than the limit."""
         if size > self.limit:
             raise UserError(
-                f"the exported file takes {format_size(size)}, more than the budget of {format_size(self.limit)}: "
-                "choose a smaller --model.backbone or raise --size_budget.limit_mb"
+                f"the exported file takes {self._excess(size)}: choose a smaller --model.backbone or raise "
+                "--size_budget.limit_mb"
             )
+
+    def _excess(self, size: int) -> str:
+        took, limit = format_size(size), format_size(self.limit)
+        exactly = f" by {size - self.limit:,} bytes" if took == limit else ""
+        return f"{took}, more than the budget of {limit}{exactly}"
 
 
 @rank_zero_only

@@ -14,12 +14,12 @@ from callbacks.processes import fail, gather
 from callbacks.run.manifest import versions, write_json
 from callbacks.trainer_parts import data_of
 from datamodules.bad_image_hook import UnreadableImageHandler
-from datamodules.class_index import as_seen, spelled_apart
 from datamodules.files.atomic_file import require_writable
 from datamodules.files.errors import UserError, listed, listed_reasons
 from datamodules.files.own_files import PREDICTION_MANIFEST, require_replaceable
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.images.read import ImageReadError
+from datamodules.lookalike_names import as_seen, spelled_apart
 from datamodules.split_names import require_outside_splits
 from lightning_modules.classifier import ImageClassifier
 from lightning_modules.metrics.accuracies import ranked

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.trainer.states import TrainerFn
 from typing_extensions import override
 
 from callbacks.run.checkpoints import BestWeights
@@ -71,7 +72,8 @@ class EpochLog(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validation_seconds += time.monotonic() - self._validation_start
         self._validated = True
-        if not self._is_inside_epoch and not trainer.sanity_checking:  # the validation of a run that had none
+        is_extra = not self._is_inside_epoch and not trainer.sanity_checking  # of a run that had none
+        if is_extra and trainer.state.fn == TrainerFn.FITTING:
             self._write(trainer, self._metrics(trainer, "val/"))
 
     @override

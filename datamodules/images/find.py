@@ -9,7 +9,7 @@ from pathlib import Path
 from datamodules.class_index import natural_key
 from datamodules.files.errors import UserError, listed
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp")
 
 Identity = tuple[int, int]  # device and inode: the real file, whatever its names
 UNNUMBERED = 0xFFFFFFFF  # the inode that many file systems in user space list for every file

@@ -1,7 +1,5 @@
 """Loading of pretrained weights, by torchvision's name or from a file, into a ``ResNetCBAM``."""
 
-import json
-from contextlib import suppress
 from pathlib import Path
 from urllib.error import URLError
 
@@ -11,37 +9,36 @@ from torch import Tensor
 
 from datamodules.files.errors import UserError, listed
 from lightning_modules.network.resnet_cbam import ATTENTION_PREFIX, HEAD_PREFIX, Backbone, ResNetCBAM
-from lightning_modules.weights.weights_file import load_state_dict, load_torch_file
+from lightning_modules.weights.state_dicts import COUNTER, SUFFIXES, StateDict, read_state_dict
 
 
 def load_pretrained(network: ResNetCBAM, weights: str, backbone: Backbone, class_names: list[str]) -> str:
     """Copies pretrained tensors into ``network`` and reports which.
 
     The head is left out if it has another width or other classes, or the same in another order; torchvision's always
-    is. Attention modules may all be absent from the file. Every other tensor must be present with its shape, and no
-    tensor may be left over.
+    is. The head and the attention modules may be absent from the file. Every other tensor must be present with its
+    shape, and no tensor may be left over.
 
     Args:
         network: Network to change in place.
-        weights: Name in torchvision's registry (``IMAGENET1K_V2``, ``IMAGENET1K_V1``), ``none``, or path of a ``.pth``
-            or ``.safetensors`` file.
+        weights: Name in torchvision's registry (``IMAGENET1K_V2``, ``IMAGENET1K_V1``), ``none``, or path of a file
+            whose name ends in one of ``SUFFIXES``.
         backbone: Backbone that a name in the registry refers to.
         class_names: Names of the classes, in the order of the network's outputs.
 
     Returns:
-        One line: the tensors loaded, left out, and still at their random initialisation.
+        One line: the tensors loaded, from where in the file, left out, and still at their random initialisation.
 
     Raises:
         UserError: The weights cannot be found or read, or do not match the network.
     """
     if weights == "none":
         return "weights: none, all tensors start at their random initialisation"
-    header: dict[str, str] = {}
-    if is_file := weights.endswith((".pth", ".safetensors")):
-        state, header = load_state_dict(Path(weights))
+    if is_file := weights.lower().endswith(SUFFIXES):
+        state, classes, source = read_state_dict(Path(weights))
     else:
-        state = _registry_state_dict(weights, backbone)
-    head, classes = state.get("fc.weight"), _classes_in(header)
+        state, classes, source = _registry_state_dict(weights, backbone)
+    head = state.get("fc.weight")
     foreign, remark = False, ""
     if head is not None and head.ndim == 2:
         equal_width = len(head) == len(class_names)
@@ -52,28 +49,20 @@ def load_pretrained(network: ResNetCBAM, weights: str, backbone: Backbone, class
         elif classes is None:
             remark = f"; its head of {len(head)} classes is used, though the file does not name them"
     taken = {name: value for name, value in state.items() if not (foreign and name.startswith(HEAD_PREFIX))}
-    new = _check_match(network, taken, foreign, weights)
+    new = _check_match(network, taken, weights)
     network.load_state_dict(taken, strict=False)
     fresh = f"; randomly initialised: {listed(new)}" if new else ""
-    return f"weights: {len(taken)} tensors loaded from {weights}{remark}{fresh}"
+    return f"weights: {len(taken)} tensors loaded from {weights}{f', {source}' if source else ''}{remark}{fresh}"
 
 
-def _classes_in(header: dict[str, str]) -> object:
-    """Returns the classes that the header of an exported model names, or None."""
-    with suppress(ValueError, RecursionError):
-        return json.loads(header.get("classes", "null"))
-    return None
-
-
-def _check_match(network: ResNetCBAM, taken: dict[str, Tensor], foreign_head: bool, weights: str) -> list[str]:
+def _check_match(network: ResNetCBAM, taken: dict[str, Tensor], weights: str) -> list[str]:
     """Returns the sorted names of tensors that may stay random, and raises ``UserError`` for all others."""
     wanted = network.state_dict()
     absent = set(wanted) - set(taken)
-    attention = {name for name in wanted if name.startswith(ATTENTION_PREFIX)}
-    allowed = {name for name in absent if foreign_head and name.startswith(HEAD_PREFIX)}
-    allowed |= attention if attention <= absent else set()
+    parts = [{name for name in wanted if name.startswith(prefix)} for prefix in (HEAD_PREFIX, ATTENTION_PREFIX)]
+    allowed = {name for part in parts if part <= absent for name in part}
     # Files from before torch 0.4.1 lack these counters, and load_state_dict supplies them.
-    counters = {name for name in absent if name.endswith("num_batches_tracked")}
+    counters = {name for name in absent if name.endswith(COUNTER)}
     missing = sorted(absent - allowed - counters)
     unexpected = sorted(set(taken) - set(wanted))
     reshaped = sorted(
@@ -94,12 +83,12 @@ def _check_match(network: ResNetCBAM, taken: dict[str, Tensor], foreign_head: bo
     return sorted(allowed)
 
 
-def _registry_state_dict(name: str, backbone: Backbone) -> dict[str, Tensor]:
+def _registry_state_dict(name: str, backbone: Backbone) -> StateDict:
     registry = {entry.name: entry for entry in torchvision.models.get_model_weights(backbone)}  # without aliases
     if name not in registry:
         raise UserError(
-            f"--model.weights must be one of {', '.join(registry)} for {backbone}, none, or a .pth or .safetensors "
-            f"file, got {name!r}"
+            f"--model.weights must be one of {', '.join(registry)} for {backbone}, none, or a file whose name ends in "
+            f"{', '.join(SUFFIXES)}, got {name!r}"
         )
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(registry[name].url).name
     if not cached.is_file():
@@ -110,4 +99,4 @@ def _registry_state_dict(name: str, backbone: Backbone) -> dict[str, Tensor]:
                 f"cannot download {name} for {backbone} ({error}): connect to the network, put the file at {cached}, "
                 "or choose --model.weights FILE or none"
             ) from error
-    return load_torch_file(cached)
+    return read_state_dict(cached)

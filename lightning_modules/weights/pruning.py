@@ -13,7 +13,8 @@ def without_masks(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     >>> without_masks({"weight_orig": Tensor([2, 3]), "weight_mask": Tensor([1, 0])})
     {'weight': tensor([2., 0.])}
     """
-    pruned = [name.removesuffix(MASK) for name in state if name.endswith(MASK)]
+    masked = (name.removesuffix(MASK) for name in state if name.endswith(MASK))
+    pruned = [name for name in masked if name + ORIGINAL in state]
     products = {name: state[name + ORIGINAL] * state[name + MASK] for name in pruned}
     parts = {name + suffix for name in pruned for suffix in (ORIGINAL, MASK)}
     return {name: tensor for name, tensor in state.items() if name not in parts} | products

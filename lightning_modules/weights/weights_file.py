@@ -1,6 +1,10 @@
 """Reading of tensors from weights files, without ever running code that a file may carry."""
 
+import json
+import math
 import zipfile
+from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,7 @@ from torch import Tensor
 from datamodules.files.errors import UserError
 
 SAFETENSORS_SUFFIX = ".safetensors"
+LENGTH_BYTES, ALIGNMENT = 8, 8  # of a safetensors file: its header's length comes first, and the header is padded
 
 
 def load_torch_file(path: Path) -> Any:
@@ -25,11 +30,12 @@ def load_torch_file(path: Path) -> Any:
             with zipfile.ZipFile(path) as archive:
                 if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
                     raise ValueError("compressed, which torch never writes, and so of any size")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([Namespace]):  # a run's options, in torchvision's and timm's checkpoints
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises almost any type on a file that is not its own
         raise UserError(
             f"cannot load {path} ({type(error).__name__}): it must be a complete file written by torch.save, with "
-            "tensors and plain values only"
+            "tensors and plain values only, such as torch.save(model.state_dict(), FILE)"
         ) from error
 
 
@@ -47,22 +53,23 @@ def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise UserError(f"cannot load {path} as a safetensors file ({error}): check that it is complete") from error
 
 
-def load_state_dict(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Loads the tensors of a ``.pth`` or ``.safetensors`` file by name, and the metadata of the latter.
+def safetensors_size(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> int:
+    """Returns the bytes that a safetensors file of these tensors and this metadata takes, without making one.
 
-    Raises:
-        UserError: The suffix is another, or the file is missing or holds something else.
+    >>> safetensors_size({"x": torch.zeros(4)}, {}) - safetensors_size({"x": torch.zeros(3)}, {})  # of 4 bytes each
+    4
     """
-    if path.suffix == SAFETENSORS_SUFFIX:
-        return load_safetensors(path)
-    if path.suffix != ".pth":
-        raise UserError(f"{path} is no weights file by its name: it must end in .pth or .safetensors")
-    content = load_torch_file(path)
-    if not isinstance(content, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
-    ):
-        raise UserError(f"{path} is not a state dict of tensors by name: save the model's state_dict() instead")
-    return content, {}
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    offset = 0
+    # In the library's order, which decides how many digits the offsets have: wide types first, then by name.
+    for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0])):
+        end = offset + tensor.numel() * tensor.element_size()
+        kind = ("F" if tensor.is_floating_point() else "I") + str(8 * tensor.element_size())
+        kind = "BF16" if tensor.dtype == torch.bfloat16 else kind
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        offset = end
+    length = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode())
+    return LENGTH_BYTES + math.ceil(length / ALIGNMENT) * ALIGNMENT + offset
 
 
 def _require_file(path: Path) -> None:

@@ -327,8 +327,11 @@ def only_text(root):
         ),
         (lambda root: (root / "train").rename(root / "Train"), "for each class: rename .*/root/Train if it is meant"),
         (images_folder, "for each class: rename .*/root/images/train if it is meant, or pass another --data.root"),
-        (empty_class, "every class folder of .*train must hold an image, but there is none in 5"),
-        (only_text, r"there is none in 5 \(passed over 1 of other types \(1 .txt\)\): add images"),
+        (empty_class, "every class folder of .*train must hold an image, but there is none in 5: add images, or"),
+        (
+            only_text,
+            r"there is none in 5, only 1 of other types \(1 .txt\): convert files to JPEG or PNG, or remove the",
+        ),
         (
             lambda root: (root / "train" / "5" / "up").symlink_to(".."),
             "links make class 5 share .* of its files with the other classes of .*train",
@@ -363,6 +366,26 @@ def test_refuses(copy, spoil, message):
 def test_refuses_a_number_out_of_range(data_root, option, value):
     with pytest.raises(UserError, match=rf"--data.{option} must be .*, got {value}"):
         ImageFolderDataModule(data_root, **{option: value})
+
+
+@pytest.mark.parametrize(("split", "stage"), [("train", "fit"), ("val", "validate"), ("test", "predict")])
+def test_a_split_that_is_given_for_the_root_is_called_one(split, stage, copy, monkeypatch):
+    monkeypatch.chdir(copy / split)
+    for root in (copy / split, "."):
+        with pytest.raises(
+            UserError, match=rf"{split} looks like the split itself, so pass --data.root {copy}(, or|$)"
+        ):
+            ImageFolderDataModule(root, class_names=None if stage == "fit" else ["0", "1"]).setup(stage)
+
+
+def test_jpegs_by_their_other_names_are_images(copy):
+    for path, suffix in zip(sorted((copy / "train").rglob("*.jpg")), [".jfif", ".JPE"] * 24, strict=True):
+        path.rename(path.with_suffix(suffix))
+    data = ImageFolderDataModule(copy, image_size=32, batch_size=48, num_workers=0)
+    data.setup("fit")
+    (batch,) = data.train_dataloader()
+    assert batch.images.shape == (48, 3, 32, 32)
+    assert not batch.unreadable
 
 
 def test_refuses_a_root_with_nothing_to_evaluate(tmp_path):

@@ -105,7 +105,7 @@ def test_every_file_spells_classes_alike_and_takes_equal_ones_in_their_order(
     assert [list(row.values()) for row in rows("again.csv.partial")] == [[name, labels[0]] for name in names[:2]]
     with pytest.raises(SystemExit, match="2"):
         main([*command, "--prediction.path=again.csv", "--prediction.fallback_label==2 "])
-    assert "5 classes, but spells '=2' as '=2 ' (which look the same): choose one of =2" in capsys.readouterr().err
+    assert "5 classes, but spells '=2' as '=2 ' (other blanks): choose one of =2" in capsys.readouterr().err
     main([*command, "--prediction.path=again.csv", "--prediction.fallback_label==2"])
     assert [list(row.values()) for row in rows("again.csv")][2] == ["c", labels[1]]
 

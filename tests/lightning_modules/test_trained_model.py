@@ -45,6 +45,39 @@ def test_a_setting_of_a_later_version_is_refused(trained, tmp_path):
         read_trained_model(tmp_path / "later.safetensors")
 
 
+WRONG = [
+    ("architecture", "reduction_ratio", "x", "reduction_ratio 'x'"),
+    ("architecture", "reduction_ratio", True, "reduction_ratio True"),
+    ("architecture", "dropout", None, "dropout None"),
+    ("architecture", "backbone", ["resnet18"], r"backbone \['resnet18'\]"),
+    ("training", "activation_checkpointing", "no", "activation_checkpointing 'no'"),
+    ("training", "tta", "vflip", "tta 'vflip'"),
+    ("data", "image_size", "224", "image_size '224'"),
+    ("data", "seed", {}, "seed {}"),
+    ("precision", None, 16, "precision 16"),
+]
+
+
+@pytest.mark.parametrize(("part", "name", "value", "named"), WRONG)
+def test_a_setting_of_a_wrong_type_is_refused(part, name, value, named, trained, tmp_path):
+    tensors, header = load_safetensors(trained / "model.safetensors")
+    header[part] = json.dumps({**json.loads(header[part]), name: value} if name else value)
+    save_file(tensors, tmp_path / "altered.safetensors", header)
+    with pytest.raises(
+        UserError, match=rf"altered.* has settings that cannot be used \({named}\): the file was altered"
+    ):
+        read_trained_model(tmp_path / "altered.safetensors")
+
+
+def test_a_setting_that_lacks_or_is_unknown_is_refused_in_the_datas_part_too(trained, tmp_path):
+    tensors, header = load_safetensors(trained / "model.safetensors")
+    for data, message in (({"seed": 1}, "KeyError: 'image_size'"), ({"crop": 1}, r"unknown to this version \(crop\)")):
+        settings = data if "seed" in data else {**json.loads(header["data"]), **data}
+        save_file(tensors, tmp_path / "altered.safetensors", header | {"data": json.dumps(settings)})
+        with pytest.raises(UserError, match=message):
+            read_trained_model(tmp_path / "altered.safetensors")
+
+
 def test_a_setting_that_is_no_name_is_refused(trained, tmp_path):
     content = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
     content["hyper_parameters"] |= {1: 2, "a": 3}

@@ -131,6 +131,10 @@ def test_file_without_batch_norm_counters_loads(network, imagenet_state, tmp_pat
         (lambda s: s.update({"conv1.weight": torch.zeros(64, 1, 7, 7)}), r"another shape conv1.weight \(64, 1, 7, 7\)"),
         (lambda s: s.update({"fc.weight": torch.zeros(12, 100)}), r"fc.weight \(12, 100\) for \(12, 512\)"),
         (lambda s: s.pop("fc.weight"), "missing fc.weight"),
+        (
+            lambda s: s.update({"bn1.running_var": torch.full([64], torch.inf)}),
+            r"w.*\.pth has values that are NaN or inf",
+        ),
         (lambda s: s.update({1: torch.zeros(1)}), "is not a state dict of tensors by name"),
         (lambda s: s.update({"attention.layer1.spatial_gate.conv.bias": torch.zeros(1)}), "missing attention.layer1"),
     ],

@@ -104,7 +104,7 @@ def test_mutations_raise_typed_errors_only(mutations, tmp_path):
     """Of the header, where the structure is, and of the rest."""
     names = [f"class {i}" for i in range(10)]
     header = {"format": "pt", "classes": json.dumps(names), "class_digest": json.dumps(ClassIndex(names).digest)}
-    header |= {"architecture": "{}", "training": "{}", "data": "{}"}
+    header |= {"architecture": "{}", "training": "{}", "data": '{"image_size": 32, "val_fraction": 0.1, "seed": 42}'}
     path = tmp_path / "x.safetensors"
     save_file({"a.weight": torch.arange(64.0).view(8, 8), "a.bias": torch.arange(8.0)}, path, header)
     whole = path.read_bytes()

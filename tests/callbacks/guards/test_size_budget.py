@@ -1,0 +1,50 @@
+import json
+import re
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from callbacks import SizeBudget
+from datamodules import ImageFolderDataModule
+from datamodules.files.errors import UserError
+from lightning_modules import ImageClassifier, ResNetCBAM, model_size_bytes
+from lightning_modules.trained_model import largest_export_bytes, read_trained_model
+from lightning_modules.weights.weights_file import safetensors_size
+from scripts.main import main
+from tests.conftest import SMALL
+
+BYTES = model_size_bytes(ResNetCBAM(12, backbone="resnet18"))
+
+
+def test_a_limit_between_the_network_and_its_file_is_refused_before_training(data_root, run_folder, capsys):
+    """The header takes more than 1000 bytes: it has a line of some 80 for each of the 130 tensors."""
+    with pytest.raises(SystemExit, match="2"):
+        main(["fit", *SMALL, f"--data.root={data_root}", f"--size_budget.limit_mb={(BYTES + 1000) / 10**6}"])
+    output = capsys.readouterr()
+    assert "resnet18 with these options and the header of its file takes 44.81 MB (42.73 MiB), more than" in output.err
+    assert re.search(r"or choose one of --model.attention none \(44\.7[89] MB", output.err)  # 22 kB less
+    assert "epoch 1" not in output.out
+    assert not list(Path("runs").rglob("*.ckpt"))
+
+
+def test_the_largest_export_is_no_smaller_and_hardly_larger_than_the_real_one(trained, data_root):
+    settings = read_trained_model(trained / "model.safetensors").model
+    data = ImageFolderDataModule(data_root, image_size=32)
+    model = ImageClassifier(**settings)
+    largest = largest_export_bytes(model, data)
+    assert 0 <= largest - (trained / "model.safetensors").stat().st_size < 500
+    SizeBudget(largest / 10**6).check_network(model, data)
+    with pytest.raises(UserError, match=r"more than the budget of .* by 1 bytes: raise"):
+        SizeBudget((largest - 1) / 10**6).check_network(model, data)
+    SizeBudget(BYTES / 10**6).check_network(model, None)  # data of another kind, and so no export
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_size_of_a_file_is_the_librarys(dtype):
+    names = ["Caf\u00e9", "\udce9", 'a"b', "a\\b", "\u732b"]
+    for count in range(8):  # each remainder of the padding
+        metadata = {"format": "pt", "classes": json.dumps(names), "note": "x" * count + "\u00e9\n\x7f\x01"}
+        state = ResNetCBAM(12, backbone="resnet18").to(dtype).state_dict()
+        assert safetensors_size(state, metadata) == len(safetensors.torch.save(state, metadata))

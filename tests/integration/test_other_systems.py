@@ -44,8 +44,8 @@ def test_every_command_does_without_posix(data_root, run_folder):
         [*fit, "--trainer.max_epochs=1"],
         [*fit, "--trainer.max_epochs=2", "--ckpt_path=last"],
         ["validate", *on_cpu, "--data.num_workers=0"],
-        ["predict", *on_cpu, "--data.num_workers=1"],
-        ["report", f"--run={run}", "--trainer.accelerator=cpu"],
+        ["predict", *on_cpu, "--data.num_workers=0"],
+        ["report", f"--run={run}"],
         ["ablate", "--vary=model.loss=focal,cross_entropy", "--seeds=1", *SMALL, root, "--trainer.max_epochs=1",
          "--model.restart_epochs=1"],
     ]  # fmt: skip

@@ -1,5 +1,7 @@
 """Apple's GPUs have no float64. None can be had here, so a device without it is made up: ``meta``, which computes."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -58,7 +60,8 @@ def test_a_float64_tensor_on_the_device_is_noticed():
                 make()
 
 
-def test_no_step_needs_float64_on_the_device():
+def test_no_step_needs_float64_on_the_device(monkeypatch):
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which is off, but does not know the device
     torch.manual_seed(0)
     model = ImageClassifier(class_names=["a", "b", "c"], backbone="resnet18", weights="none")
     pixels = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
@@ -84,7 +87,9 @@ def test_no_step_needs_float64_on_the_device():
             assert {value.dtype for value in numbers.values()} == {torch.float32}  # Lightning puts them on the device
             numbers = {name: value.item() for name, value in numbers.items()} | statistics.finish()
             probabilities = for_inference(copy.eval().network, torch.float32)(images).float().softmax(1)
-            numbers |= {f"probability {i}": float(value) for i, value in enumerate(probabilities.flatten().cpu())}
+            numbers |= {
+                f"probability {i}": float(value) for i, value in enumerate(probabilities.detach().flatten().cpu())
+            }
         expected = expected or numbers
-    assert numbers == pytest.approx(expected, rel=1e-3)
+    assert numbers == pytest.approx(expected, rel=0.01)
     assert len(numbers) > 20

@@ -14,7 +14,8 @@ def finish():
 
 
 def test_the_peak_is_at_least_what_is_held():
-    assert resident_peak() >= psutil.Process().memory_info().rss > 10e6
+    held = psutil.Process().memory_info().rss
+    assert 10e6 < 0.9 * held < resident_peak() < 1e12  # the kernel counts in batches
 
 
 @pytest.mark.parametrize(

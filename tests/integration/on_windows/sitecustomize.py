@@ -29,13 +29,13 @@ def without(module, names, **replaced):
     return copy
 
 
-def import_as_there(name, globals=None, *rest):
+def import_as_there(name, globals=None, *rest, **options):
     if (globals or {}).get("__name__", "").partition(".")[0] in PACKAGES:
         if name in MODULES:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         if name in THERE:
             return THERE[name]
-    return import_here(name, globals, *rest)
+    return import_here(name, globals, *rest, **options)
 
 
 THERE = {

@@ -15,10 +15,13 @@ from datamodules.split_names import no_split
 def natural_key(name: str) -> tuple[list[str | int], str]:
     """Returns a sort key by which numbers in names count as numbers; between ``01`` and ``1``, spelling decides.
 
+    Paths have the same order on every system.
+
     Example:
         >>> sorted(["10", "2", "b10", "b2"], key=natural_key)
         ['2', '10', 'b2', 'b10']
     """
+    name = name.replace(os.sep, "/")
     parts = re.split(r"([0-9]+)", name)  # text and digits alternate, so that positions compare like with like
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
 

@@ -42,7 +42,7 @@ class ImageFolderDataModule(LightningDataModule):
             prediction lists each, and is complete only with --prediction.fallback_label.
         augmentation: How training images are augmented: fused, the reference recipe in fewer passes over the pixels;
             or reference, the same recipe step by step in torchvision.
-        cache: Where a fit keeps decoded images: none, ram, or disk for the user's cache folder.
+        cache: Where a fit keeps decoded images: none, ram (on Linux), or disk for the user's cache folder.
         class_names: Classes to expect, in order; by default the folders of ``train/`` in natural order.
         seed: Seed of the order of samples, their augmentation and the held-out part.
 

@@ -52,6 +52,17 @@ def visible_folders(parent: Path) -> Iterator[str]:
         yield from (entry.path for entry in entries if not entry.name.startswith(".") and entry.is_dir())
 
 
+def place_below(path: str | Path, root: Path) -> str:
+    """Returns the path relative to ``root``, spelled alike on every system.
+
+    >>> place_below("photos/train/cat/1.jpg", Path("photos"))
+    'train/cat/1.jpg'
+    """
+    with suppress(ValueError):  # on another drive of Windows
+        path = os.path.relpath(path, root)
+    return Path(path).as_posix()
+
+
 def require_outside_splits(folder: Path, option: str, root: Path | None = None) -> None:
     """Checks that outputs stay out of a data set, where a picture would pass for an image and a folder for a class.
 

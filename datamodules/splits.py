@@ -9,7 +9,7 @@ from pathlib import Path
 from datamodules.class_index import ClassIndex, natural_key
 from datamodules.files.errors import UserError, listed
 from datamodules.images.find import SUFFIXES, ImageFiles, find_images
-from datamodules.split_names import SPLITS, lookalikes, no_split
+from datamodules.split_names import SPLITS, lookalikes, no_split, place_below
 
 Files = dict[str, list[str]]  # paths by class
 
@@ -176,6 +176,6 @@ def fingerprint(paths: Sequence[str], root: Path) -> dict[str, int | str]:
     digest = hashlib.sha256()
     for path in paths:
         size = os.path.getsize(path) if os.path.exists(path) else -1
-        line = f"{os.path.relpath(path, root)}\t{size}\n"
+        line = f"{place_below(path, root)}\t{size}\n"
         digest.update(line.encode("utf-8", "surrogateescape"))
     return {"images": len(paths), "sha256": digest.hexdigest()}

@@ -16,7 +16,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from callbacks.guards.interruption import is_ours
 from datamodules.workers.parent_watch import end_with_parent
-from datamodules.workers.process import SIGNALS
+from datamodules.workers.process import SIGNALS, let_children_be_killed
 from scripts.cli import ClassifierCLI
 from scripts.console import escape_what_the_console_cannot_show, hush_libraries
 from scripts.faults import user_sentence
@@ -75,8 +75,7 @@ def _run(words: ArgsType, args: ArgsType) -> None:
         if sentence is None:
             raise
         print("cbam100: error:", *map(str.strip, sentence.splitlines()), file=sys.stderr)  # on one line
-        if hasattr(signal, "SIGCHLD"):
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises where a loader process is killed
+        let_children_be_killed()
         for process in multiprocessing.active_children():
             process.kill()  # one that hangs would keep this process from ending
         _drop(error)

@@ -1,12 +1,11 @@
 """The logger of a fit, which writes to a new ``runs/<name>/version_<k>/`` or to the folder of the resumed run."""
 
-import fcntl
 import os
 import re
 import shutil
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.loggers.logger import rank_zero_experiment
@@ -17,10 +16,12 @@ from callbacks.run.run_folder import RUNS, RunFolder
 from datamodules.files import own_files
 from datamodules.files.atomic_file import require_writable
 from datamodules.files.errors import UserError
+from datamodules.files.locks import LOCK, locked, require_unlocked
 from datamodules.files.own_files import require_replaceable
-from datamodules.split_names import require_outside_splits
+from datamodules.split_names import place_below, require_outside_splits
 
-LOCK = ".lock"
+# Windows has no such names, and a backslash or a colon would lead out of runs/ there.
+NOT_IN_A_NAME = '\\:*?"<>|' if os.name == "nt" else ""
 FILES_OF_A_START = re.compile(rf"events\.out\.tfevents|(config\.yaml|hparams\.yaml|{re.escape(LOCK)})$")
 
 
@@ -33,14 +34,16 @@ class RunLogger(TensorBoardLogger):
     """
 
     _made = False
-    _lock: IO[str] | None = None
+    _lock: ExitStack | None = None
 
     @property
     @rank_zero_experiment
     @override
     def experiment(self) -> Any:
         if self._lock is None:  # before the event file is opened
-            self._lock = lock(Path(self.log_dir))
+            lock = ExitStack()
+            lock.enter_context(locked(Path(self.log_dir)))
+            self._lock = lock
         return super().experiment
 
     def _get_next_version(self) -> int:
@@ -58,44 +61,11 @@ class RunLogger(TensorBoardLogger):
         super().finalize(status)
         if self._lock is None:
             return
+        self._lock.close()
+        self._lock = None
         # The folder of a start that was refused holds nothing to keep.
         if status == "failed" and self._made and all(FILES_OF_A_START.match(name) for name in os.listdir(self.log_dir)):
             shutil.rmtree(self.log_dir, ignore_errors=True)
-        self._lock.close()
-        self._lock = None
-
-
-def lock(folder: Path) -> IO[str]:
-    """Locks a folder for this process, until the returned file is closed.
-
-    Raises:
-        UserError: Another process has locked it, or the lock file cannot be opened.
-    """
-    try:
-        file = open(folder / LOCK, "a")  # noqa: SIM115
-    except OSError as error:
-        raise UserError(f"cannot write {folder / LOCK} ({error.strerror}): check its permissions") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise _held(folder) from error
-    except OSError:  # the file system may lack locks
-        pass
-    return file
-
-
-def require_unlocked(folder: Path) -> None:
-    """Raises ``UserError`` if a process has locked the folder; all processes of a run may ask at the same time."""
-    with suppress(OSError), open(folder / LOCK) as file:  # no lock yet, or no locks on this file system
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise _held(folder) from error
-
-
-def _held(folder: Path) -> UserError:
-    return UserError(f"another process is using {folder}: wait until it ends, or choose another name")
 
 
 def require_run_name(name: str, option: str) -> None:
@@ -105,9 +75,11 @@ def require_run_name(name: str, option: str) -> None:
         >>> require_run_name("ablation/seed_1", "--run_name")
     """
     parts = name.split("/")
-    if any(part in ("", ".", "..") for part in parts) or any(ord(character) < 32 for character in name):
+    if any(part in ("", ".", "..") for part in parts) or any(ord(x) < 32 or x in NOT_IN_A_NAME for x in name):
+        without = f".., {' '.join(NOT_IN_A_NAME)}" if NOT_IN_A_NAME else ".."
         raise UserError(
-            f"{option} must name a folder below {RUNS}/, without .. or control characters, got {name!r}: choose another"
+            f"{option} must name a folder below {RUNS}/, without {without} or control characters, got {name!r}: choose "
+            "another"
         )
 
 
@@ -126,12 +98,12 @@ def open_logger(run_name: str, ckpt_path: str | None, epochs: int, data_root: Pa
     """
     if ckpt_path and (run := RunFolder.of_last(Path(ckpt_path))):
         require_writable(run.path, "--ckpt_path")
-        require_unlocked(Path(os.path.relpath(run.path)))
+        require_unlocked(Path(place_below(run.path, Path())))
         require_replaceable(run.manifest, own_files.RUN_MANIFEST, "--ckpt_path")
         require_replaceable(run.weights, own_files.WEIGHTS, "--ckpt_path")
         for checkpoint in (run.best, run.last):
             require_replaceable(checkpoint, own_files.CHECKPOINT, "--ckpt_path")
-        root = os.path.relpath(run.path.parents[1])
+        root = place_below(run.path.parents[1], Path())
         return RunLogger(root, run.name, version=run.version, default_hp_metric=False, purge_step=epochs)
     option = "working directory or --run_name"
     require_outside_splits(RUNS, option, data_root)

@@ -37,7 +37,7 @@ class Interruption(Callback):
                 signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGHUP:
+        if number == getattr(signal, "SIGHUP", None):
             _let_go_of_the_terminal()
         if self._received:
             return

@@ -1,11 +1,16 @@
 """Peak memory of a fit."""
 
-import resource
 import sys
 
+import psutil
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from typing_extensions import override
+
+try:
+    import resource
+except ImportError:  # on Windows
+    resource = None  # type: ignore[assignment]
 
 BYTES_PER_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
 
@@ -20,11 +25,15 @@ class PeakMemory(Callback):
         device = trainer.strategy.root_device
         if device.type == "cuda":
             print(f"peak memory: {torch.cuda.max_memory_allocated(device) / 1e9:.2f} GB of {device}")
-        own, loader = (resident_peak(who) / 1e9 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-        beside = f", {loader:.2f} GB of the largest process beside it" if loader else ""
-        print(f"peak memory: {own:.2f} GB of the process{beside}")
+        own, largest = resident_peak() / 1e9, resident_peak(of_children=True) / 1e9
+        beside = f", {largest:.2f} GB of the largest process beside it" if largest else ""
+        if own:
+            print(f"peak memory: {own:.2f} GB of the process{beside}")
 
 
-def resident_peak(who: int = resource.RUSAGE_SELF) -> int:
-    """Returns the most bytes that this process, or the largest of its ended children, held in memory."""
-    return resource.getrusage(who).ru_maxrss * BYTES_PER_UNIT
+def resident_peak(of_children: bool = False) -> int:
+    """Returns the most bytes that this process, or the largest of its ended children, held in memory; 0 if unknown."""
+    if resource:
+        who = resource.RUSAGE_CHILDREN if of_children else resource.RUSAGE_SELF
+        return resource.getrusage(who).ru_maxrss * BYTES_PER_UNIT
+    return 0 if of_children else getattr(psutil.Process().memory_info(), "peak_wset", 0)

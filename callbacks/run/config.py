@@ -40,7 +40,7 @@ class RunConfig(Callback):
         if not trainer.is_global_zero or is_fast_dev_run(trainer):
             return
         with suppress(OSError, ValueError, AttributeError, yaml.YAMLError):  # damaged: it is replaced
-            self.changed = changes(yaml.safe_load(path.read_text()), self._settings)
+            self.changed = changes(yaml.safe_load(path.read_text(encoding="utf-8")), self._settings)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, yaml.safe_dump(self._settings, sort_keys=False).encode(), in_own_folder=True)
 

@@ -68,11 +68,10 @@ class ExactResume(Callback):
 
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        cuda = pl_module.device.type == "cuda"
         _, batches = data_of(trainer).resume_point()
         state = {
             "cpu_rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state(pl_module.device) if cuda else None,
+            "cuda_rng": _random_state(pl_module.device),
             # At the end of an epoch they are complete, and Lightning is about to reset them.
             "metrics": {name: _metric_state(metric) for name, metric in _train_metrics(pl_module) if batches},
         }
@@ -103,7 +102,7 @@ class ExactResume(Callback):
         # Random states are restored last, after all that could draw from them.
         torch.set_rng_state(self._state["cpu_rng"])
         if self._state["cuda_rng"] is not None:
-            torch.cuda.set_rng_state(self._state["cuda_rng"], pl_module.device)
+            _set_random_state(self._state["cuda_rng"], pl_module.device)
         for name, metric in _train_metrics(pl_module):
             for attribute, value in self._state["metrics"].get(name, {}).items():
                 setattr(metric, attribute, value.to(pl_module.device) if isinstance(value, torch.Tensor) else value)
@@ -157,6 +156,20 @@ def tuned_batch_size(checkpoint: Mapping[str, Any]) -> int | None:
 def resumed_from(trainer: Trainer) -> str | None:
     """Returns the checkpoint that this fit resumes from, or None."""
     return next((callback.checkpoint for callback in callbacks_of(trainer, ExactResume)), None)
+
+
+def _random_state(device: torch.device) -> torch.Tensor | None:
+    """Returns the state of the generator that dropout on this device draws from, or None for the CPU's."""
+    if device.type == "cpu":
+        return None
+    return torch.mps.get_rng_state() if device.type == "mps" else torch.cuda.get_rng_state(device)
+
+
+def _set_random_state(state: torch.Tensor, device: torch.device) -> None:
+    if device.type == "mps":
+        torch.mps.set_rng_state(state)
+    elif device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
 
 
 def _kept(part: Any) -> dict[str, Any]:

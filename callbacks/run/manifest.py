@@ -83,7 +83,7 @@ class RunManifest(Checkpoint):
 
     def _earlier_events(self) -> list[dict[str, Any]]:
         with suppress(OSError, ValueError, LookupError, TypeError):  # missing, or damaged
-            return json.loads(self._path.read_text())["events"]
+            return json.loads(self._path.read_text(encoding="utf-8"))["events"]
         return []
 
     def _note(self, trainer: Trainer, pl_module: LightningModule, event: str, **details: Any) -> None:

@@ -78,7 +78,7 @@ class RunFolder:
             UserError: The manifest is missing or damaged.
         """
         try:
-            manifest = json.loads(self.manifest.read_text())
+            manifest = json.loads(self.manifest.read_text(encoding="utf-8"))
             _ = manifest["data"], manifest["versions"], manifest["events"][-1]["event"]
         except (OSError, ValueError, TypeError, LookupError) as error:
             raise UserError(
@@ -94,7 +94,7 @@ class RunFolder:
             UserError: The file is missing or damaged.
         """
         try:
-            config = yaml.safe_load(self.config.read_text())
+            config = yaml.safe_load(self.config.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise UserError(f"cannot read {self.config} ({error}): pass the run folder of a fit") from error
         if not (isinstance(config, dict) and {"trainer", "model", "data", "size_budget"} <= config.keys()):

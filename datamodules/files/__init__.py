@@ -1,1 +1,1 @@
-"""Atomic files, CSV cells and the error type: code that knows nothing of images."""
+"""Atomic files, locks, CSV cells and the error type: code that knows nothing of images."""

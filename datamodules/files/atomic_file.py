@@ -1,17 +1,19 @@
 """Files that appear under their final name whole or not at all."""
 
 import errno
-import fcntl
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from datamodules.files.errors import UserError
+from datamodules.files.locks import OPEN_FILES_CAN_BE_REMOVED, mark_as_used, remove_unless_used
 from datamodules.files.own_files import MARK, is_replaceable, kind_of
 
 SUFFIX = ".part"
+PAUSES = (0.1, 0.3, 0.6, 1.0)  # seconds between attempts to replace a file that others have open
 
 
 @contextmanager
@@ -42,25 +44,26 @@ def atomic_file(path: Path, *, in_own_folder: bool = False) -> Iterator[Path]:
         ) from error
     temporary = Path(name)
     try:
-        with suppress(OSError):  # not every file system has locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp keeps its files to their owner
-        os.fsync(descriptor)
-        if not in_own_folder and not is_replaceable(path, kind_of(temporary, path.suffix)):
-            raise UserError(
-                f"{path} exists and is not an earlier file of the same kind by {MARK}, so it is not overwritten: "
-                "move it away"
-            )
-        os.replace(temporary, target)
+        with open(descriptor, "rb") as file:
+            mark_as_used(descriptor, by_one=True)
+            yield temporary
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(temporary, 0o666 & ~umask)  # mkstemp keeps its files to their owner
+            os.fsync(descriptor)
+            if not in_own_folder and not is_replaceable(path, kind_of(temporary, path.suffix)):
+                raise UserError(
+                    f"{path} exists and is not an earlier file of the same kind by {MARK}, so it is not overwritten: "
+                    "move it away"
+                )
+            if not OPEN_FILES_CAN_BE_REMOVED:  # nor renamed
+                file.close()
+            _replace(temporary, target)
         _sync_folder(target.parent)
     except OSError as error:
         raise UserError(f"cannot write {path} ({error}): check the disk and the folder") from error
     finally:
         temporary.unlink(missing_ok=True)
-        os.close(descriptor)
 
 
 def write_bytes(path: Path, content: bytes | memoryview, *, in_own_folder: bool = False) -> None:
@@ -70,11 +73,9 @@ def write_bytes(path: Path, content: bytes | memoryview, *, in_own_folder: bool 
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes temporary files that killed processes left in ``folder``; those being written are locked and stay."""
+    """Removes temporary files that killed processes left in ``folder``; those being written are in use and stay."""
     for path in folder.glob(f".*{SUFFIX}"):
-        with suppress(OSError), open(path, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
+        remove_unless_used(path)
 
 
 def require_writable(folder: Path, option: str) -> None:
@@ -94,9 +95,29 @@ def require_writable(folder: Path, option: str) -> None:
         )
 
 
+def _replace(temporary: Path, target: Path) -> None:
+    """Renames; where an open file cannot be replaced, waits a little for who has it open, such as a virus scanner."""
+    for pause in () if OPEN_FILES_CAN_BE_REMOVED else PAUSES:
+        with suppress(PermissionError):
+            os.replace(temporary, target)
+            return
+        time.sleep(pause)
+    try:
+        os.replace(temporary, target)
+    except PermissionError as error:
+        if OPEN_FILES_CAN_BE_REMOVED:
+            raise
+        raise UserError(
+            f"cannot replace {target} ({error.strerror}): close it in other programs, or check its permissions"
+        ) from error
+
+
 def _sync_folder(folder: Path) -> None:
     """Makes a new name in the folder outlast a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folders, and not every folder that can be written to can be read
+        return
     try:
         os.fsync(descriptor)
     except OSError as error:

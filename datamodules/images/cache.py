@@ -1,6 +1,5 @@
 """Decoded images in one file that all processes map into their memory, so that each image is decoded once."""
 
-import fcntl
 import functools
 import hashlib
 import json
@@ -8,6 +7,7 @@ import math
 import mmap
 import os
 import shutil
+import sys
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,6 +20,7 @@ from PIL import Image
 
 from datamodules.files.atomic_file import atomic_file, remove_leftovers, write_bytes
 from datamodules.files.errors import UserError
+from datamodules.files.locks import mark_as_used, remove_unless_used, require_unused
 from datamodules.images.read import ImageReadError, open_image, read_image, size_to_load
 from datamodules.workers.pool import map_in_processes
 
@@ -47,8 +48,7 @@ class PixelCache:
         self._sizes: np.ndarray = np.array(index["sizes"], np.int64).reshape(-1, 2)  # width, height
         self._ends = np.cumsum(3 * self._sizes.prod(1))
         self._map(self.file)
-        with suppress(OSError):  # not every file system has locks
-            fcntl.flock(self.descriptor, fcntl.LOCK_SH)  # in use: see remove_unused
+        mark_as_used(self.descriptor)  # see remove_unused
         status = os.fstat(self.descriptor)
         if status.st_size != self.size:
             raise ValueError(f"{self.file} has another size than its index says")
@@ -132,7 +132,7 @@ def _remove_if_last(file: Path, descriptor: int, owner: int) -> None:
     if os.getpid() != owner:  # a loader process, which has a copy of the cache
         return
     with suppress(OSError):
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        require_unused(descriptor)
         if os.path.samestat(os.fstat(descriptor), os.stat(file)):  # and not what another run has made since
             file.with_suffix(".json").unlink(missing_ok=True)
             file.unlink()
@@ -149,8 +149,11 @@ def cache_folder(place: Place) -> Path:
             return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cbam100"
         except RuntimeError as error:
             raise UserError("there is no home folder for --data.cache disk: set XDG_CACHE_HOME to a folder") from error
-    if not os.access(MEMORY, os.W_OK):
-        raise UserError(f"--data.cache ram needs a file system in memory at {MEMORY}, which is missing: choose disk")
+    if sys.platform != "linux" or not os.access(MEMORY, os.W_OK):
+        lacking = "is missing" if sys.platform == "linux" else "only Linux has"
+        raise UserError(
+            f"--data.cache ram needs a file system in memory at {MEMORY.as_posix()}, which {lacking}: choose disk"
+        )
     return MEMORY / f"cbam100-{os.getuid()}"
 
 
@@ -168,10 +171,7 @@ def cache_key(paths: Sequence[str], settings: dict[str, Any]) -> str:
 def remove_unused(folder: Path) -> None:
     """Removes the caches that no process has open: those of runs that are over, or were killed."""
     for path in folder.glob("*.pixels"):
-        with suppress(OSError), open(path, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.with_suffix(".json").unlink(missing_ok=True)
-            path.unlink()
+        remove_unless_used(path, path.with_suffix(".json"))
 
 
 def _require_space(

@@ -5,8 +5,10 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 
 SECONDS_BETWEEN_LOOKS = 2.0
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has one way to end a process, for every number
 
 
 def end_with_parent(parent: int | None = None) -> None:
@@ -26,7 +28,18 @@ def _watch(parent: int | None) -> None:
     if main and parent is None:
         main.join()  # to the moment, and also where it died before this call
     else:
-        parent = parent or os.getppid()
-        while os.getppid() == parent:
+        is_alive = _life_of(parent or os.getppid())
+        while is_alive():
             time.sleep(SECONDS_BETWEEN_LOOKS)
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), KILL)
+
+
+def _life_of(parent: int) -> Callable[[], bool]:
+    if os.name != "nt":
+        return lambda: os.getppid() == parent
+    import psutil  # Windows does not tell a process that its parent has died
+
+    try:
+        return psutil.Process(parent).is_running
+    except psutil.NoSuchProcess:
+        return lambda: False

@@ -1,6 +1,7 @@
 """A pool of processes for work that is done once for each file, as an audit or a cache does, and not in batches."""
 
 import multiprocessing
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -36,6 +37,8 @@ def map_in_processes(function: Callable[[Item], Result], items: Sequence[Item], 
     if not num_processes:
         yield from map(function, items)
         return
+    if os.name == "nt":
+        num_processes = min(num_processes, 61)  # the most that Windows lets a process wait for
     before = set(multiprocessing.active_children())
     try:
         with ProcessPoolExecutor(num_processes, initializer=obey_main_process) as pool:

@@ -1,6 +1,7 @@
 """How loader and decoding processes handle signals, and how they end."""
 
 import atexit
+import functools
 import multiprocessing
 import os
 import signal
@@ -12,21 +13,34 @@ from multiprocessing import resource_tracker, util  # noqa: F401, util so that i
 from datamodules.workers.parent_watch import end_with_parent
 
 # What a terminal, SLURM, systemd or Kubernetes send to all processes of a run. The main process answers them, and may
-# need more batches for what it wants to save.
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+# need more batches for what it wants to save. Windows has the first two and the last, its Ctrl-Break.
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGBREAK")
+SIGNALS: tuple[signal.Signals, ...] = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 SECONDS_TO_LEAVE = 2.0
 
 
 @contextmanager
 def signals_held_back() -> Iterator[None]:
     """Keeps ``SIGNALS`` from processes that are started inside until ``obey_main_process`` decides about them."""
-    if multiprocessing.get_start_method() != "fork":
+    is_forked = multiprocessing.get_start_method() == "fork"
+    if not is_forked:
+        _say_that_it_takes_long()
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    if not is_forked:
         resource_tracker.ensure_running()  # started later, Python 3.11 would unblock them
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@functools.cache
+def _say_that_it_takes_long() -> None:
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print("starting processes that read images, which takes some seconds on this system", flush=True)
 
 
 def obey_main_process() -> None:
@@ -51,10 +65,16 @@ def _leave_when_told() -> None:
     os._exit(0)
 
 
+def let_children_be_killed() -> None:
+    """Removes torch's handler, which raises where a loader process is killed."""
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
 @atexit.register
 def _kill_the_stuck() -> None:
     """Kills processes that do not end, for which ``multiprocessing`` would wait for ever."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises where a loader process is killed
+    let_children_be_killed()
     children = [child for child in multiprocessing.active_children() if child.daemon]
     for child in children:
         child.terminate()

@@ -29,7 +29,7 @@ class Moments(Metric):
         """Adds values ``(batch, places)``."""
         self.active = self.active + (values > 0).sum(0)
         # In float32, the squares of factors near 0.5 would swamp a standard deviation of 0.001.
-        values = values.float() if values.device.type == "mps" else values.double()
+        values = values.double() if values.device.type in ("cpu", "cuda") else values.float()  # others may lack float64
         self.images = self.images + len(values)
         self.sum = self.sum + values.sum(0)
         self.sum_of_squares = self.sum_of_squares + values.square().sum(0)

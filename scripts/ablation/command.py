@@ -20,12 +20,13 @@ from callbacks.run.run_folder import RUNS
 from datamodules import ImageFolderDataModule
 from datamodules.files.atomic_file import require_writable
 from datamodules.files.errors import UserError, listed
+from datamodules.files.locks import locked
 from datamodules.split_names import require_outside_splits
 from scripts.ablation.runs import OWN, Cell, outcome_of, run_all
 from scripts.ablation.table import require_free, write_tables
 from scripts.arguments import Arguments
 from scripts.cli import ClassifierCLI, require_seed
-from scripts.run_logger import lock, require_run_name
+from scripts.run_logger import require_run_name
 
 MAX_BYTES_OF_A_NAME = 200
 
@@ -78,11 +79,11 @@ def ablate(
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
     require_writable(folder, "working directory or --name")
-    with lock(folder) as file:
+    with locked(folder):
         require_free(folder, list(cells[0].levels))
         for cell in cells:
             cell.require_same_start()
-        run_all(cells, file.fileno())
+        run_all(cells)
         outcomes = [outcome_of(cell) for cell in cells]
         write_tables(folder, outcomes, command)
     return folder / "ablation.md"
@@ -92,7 +93,7 @@ def main(words: list[str]) -> None:
     """Runs ``cbam100 ablate`` and prints the table."""
     options, fit = ablation_parser().parse_known_args(words)
     table = ablate(**vars(options), fit=fit, command=shlex.join(["cbam100", "ablate", *words]))
-    Console(soft_wrap=True, highlight=False).print(table.read_text(), markup=False)
+    Console(soft_wrap=True, highlight=False).print(table.read_text(encoding="utf-8"), markup=False)
 
 
 def ablation_parser() -> Arguments:

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from callbacks.run.config import changes
 from callbacks.run.run_folder import RUNS, RunFolder
 from datamodules import ImageFolderDataModule
 from datamodules.files.errors import UserError, listed
+from datamodules.files.locks import require_unlocked
 from scripts.ablation.outcomes import Outcome
 from scripts.environment import module_process
 
@@ -26,6 +28,13 @@ OWN = ("seed_everything", "run_name", "ckpt_path")  # options that ablate sets
 WITHOUT_EFFECT = ["prediction", "best", "trainer.enable_progress_bar"]
 WITHOUT_EFFECT += [f"data.{name}" for name in ImageFolderDataModule.FREE_ON_RESUME]
 SECONDS_BETWEEN_LOOKS = 0.5
+# In its own process group, so that Ctrl-C reaches a fit only as the signal that ends it in order.
+if sys.platform == "win32":
+    OWN_GROUP: dict[str, Any] = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    INTERRUPT = signal.CTRL_BREAK_EVENT
+else:
+    OWN_GROUP: dict[str, Any] = {"process_group": 0}
+    INTERRUPT = signal.SIGTERM
 EPOCH_LINE = re.compile(r"epoch (\d+)/(\d+)  .*?(val/accuracy \S+)")
 
 
@@ -48,6 +57,11 @@ class Cell:
     def finished_run(self) -> RunFolder | None:
         """Returns the run folder if the run has finished."""
         return next(filter(RunFolder.is_finished, RunFolder.versions(RUNS / self.run_name)), None)
+
+    def require_idle(self) -> None:
+        """Raises ``UserError`` if a fit of this cell is at work, as one may be whose ablation was killed."""
+        for run in RunFolder.versions(RUNS / self.run_name):
+            require_unlocked(run.path)
 
     def require_same_start(self) -> None:
         """Raises ``UserError`` if a run of this name, finished or not, has other settings or images than this cell."""
@@ -79,10 +93,11 @@ def _counted(data: dict[str, dict[str, Any]]) -> str:
     return ", ".join(f"{facts['images']:,} {split}" for split, facts in data.items())
 
 
-def run_all(cells: list[Cell], lock: int) -> None:
+def run_all(cells: list[Cell]) -> None:
     """Runs the cells that have not finished, one after another, and shows the progress.
 
-    Each fit inherits ``lock``, the file descriptor of the folder's lock. Raises ``UserError`` if a fit fails.
+    Raises:
+        UserError: A fit fails, or is at work already.
     """
     console = Console(soft_wrap=True, highlight=False)
     pending = []
@@ -102,21 +117,23 @@ def run_all(cells: list[Cell], lock: int) -> None:
                 progress.update(task, completed=number + done, description=f"{cell.label}: {text}")
 
             show(0, "starting")
-            text = _fit(cell, lock, show)
+            text = _fit(cell, show)
             console.print(f"{number + 1}/{len(pending)} {cell.label}: {text}", markup=False)
             progress.update(task, completed=number + 1)
 
 
-def _fit(cell: Cell, lock: int, show: Callable[[float, str], None]) -> str:
+def _fit(cell: Cell, show: Callable[[float, str], None]) -> str:
     """Starts a fit or resumes it; returns the result of its last epoch."""
+    cell.require_idle()
     folder = RUNS / cell.run_name
     folder.mkdir(parents=True, exist_ok=True)
     started = module_process("scripts.main", *cell.words, f"--run_name={cell.run_name}", "--ckpt_path=last")
+    started["env"]["PYTHONIOENCODING"] = "utf-8"  # which the log is read in
     with (
         open(folder / LOG, "ab") as log,
-        open(folder / LOG, errors="replace") as written,  # a pipe would break the fit if this process is killed
-        # In its own process group, so that Ctrl-C does not reach it before the signal that is sent below.
-        subprocess.Popen(**started, stdout=log, stderr=log, process_group=0, pass_fds=[lock]) as process,
+        # A pipe would break the fit if this process is killed.
+        open(folder / LOG, encoding="utf-8", errors="replace") as written,
+        subprocess.Popen(**started, **OWN_GROUP, stdout=log, stderr=log) as process,
     ):
         written.seek(0, os.SEEK_END)
         try:
@@ -129,11 +146,12 @@ def _fit(cell: Cell, lock: int, show: Callable[[float, str], None]) -> str:
                         show(int(found[1]) / int(found[2]), text)
                 time.sleep(SECONDS_BETWEEN_LOOKS if code is None else 0)
         except BaseException:
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(INTERRUPT)
             process.wait()  # it saves what it has
             raise
     if code or not cell.finished_run():
-        lines = (folder / LOG).read_text(errors="replace").strip().splitlines() or ["it printed nothing"]
+        said = (folder / LOG).read_text(encoding="utf-8", errors="replace")
+        lines = said.strip().splitlines() or ["it printed nothing"]
         # The last line may be output that was buffered.
         error = next((line for line in reversed(lines) if line.startswith(ERROR)), lines[-1])
         raise UserError(

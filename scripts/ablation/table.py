@@ -26,7 +26,7 @@ def require_free(folder: Path, options: list[str]) -> None:
     tables = {"ablation.md": ABLATION, "ablation.csv": ABLATION, RUNS_TABLE: ABLATION, "ablation.png": PICTURE}
     for name, kind in tables.items():
         require_replaceable(folder / name, kind, "--name")
-    with suppress(FileNotFoundError, StopIteration), open(folder / RUNS_TABLE, newline="") as file:
+    with suppress(FileNotFoundError, StopIteration), open(folder / RUNS_TABLE, newline="", encoding="utf-8") as file:
         header = next(csv.reader(file))
         if {*options} != {*(earlier := header[: header.index("seed")])}:
             raise UserError(

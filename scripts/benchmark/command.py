@@ -1,5 +1,6 @@
 """``cbam100 benchmark``: measures how fast this project is on this machine, beside baselines."""
 
+import multiprocessing
 import platform
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -106,6 +107,8 @@ def benchmark(
 def main(words: list[str]) -> None:
     """Runs ``cbam100 benchmark`` and prints the figures."""
     if words[:1] == ["gpu"]:
+        if "forkserver" not in multiprocessing.get_all_start_methods():
+            raise UserError("benchmark gpu forks its commands, which this system cannot: run it on Linux, or WSL")
         from scripts.benchmark.gpu.command import benchmark_gpu
 
         benchmark_gpu(words[1:])

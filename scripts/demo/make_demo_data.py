@@ -144,7 +144,7 @@ def make_demo_data(
             images += [(folder, label, size, (seed, split_number, label, number)) for number in range(count)]
     names = list(map_in_processes(_draw_file, images, num_processes))
     test_names = [name for name, (folder, *_) in zip(names, images, strict=True) if folder.name == "test"]
-    with open(part / "sample_submission.csv", "w", newline="") as file:
+    with open(part / "sample_submission.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["image_name", "pred_label"])
         writer.writerows([name, 0] for name in np.random.default_rng(seed).permutation(test_names))

@@ -143,7 +143,11 @@ def _page(
     counts, confidence, accuracy = (column.numpy() for column in recorder.reliability)
     sizes = part_sizes(model.network)
     template = jinja2.Template(
-        TEMPLATE.read_text(), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        TEMPLATE.read_text(encoding="utf-8"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
     return template.render(
         base64=lambda png: base64.b64encode(png).decode(),

@@ -3,6 +3,7 @@ import random
 import pytest
 
 from datamodules import ClassIndex
+from datamodules.class_index import natural_key
 from datamodules.files.errors import UserError
 
 
@@ -20,6 +21,14 @@ def test_natural_order_of_mixed_names(tmp_path):
     for name in names:
         (tmp_path / name).mkdir()
     assert ClassIndex.from_folder(tmp_path).names == ("01", "1", "2", "10", "a2b10", "a10b2", "b", "ß")
+
+
+def test_paths_have_the_same_order_where_a_backslash_separates_folders(monkeypatch):
+    names = ["a b.jpg", "a/2.jpg", "a/10.jpg", "aB.jpg", "a_.jpg", "b.jpg"]
+    assert sorted(reversed(names), key=natural_key) == names
+    monkeypatch.setattr("os.sep", "\\")
+    there = [name.replace("/", "\\") for name in names]
+    assert sorted(reversed(there), key=natural_key) == there
 
 
 def test_digest_tells_names_and_order():

@@ -105,7 +105,7 @@ def test_mistakes_are_told_before_anything_runs(words, sentence, data_root, run_
 def test_the_function_returns_the_table(data_root, run_folder, monkeypatch):
     """Without its fits, which the tests of the command run."""
     began, written = [], []
-    monkeypatch.setattr(module, "run_all", lambda cells, lock: began.extend(cells))
+    monkeypatch.setattr(module, "run_all", began.extend)
     monkeypatch.setattr(module, "outcome_of", lambda cell: cell.run_name)
     monkeypatch.setattr(module, "write_tables", lambda folder, outcomes, command: written.append(command))
     fit = [*SMALL, f"--data.root={data_root}"]

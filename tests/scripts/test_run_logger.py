@@ -7,7 +7,8 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from callbacks.run.run_folder import RunFolder
 from datamodules.files.errors import UserError
-from scripts.run_logger import open_logger
+from scripts import run_logger
+from scripts.run_logger import open_logger, require_run_name
 from tests.conftest import SMALL
 
 VARY = "--vary=model.loss=focal,cross_entropy"
@@ -77,6 +78,14 @@ def test_a_run_name_leads_to_a_folder_below_runs(words, name, data_root, run_fol
     error = refusal(*command, f"{option}={name}", *SMALL, f"--data.root={data_root}")
     assert f"{option} must name a folder below runs/, without .. or control characters, got {name!r}" in error
     assert os.listdir(run_folder) == []
+
+
+def test_a_run_name_leads_nowhere_else_on_windows(monkeypatch):
+    monkeypatch.setattr(run_logger, "NOT_IN_A_NAME", '\\:*?"<>|')
+    require_run_name("ablation/model.loss=focal,cross_entropy/seed_1", "--run_name")
+    for name in ("..\\x", "C:x", "a|b"):
+        with pytest.raises(UserError, match=r"without \.\., .* or control characters, got '.*: choose another"):
+            require_run_name(name, "--run_name")
 
 
 def test_no_run_folder_among_the_images(data_root, run_folder, monkeypatch, refusal):

@@ -129,8 +129,8 @@ class Bench:
         return median
 
     def _record(self, kind: str, **record: Any) -> None:
-        with open(self.folder / f"{kind}.jsonl", "a") as file:  # written at once, as the part may be killed
-            file.write(json.dumps(record) + "\n")
+        with open(self.folder / f"{kind}.jsonl", "ab") as file:  # written at once, as the part may be killed
+            file.write(json.dumps(record).encode() + b"\n")
 
     def callback_option(self, callback: type[Callback], **arguments: Any) -> str:
         """Returns the option that adds a callback to a fit."""

@@ -196,7 +196,7 @@ def _line(result: dict[str, Any]) -> str:
 
 
 def _text(path: Path) -> str:
-    return path.read_text(errors="replace") if path.exists() else ""
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
 def _commit() -> str:

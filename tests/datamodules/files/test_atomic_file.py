@@ -5,6 +5,7 @@ import zipfile
 
 import pytest
 
+from datamodules.files import atomic_file as atomic_module
 from datamodules.files.atomic_file import atomic_file, write_bytes
 from datamodules.files.errors import UserError
 from datamodules.files.own_files import kind_of
@@ -140,3 +141,50 @@ def test_a_link_is_written_through(tmp_path):
     with pytest.raises(UserError, match="is not overwritten: move it away"):
         write_bytes(link, NEW)
     assert target.read_text() == "theirs"
+
+
+@pytest.fixture
+def windows(monkeypatch):
+    """Files that are open can be neither renamed nor replaced; returns the pauses that were made."""
+    pauses = []
+    replace = os.replace
+
+    def replace_if_closed(source, target):
+        opened = {os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")}
+        if {os.path.realpath(source), os.path.realpath(target)} & opened:
+            raise PermissionError(13, "Access is denied", str(source), None, str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(atomic_module, "OPEN_FILES_CAN_BE_REMOVED", False)
+    monkeypatch.setattr(os, "replace", replace_if_closed)
+    monkeypatch.setattr("time.sleep", pauses.append)
+    return pauses
+
+
+def test_where_open_files_cannot_be_replaced(windows, tmp_path, monkeypatch):
+    path = tmp_path / "x.csv"
+    write_bytes(path, OLD)
+    assert windows == []
+    with open(path) as reader:
+        monkeypatch.setattr("time.sleep", lambda seconds: reader.close())  # it was there for a moment
+        write_bytes(path, NEW)
+    assert path.read_bytes() == NEW
+    monkeypatch.setattr("time.sleep", windows.append)
+    with open(path), pytest.raises(UserError, match=r"cannot replace .*x\.csv \(Access is denied\): close it in other"):
+        write_bytes(path, OLD)
+    assert sum(windows) == 2.0  # seconds
+    assert path.read_bytes() == NEW
+    assert os.listdir(tmp_path) == ["x.csv"]
+
+
+def test_a_folder_that_cannot_be_opened_needs_no_sync(tmp_path, monkeypatch):
+    opened = os.open
+
+    def open_files_only(path, *rest, **options):
+        if os.path.isdir(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *rest, **options)
+
+    monkeypatch.setattr(os, "open", open_files_only)
+    write_bytes(tmp_path / "x.csv", NEW)
+    assert (tmp_path / "x.csv").read_bytes() == NEW

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from datamodules.files.errors import UserError
-from scripts.ablation.runs import Cell
+from datamodules.files.locks import locked
+from scripts.ablation.runs import Cell, run_all
 
 DATA = {"train": {"images": 48, "sha256": "a"}, "val": {"images": 60, "sha256": "b"}}
 BEGUN = {
@@ -71,6 +72,13 @@ def test_other_settings_are_another_run(option, value, difference, begun):
 )
 def test_what_changes_no_result_may_differ(option, value, begun):
     cell(changed(option, value)).require_same_start()
+
+
+def test_a_cell_whose_fit_is_still_at_work_is_not_begun_again(begun):
+    """As one whose ablation was killed may be, though it has saved nothing yet."""
+    with locked(begun), pytest.raises(UserError, match=f"another process is using {begun}: wait until it ends"):
+        run_all([cell(BEGUN)])
+    cell(BEGUN).require_idle()
 
 
 def test_other_images_are_another_run(begun):

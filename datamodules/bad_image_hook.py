@@ -10,10 +10,10 @@ from datamodules.images.read import ImageReadError
 
 @runtime_checkable
 class UnreadableImageHandler(Protocol):
-    """The hook by which a callback takes charge of images that a loader could not read."""
+    """Interface of callbacks that handle unreadable images."""
 
     def on_unreadable_images(self, trainer: Trainer, errors: Sequence[ImageReadError]) -> bool:
-        """Is called in the main process before the batch is used, with one error for each file.
+        """Called in the main process before the batch is used, with one error for each file.
 
         Returns:
             Whether the errors are handled. If no callback handles them, the first is raised.

@@ -138,7 +138,7 @@ def audit_data(
         ],
         class_differences=_class_differences(listing),
         held_out=held_out,
-        stops=stops + ([f"{len(unreadable)} images cannot be read: see --data.on_bad_image"] if unreadable else []),
+        stops=stops + ([f"unreadable images: {len(unreadable)}, see --data.on_bad_image"] if unreadable else []),
     )
 
 

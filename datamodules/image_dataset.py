@@ -17,7 +17,7 @@ from datamodules.path_array import PathArray
 from datamodules.sampler import BLANK, derive_seed
 
 UNLABELLED = -1
-MAX_ATTEMPTS = 200  # all are in vain only where next to no file can be read
+MAX_ATTEMPTS = 200  # not enough only if hardly any file can be read
 
 
 class Batch(NamedTuple):

@@ -203,7 +203,9 @@ class ImageFolderDataModule(LightningDataModule):
         size = len(self._datasets["train"])
         rank, world_size = self._rank_and_world_size()
         if size < world_size:
-            raise UserError(f"each of the {world_size} processes needs a training image, found {size}: add images")
+            raise UserError(
+                f"{world_size} processes need at least {world_size} training images, found {size}: lower --trainer.devices"
+            )
         epoch, batches = self.resume_point()
         skip = batches * self.batch_size
         sampler = TrainSampler(size, seed=self.seed, rank=rank, world_size=world_size, epoch=epoch, skip=skip)

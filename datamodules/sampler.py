@@ -46,7 +46,7 @@ class TrainSampler(Sampler[tuple[int, int]]):
         self._resumed_at = (epoch, skip)
 
     def set_epoch(self, epoch: int) -> None:
-        """Is called by Lightning before each epoch."""
+        """Called by Lightning before each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:

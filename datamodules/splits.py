@@ -25,7 +25,7 @@ def list_splits(
         classes: The classes of each split.
         val_fraction: As for ``hold_out``, if there is no ``val/``.
         seed: As for ``hold_out``.
-        say: Is called with a line on what was passed over or held out, if anything was.
+        say: Called with a line on what was passed over or held out, if anything was.
 
     Returns:
         Files by split, and a sentence on what is held out, empty if there is a ``val/``.

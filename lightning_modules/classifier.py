@@ -125,7 +125,7 @@ class ImageClassifier(LightningModule):
         try:
             network = ResNetCBAM(len(self.classes), **self.architecture)
         except ValueError as error:
-            raise UserError(str(error)) from error
+            raise UserError(f"no network can be built of the --model options: {error}") from error
         network.activation_checkpointing = self.hparams["activation_checkpointing"]
         use_matmul_convs(network)
         return network

@@ -63,7 +63,9 @@ class TrainedModel:
         try:
             model.network.load_state_dict(self.network)
         except RuntimeError as error:
-            raise UserError(f"the checkpoint was altered, its tensors do not match its options: {error}") from error
+            raise UserError(
+                f"its tensors do not match its options, so the checkpoint was altered: restore the original ({error})"
+            ) from error
 
 
 def differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ class Arguments(argparse.ArgumentParser):
 
     @override
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}: {self.prog} --help lists the options")
+        raise UserError(f"{message} ({self.prog} --help lists the options)")
 
     def add_parameters(
         self,

@@ -35,7 +35,7 @@ def audit(
 
     Example:
         >>> audit("photos").stops  # doctest: +SKIP
-        ['1 images cannot be read: see --data.on_bad_image']
+        ['unreadable images: 1, see --data.on_bad_image']
 
     Args:
         root: Folder that holds train, val and test.

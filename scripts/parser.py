@@ -8,7 +8,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 from datamodules.files.errors import UserError
 
 GROUPS = "data|model|trainer|size_budget|best|prediction|insight"
-HELP = "cbam100 COMMAND --help lists the options"
+HELP = "(cbam100 COMMAND --help lists the options)"
 IN_WORDS = {
     "int": "a whole number",
     "float": "a number",
@@ -37,18 +37,18 @@ def one_sentence(message: str) -> str:
     ...   - Expected a <class 'NoneType'>
     ... Given value type: <class 'str'>
     ... Given value: abc''')
-    '--data.num_workers must be a whole number or null, got abc: cbam100 COMMAND --help lists the options'
+    '--data.num_workers must be a whole number or null, got abc (cbam100 COMMAND --help lists the options)'
     """
     text = re.sub(rf"\b(fit|validate|test|predict)\.(?=({GROUPS})\.)", "--", " ".join(message.split()))
     if wrong_class := re.search(r"Problem with given class_path '(.*?)': (.*?)(?= - |:? Given value|$)", text):
         return f"{wrong_class[1]} cannot be used: {wrong_class[2]}: check its name and arguments"
-    if inner := re.search(rf'- Parser key "(.*?)": (.*?)(: {HELP})? - ', text):
-        return f"{inner[1]}: {inner[2]}: {HELP}"
+    if inner := re.search(rf'- Parser key "(.*?)": (.*?)( {re.escape(HELP)})? - ', text):
+        return f"{inner[1]}: {inner[2]} {HELP}"
     option = re.search(r'Parser key "(?:--)?([\w.]+)": .*(?:Given|Got) value: (.*)', text)
     expected = re.findall(r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])", text)
     if option and expected and "Not a valid subclass" not in text:
         choices = [[IN_WORDS.get(kind, kind)] if kind else literals.split(", ") for kind, literals in expected]
         *others, last = dict.fromkeys(word.strip("'") for words in choices for word in words)
         listed = f"{', '.join(others)} or {last}" if others else last
-        return f"--{option[1]} must be {listed}, got {option[2]}: {HELP}"
-    return f"{text}: {HELP}"
+        return f"--{option[1]} must be {listed}, got {option[2]} {HELP}"
+    return f"{text} {HELP}"

@@ -24,7 +24,7 @@ def atomic_file(path: Path, *, in_own_folder: bool = False) -> Iterator[Path]:
     done. Content and name have reached the disk when the block is left. A process that is killed leaves the temporary
     file behind, unlocked, for ``remove_leftovers``.
 
-    An existing file is replaced only by one of its own kind (``kind_of``): whatever else it is, somebody may want it. A
+    An existing file is replaced only by one of its own kind (``kind_of``): any other may be wanted. A
     link is written through.
 
     Args:

@@ -113,7 +113,7 @@ def _checkpoint(path: Path) -> str | None:
 
 def _weights(path: Path) -> str | None:
     with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")  # of a stranger's file any number
+        length = int.from_bytes(file.read(8), "little")  # any number, if the file is another program's
         header = json.loads(file.read(min(length, os.path.getsize(path))))
     return WEIGHTS if "class_digest" in header["__metadata__"] else None
 

@@ -26,7 +26,7 @@ def end_with_parent(parent: int | None = None) -> None:
 def _watch(parent: int | None) -> None:
     main = multiprocessing.parent_process()
     if main and parent is None:
-        main.join()  # to the moment, and also where it died before this call
+        main.join()  # at once, also if it died before this call
     else:
         is_alive = _life_of(parent or os.getppid())
         while is_alive():

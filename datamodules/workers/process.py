@@ -58,7 +58,7 @@ def obey_main_process() -> None:
 
 
 def _leave_when_told() -> None:
-    """Waits for the main process's SIGTERM, in a thread because reading an image may take for ever."""
+    """Waits for the main process's SIGTERM, in a thread because reading an image may take forever."""
     main = multiprocessing.parent_process()
     while main and signal.sigwaitinfo([signal.SIGTERM]).si_pid != main.pid:
         pass
@@ -73,7 +73,7 @@ def let_children_be_killed() -> None:
 
 @atexit.register
 def _kill_the_stuck() -> None:
-    """Kills processes that do not end, for which ``multiprocessing`` would wait for ever."""
+    """Kills processes that do not end, for which ``multiprocessing`` would wait forever."""
     let_children_be_killed()
     children = [child for child in multiprocessing.active_children() if child.daemon]
     for child in children:

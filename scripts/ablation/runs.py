@@ -164,7 +164,7 @@ def _fit(cell: Cell, show: Callable[[float, str], None]) -> str:
 
 
 def require_measures(cell: Cell) -> None:
-    """Raises ``UserError`` if a finished cell lacks a number of the table, before others are run in vain."""
+    """Raises ``UserError`` if a finished cell lacks a number of the table, before the others are run."""
     _ = outcome_of(cell).measures
 
 

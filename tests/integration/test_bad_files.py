@@ -196,4 +196,4 @@ def test_audit_lists_them_and_exits_1(root, run_folder, capsys):
     expected = bad(root, "train") + bad(root, "val")
     assert sorted(entry["path"] for entry in report["unreadable"]) == sorted(expected)
     assert all(path in output for path in expected)
-    assert report["stops"] == ["6 images cannot be read: see --data.on_bad_image"]
+    assert report["stops"] == ["unreadable images: 6, see --data.on_bad_image"]

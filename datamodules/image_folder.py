@@ -204,7 +204,7 @@ class ImageFolderDataModule(LightningDataModule):
         rank, world_size = self._rank_and_world_size()
         if size < world_size:
             raise UserError(
-                f"{world_size} processes need at least {world_size} training images, found {size}: lower --trainer.devices"
+                f"{world_size} processes need as many training images, found {size}: lower --trainer.devices"
             )
         epoch, batches = self.resume_point()
         skip = batches * self.batch_size

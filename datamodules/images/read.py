@@ -1,4 +1,7 @@
-"""Reads an image file of any kind as upright RGB; every failure is one typed error."""
+"""Reads an image file of any kind as upright RGB; every failure is one typed error.
+
+``callbacks/guards/bad_images`` and ``callbacks/predictions/writer`` decide what happens then.
+"""
 
 import errno
 import warnings

@@ -84,6 +84,8 @@ def image_facts(path: str, max_pixels: int = MAX_PIXELS) -> ImageFacts:
             pixels = upright_rgb(image)
             digest = hashlib.sha256(f"{pixels.size}".encode() + pixels.tobytes()).hexdigest()
     except ImageReadError as error:
+        if error.machine:
+            raise
         return ImageFacts(path, error=error.reason)
     return ImageFacts(path, *pixels.size, mode, rotated, digest)
 

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -166,3 +167,14 @@ def test_the_function_returns_what_it_found(copy, capsys):
 )
 def test_bad_options_get_one_sentence_and_exit_2(options, message, run_folder, refusal):
     assert message in refusal("audit", *options)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_files_are_not_blamed_for_what_the_machine_lacks(number, data_root, monkeypatch, refusal):
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("datamodules.images.read.Image.open", fail)
+    error = refusal("audit", f"--data.root={data_root}", "--data.num_workers=0")
+    assert error.startswith("cbam100: error: out of memory or file handles while reading")
+    assert os.strerror(number) in error

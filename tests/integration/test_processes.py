@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SMALL
-from tests.integration.fork_driver import LAST_RESORT, drive
+from tests.integration.fork_driver import LAST_RESORT, REPOSITORY, drive
 
 pytestmark = pytest.mark.processes
 DDP = ["--trainer.accelerator=cpu", "--trainer.strategy=ddp", "--trainer.devices=2"]
@@ -23,7 +23,10 @@ def fitted(data_root, tmp_path_factory):
     folder = tmp_path_factory.mktemp("elsewhere")
     small = [arg for arg in SMALL if "trainer" not in arg]
     options = ["--data.root", data_root, "--trainer.max_epochs=1", "--model.restart_epochs=1"]
-    command = [Path(sys.executable).parent / "cbam100", "fit", *small, *DDP, *options]
+    # Both are recommended, and torch cannot combine accumulation with every way of DDP.
+    recommended = [f"--config={REPOSITORY}/configs/trainer/ddp.yaml", "--trainer.accumulate_grad_batches=2"]
+    processes = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--run_name=default"]
+    command = [Path(sys.executable).parent / "cbam100", "fit", *small, *recommended, *processes, *options]
     subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=LAST_RESORT)
     return folder / "runs/default/version_0"
 

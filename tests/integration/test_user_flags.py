@@ -202,6 +202,11 @@ def test_a_measurement_of_nothing_is_refused(kind, trained, data_root, run_folde
         (b"data: {batch_size: 8", "is not valid YAML"),
         (b"fit:\n  data: {batch_size: 8}", "has its options below 'fit:'"),
         (b"data: {batch_sice: 8}", "batch_sice"),
+        (
+            b"trainer: {accumulate_grad_batches: 2, strategy: {class_path: pytorch_lightning.strategies.DDPStrategy, "
+            b"init_args: {static_graph: true}}}",
+            "cannot combine DDP's static_graph with gradient accumulation",
+        ),
         (b"trainer: {logger: {class_path: pytorch_lightning.loggers.WandbLogger}}", "wandb"),
     ],
 )

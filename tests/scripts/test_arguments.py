@@ -53,7 +53,7 @@ def test_the_help_is_the_docstring(parser):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["a"], "the following arguments are required: --name (draw --help lists the options)"),
+        (["a"], "the following arguments are required: --name \\(draw --help lists the options"),
         (["--name=x"], "the following arguments are required: paths"),
         (["a", "--name=x", "--data.size=b"], "argument --data.size: invalid int value: 'b'"),
         (["a", "--name=x", "--shape=flat"], "invalid choice: 'flat'"),

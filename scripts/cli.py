@@ -137,7 +137,7 @@ class ClassifierCLI(LightningCLI):
     def _prepare_fit(self, config: Namespace) -> None:
         """Names the run and reads the checkpoint that it resumes."""
         if config.run_name is None:
-            config.run_name = Path(str(config.config[-1])).stem if config.config else DEFAULT_CONFIG.stem
+            config.run_name = Path(str((config.config or [None])[-1] or DEFAULT_CONFIG)).stem
         require_run_name(config.run_name, "--run_name")
         self.trained = read_resumed(config)
 

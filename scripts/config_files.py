@@ -7,6 +7,7 @@ import yaml
 
 from datamodules.files.errors import UserError
 
+KINDS = {"sequence": "list", "scalar": "single value"}
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
 
@@ -31,19 +32,36 @@ def _paths(words: Sequence[str]) -> Iterator[Path]:
 
 def _require_options(path: Path) -> None:
     try:
-        options = yaml.load(path.read_bytes().decode(), yaml.BaseLoader)  # keys only: values are the parser's
+        options = yaml.compose(path.read_bytes().decode())
+        repeated = _repeated_key(options)
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path} is not UTF-8 text (byte {path.read_bytes()[error.start]:#04x} at position {error.start}): save it "
             "as UTF-8"
         ) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{path} is not valid YAML ({' '.join(str(error).split())}): correct it") from error
     if options is None:
         raise UserError(f"{path} holds no options: write some, such as 'data: {{batch_size: 32}}', or leave it out")
-    if not isinstance(options, dict):
+    if not isinstance(options, yaml.MappingNode):
         raise UserError(
-            f"{path} must hold options by name, such as 'data: {{batch_size: 32}}', got a {type(options).__name__}"
+            f"{path} must hold options by name, such as 'data: {{batch_size: 32}}', got a {KINDS[options.id]}"
         )
-    if command := next((name for name in SUBCOMMANDS if name in options), None):
+    if repeated:
+        raise UserError(f"{path} has '{repeated}' twice, of which the first would be lost: join them")
+    names = [key.value for key, _ in options.value]
+    if command := next((name for name in SUBCOMMANDS if name in names), None):
         raise UserError(f"{path} has its options below '{command}:': move them up, as in configs/default.yaml")
+
+
+def _repeated_key(node: yaml.Node | None) -> str | None:
+    """Returns a key that stands twice in one mapping, of which YAML would keep the last."""
+    if isinstance(node, yaml.MappingNode):
+        keys = [key.value for key, _ in node.value]
+        children = [value for _, value in node.value]
+        twice = next((key for place, key in enumerate(keys) if key in keys[:place]), None)
+    elif isinstance(node, yaml.SequenceNode):
+        twice, children = None, node.value
+    else:
+        return None
+    return twice or next(filter(None, map(_repeated_key, children)), None)

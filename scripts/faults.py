@@ -2,6 +2,7 @@
 
 import errno
 import linecache
+import os
 import re
 import traceback
 from pathlib import Path
@@ -32,15 +33,19 @@ SHARED_MEMORY = (
 TOO_MANY_FILES = (
     "the process has too many open files: raise the limit with ulimit -n 65536, or lower --data.num_workers"
 )
+# Of a path among the options, where it is not this project's code that uses it.
+PATH_ERRNOS = {errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.EFBIG}
+GPU_MEMORY = r"MPS backend out of memory|CUDA error: out of memory|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED"
 # What torch says, where it has no type of its own for it, and what that means to a user.
 TORCH_MESSAGES = {
-    r"out of shared memory|unable to (write to file|allocate shared memory|resize file|mmap \d+ bytes)": SHARED_MEMORY,
+    r"out of shared memory|open shared file mapping|"
+    r"unable to (write to file|allocate shared memory|resize file|mmap \d+ bytes)": SHARED_MEMORY,
     r"Too many open files|received \d+ items of ancdata": TOO_MANY_FILES,
-    r"^DataLoader (?P<what>.*)": (
+    r"^DataLoader (?P<what>(worker|timed out).*)": (
         "a loader process died or hung (DataLoader {what}): lower --data.num_workers if memory is short, or raise "
         "--data.worker_timeout"
     ),
-    r"can't allocate memory: you tried to allocate (?P<what>\d+) bytes": (
+    r"(can't allocate|not enough) memory: you tried to allocate (?P<what>\d+) bytes": (
         f"memory is full ({{what}} bytes more were needed): {LESS_LOADING}"
     ),
     r"Cannot allocate memory": f"memory is full: {LESS_LOADING}",
@@ -48,14 +53,22 @@ TORCH_MESSAGES = {
         "batch normalisation needs more than one value per channel, which a batch of one image of this size does not "
         "have: raise --data.batch_size or --data.image_size"
     ),
-    # Not a failed assertion or an illegal access on the device, which are bugs.
-    r"(?P<what>Found no NVIDIA driver|No CUDA GPUs|CUDA (driver|error: (?!device-side|an illegal))[^\n]*)": (
+    # Not what a kernel did wrong, which is a bug.
+    r"(?P<what>Found no NVIDIA driver|No CUDA GPUs|CUDA driver (version|initialization)[^\n]*|CUDA error: "
+    r"(no kernel image|no CUDA-capable device|all CUDA-capable devices|initialization error|system not yet)[^\n]*)": (
         "the GPU cannot be used ({what}): look at nvidia-smi, or pass --trainer.accelerator cpu"
     ),
-    r"(?P<what>Connection (closed|reset|refused)[^\n]*|NCCL error[^\n]*|Broken pipe|EADDRINUSE[^\n]*)": (
+    r"EADDRINUSE|[Aa]ddress already in use": (
+        "the port of the processes' connection is taken: set MASTER_PORT to another number"
+    ),
+    r"(?P<what>Connection (closed|reset|refused)[^\n]*|NCCL error[^\n]*|Timed out[^\n]*clients[^\n]*)": (
         "another process of this run has ended or cannot be reached ({what}): its own message says why"
     ),
 }
+# Kinds of exceptions that say something about options when they are raised where these are used.
+OF_OPTIONS = MisconfigurationException | ValueError | TypeError | AttributeError | ImportError | RuntimeError
+# Kinds that are bugs, whatever was being handled when they were raised.
+OF_BUGS = KeyError | IndexError | NameError | AttributeError | AssertionError | TypeError
 
 
 def user_sentence(error: BaseException) -> str | None:
@@ -65,66 +78,82 @@ def user_sentence(error: BaseException) -> str | None:
 
     >>> user_sentence(MemoryError())
     'memory is full: lower --data.num_workers or --data.batch_size'
-    >>> user_sentence(KeyError("a fault of ours")) is None
+    >>> user_sentence(KeyError("a bug")) is None
     True
     """
-    faults = [error]
-    while origin := faults[-1].__cause__ or faults[-1].__context__:
-        faults.append(origin)
     if isinstance(error, UserError):
         return str(error)
-    for fault in reversed(faults):
+    for fault in reversed(_chain(error)):
         if sentence := str(fault) if isinstance(fault, UserError) else _of_the_machine(fault):
             return sentence
     return _of_the_options(error)
 
 
+def _chain(error: BaseException) -> list[BaseException]:
+    """Returns an exception and those that led to it; none, if it is a bug in code that handled another."""
+    faults = [error]
+    while True:
+        last = faults[-1]
+        origin = last.__cause__ or (None if last.__suppress_context__ else last.__context__)
+        if origin is None or (origin is last.__context__ and isinstance(last, OF_BUGS) and _is_ours(last)):
+            return faults
+        faults.append(origin)
+
+
 def _of_the_machine(error: BaseException) -> str | None:
-    if isinstance(error, torch.OutOfMemoryError):
-        asked = re.search(r"allocate ([\d.]+ \w+)", str(error))
+    text = str(error)
+    if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and re.search(GPU_MEMORY, text)):
+        asked = re.search(r"allocate ([\d.]+ \w+)", text)
         return (
             f"the GPU is out of memory{f' ({asked[1]} more was needed)' if asked else ''}: lower --data.batch_size; "
             "fit can also take --model.activation_checkpointing true"
         )
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+    if isinstance(error, OSError):
+        number = error.errno or int((re.search(r"\[Errno (\d+)\]", text) or [0, 0])[1])  # a loader passes on the text
+        if number in (errno.EMFILE, errno.ENFILE):
+            return TOO_MANY_FILES
+        if number in MACHINE_ERRNOS or (number in PATH_ERRNOS and not _is_ours(error)):
+            where = f" ({error.filename})" if error.filename else ""
+            return f"{os.strerror(number)}{where}: check the path, its permissions and the free disk space"
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return f"memory is full: {LESS_LOADING}"
-    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-        return TOO_MANY_FILES
-    if isinstance(error, OSError) and error.errno in MACHINE_ERRNOS:
-        where = f" ({error.filename})" if error.filename else ""
-        return f"{error.strerror}{where}: check the permissions and the free disk space"
+    if isinstance(error, OverflowError):
+        return f"a number among the options is too large ({text}): choose a smaller one"
     if isinstance(error, RuntimeError | ValueError):
         for pattern, sentence in TORCH_MESSAGES.items():
-            if found := re.search(pattern, str(error)):
-                return sentence.format(**{name: text.strip(" .") for name, text in found.groupdict().items()})
+            if found := re.search(pattern, text):
+                return sentence.format(**{name: what.strip(" .") for name, what in found.groupdict().items()})
     return None
 
 
 def _of_the_options(error: BaseException) -> str | None:
-    if isinstance(error, ImportError) and error.name and error.name.partition(".")[0] not in PACKAGES:
-        return f"cannot import {error.name}: check its spelling, or install the package that provides it"
-    if isinstance(error, ValueError) and "Problem with given class_path" in str(error):
+    frames = traceback.extract_tb(error.__traceback__)
+    folders = set(Path(frames[-1].filename).parts) if frames else set()
+    if isinstance(error, UnicodeDecodeError) and any("jsonargparse" in frame.filename for frame in frames):
+        return f"a file among the options is not UTF-8 text (position {error.start}): save it as UTF-8"
+    if isinstance(error, ValueError) and "jsonargparse" in folders:
         return one_sentence(str(error))
-    if _is_refusal_by_lightning(error):
-        said = " ".join(str(error).split()) or f"{type(error).__name__} from {_last_call(error)}"
+    if _is_ours(error):
+        return None
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] not in PACKAGES:
+        return f"cannot import {error.name}: check its spelling, or install the package that provides it"
+    # Lightning or torch raises it on purpose, or while a Trainer is made of the options.
+    is_raised = bool(frames) and linecache.getline(frames[-1].filename, frames[-1].lineno or 0).lstrip().startswith(
+        "raise"
+    )
+    is_theirs = bool(folders & {"pytorch_lightning", "lightning_fabric", "lightning_utilities"})
+    is_theirs |= "torch" in folders and isinstance(error, ValueError | TypeError)
+    is_made = any(frame.name == "instantiate_trainer" for frame in frames) or "unexpected keyword argument" in str(
+        error
+    )
+    if isinstance(error, OF_OPTIONS | AssertionError) and (is_made or (is_raised and is_theirs)):
+        last = frames[-1]
+        said = " ".join(str(error).split()) or f"{type(error).__name__} from {Path(last.filename).stem}.{last.name}"
         return f"Lightning does not accept these options: {said}"
     return None
 
 
-def _last_call(error: BaseException) -> str:
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{Path(frame.filename).stem}.{frame.name}"
-
-
-def _is_refusal_by_lightning(error: BaseException) -> bool:
-    """Whether Lightning itself raises it, on purpose, about what it was given from the command line."""
+def _is_ours(error: BaseException) -> bool:
+    """Returns whether code of this project, other than what lies before every command, made the failed call."""
     frames = traceback.extract_tb(error.__traceback__)
-    kinds = MisconfigurationException | ValueError | TypeError | AttributeError | ImportError | RuntimeError
-    if not frames or not isinstance(error, kinds):
-        return False
-    last = frames[-1]
-    packages = set(Path(last.filename).parts)
-    is_lightnings = bool(packages & {"pytorch_lightning", "lightning_fabric", "lightning_utilities"})
-    is_raised = linecache.getline(last.filename, last.lineno or 0).lstrip().startswith("raise")
-    ours = any(frame.filename.startswith(OWN) and frame.filename not in ENTRY_FILES for frame in frames)
-    return is_lightnings and is_raised and not ours
+    return any(frame.filename.startswith(OWN) and frame.filename not in ENTRY_FILES for frame in frames)

@@ -42,6 +42,10 @@ def one_sentence(message: str) -> str:
     text = re.sub(rf"\b(fit|validate|test|predict)\.(?=({GROUPS})\.)", "--", " ".join(message.split()))
     if wrong_class := re.search(r"Problem with given class_path '(.*?)': (.*?)(?= - |:? Given value|$)", text):
         return f"{wrong_class[1]} cannot be used: {wrong_class[2]}: check its name and arguments"
+    given = re.search(r"class_path'?[=:] ?'([\w.]+)'", text)
+    if given and (reasons := re.findall(r"(?:Errors:|(?<=\w)) - (.*?)(?= - |:? Given value)", text)):
+        reason = next((x for x in reasons if not x.startswith(("Expected a", "Not a valid"))), "check its arguments")
+        return f"{given[1]} cannot be used: {reason.removesuffix(f' {HELP}')}"
     if inner := re.search(rf'- Parser key "(.*?)": (.*?)( {re.escape(HELP)})? - ', text):
         return f"{inner[1]}: {inner[2]} {HELP}"
     option = re.search(r'Parser key "(?:--)?([\w.]+)": .*(?:Given|Got) value: (.*)', text)

@@ -75,7 +75,9 @@ def require_run_name(name: str, option: str) -> None:
         >>> require_run_name("ablation/seed_1", "--run_name")
     """
     parts = name.split("/")
-    if any(part in ("", ".", "..") for part in parts) or any(ord(x) < 32 or x in NOT_IN_A_NAME for x in name):
+    if any(part in ("", ".", "..") for part in parts) or any(
+        ord(x) < 32 or 0xD800 <= ord(x) < 0xE000 or x in NOT_IN_A_NAME for x in name
+    ):
         without = f".., {' '.join(NOT_IN_A_NAME)}" if NOT_IN_A_NAME else ".."
         raise UserError(
             f"{option} must name a folder below {RUNS}/, without {without} or control characters, got {name!r}: choose "

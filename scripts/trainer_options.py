@@ -41,7 +41,7 @@ def require_usable(options: Namespace, subcommand: str) -> None:
     for name, least in AT_LEAST.items():
         value = options.get(name)
         if value is not None and not (math.isfinite(value) and value >= least):
-            raise UserError(f"--trainer.{name} must be at least {least}, got {value}: correct it")
+            raise UserError(f"--trainer.{name} must be a finite number of at least {least}, got {value}: correct it")
     for name in LENGTHS[subcommand]:
         if options.get(name) == 0 and not options.fast_dev_run:
             raise UserError(f"--trainer.{name} 0 leaves {subcommand} nothing to do: give at least 1, or leave it out")
@@ -50,6 +50,8 @@ def require_usable(options: Namespace, subcommand: str) -> None:
             "--trainer.barebones true switches off the checks, logs and checkpoints of a run: leave it out, or measure "
             "speed with cbam100 benchmark step"
         )
+    if subcommand != "fit" and options.logger:
+        raise UserError(f"--trainer.logger has no effect in {subcommand}, which prints its results: leave it out")
     if options.default_root_dir is not None:
         raise UserError(
             f"--trainer.default_root_dir {options.default_root_dir} has no effect, as runs are written to runs/ in the "

@@ -37,7 +37,7 @@ class SizeBudget(Callback):
     """
 
     def __init__(self, limit_mb: float = 100.0) -> None:
-        if not (limit_mb > 0 and math.isfinite(limit_mb)):
+        if not (limit_mb > 0 and math.isfinite(limit_mb * BYTES_PER_MB)):
             raise UserError(f"--size_budget.limit_mb must be finite and above 0, got {limit_mb}: 100 is the default")
         self.limit = round(limit_mb * BYTES_PER_MB)
 

@@ -1,6 +1,7 @@
 """Writing and reading of Lightning's checkpoints."""
 
 import io
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ class CheckpointFile(CheckpointIO):
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):  # which writing reports
+            path.parent.mkdir(parents=True, exist_ok=True)
         content = io.BytesIO()  # to a full disk, torch would raise a RuntimeError without a path
         torch.save(checkpoint, content)
         write_bytes(path, content.getbuffer())

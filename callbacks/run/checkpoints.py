@@ -67,11 +67,12 @@ class BestWeights(Checkpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        # For Lightning 1.0 is "at the end of an epoch", and 1 is "after every batch".
-        if not (isinstance(trainer.val_check_interval, float) and trainer.val_check_interval == 1.0):
+        # For Lightning 1.0 is "at the end of an epoch", and 1 is "after every batch"; a time is kept elsewhere.
+        interval = getattr(trainer, "val_check_interval", "of a time")
+        if not (isinstance(interval, float) and interval == 1.0):
             raise UserError(
-                f"--trainer.val_check_interval {trainer.val_check_interval} validates inside epochs, but the best "
-                "weights are saved at the end of epochs: leave it out"
+                f"--trainer.val_check_interval {interval} validates inside epochs, but the best weights are saved at "
+                "the end of epochs: leave it out"
             )
         if trainer.limit_val_batches == 0 and not is_fast_dev_run(trainer):
             raise UserError(

@@ -79,13 +79,14 @@ class EpochLog(Callback):
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         seconds = _now(trainer) - self._start
+        training_seconds = max(seconds - self._validation_seconds, 1e-9)  # clocks may be coarse
         self._is_inside_epoch = False
         numbers = self._metrics(trainer, "" if self._validated else "train/")  # else val/ is of an earlier epoch
         numbers |= {
             "lr": self._learning_rate,
             "epoch_seconds": seconds,
-            "images_per_second": self._images / (seconds - self._validation_seconds),
-            "data_wait_share": self._waited / (seconds - self._validation_seconds),
+            "images_per_second": self._images / training_seconds,
+            "data_wait_share": self._waited / training_seconds,
         }
         self._write(trainer, numbers)
 

@@ -78,7 +78,7 @@ class ProgressLine(ProgressBar):
         if self._progress is None or now - self._shown_at < SECONDS_BETWEEN_UPDATES:
             return
         self._shown_at = now
-        seconds = now - self._begun
+        seconds = max(now - self._begun, 1e-9)
         if seconds_left is None:
             seconds_left = seconds / self._batches * (self._total - self._done)
         numbers = {"left": _clock(max(0.0, seconds_left)), "images/s": f"{self._images / seconds:.0f}"}

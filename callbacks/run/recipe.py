@@ -35,7 +35,7 @@ def trainer_options(trainer: Trainer) -> dict[str, Any]:
         "gradient_clip_algorithm": getattr(trainer.gradient_clip_algorithm, "value", "norm"),
         "check_val_every_n_epoch": trainer.check_val_every_n_epoch,
         "reload_dataloaders_every_n_epochs": trainer.reload_dataloaders_every_n_epochs,  # type: ignore[attr-defined]
-        **{name: repr(getattr(trainer, name)) for name in BATCHES_OR_SHARE},
+        **{name: repr(getattr(trainer, name, None)) for name in BATCHES_OR_SHARE},
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "sync_batchnorm": getattr(trainer.strategy, "_layer_sync", None) is not None,
         "device": device,

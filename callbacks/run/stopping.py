@@ -32,6 +32,10 @@ class Stopping(Callback):
             return
         known = {str(name) for metrics in (pl_module.train_metrics, pl_module.val_metrics) for name in metrics}
         for callback in callbacks_of(trainer, Callback):
+            if isinstance(callback, ModelCheckpoint) and not callback.dirpath and callback.filename in ("best", "last"):
+                raise UserError(
+                    f"ModelCheckpoint would overwrite the run's {callback.filename}.ckpt: give it another filename"
+                )
             if isinstance(callback, EarlyStopping):
                 self._patience[callback] = callback.patience  # which loading a checkpoint would replace
             if not isinstance(callback, EarlyStopping | ModelCheckpoint) or callback.monitor in (None, *known):

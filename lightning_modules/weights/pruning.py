@@ -14,7 +14,8 @@ def without_masks(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     {'weight': tensor([2., 0.])}
     """
     masked = (name.removesuffix(MASK) for name in state if name.endswith(MASK))
-    pruned = [name for name in masked if name + ORIGINAL in state]
+    shapes = {name: tensor.shape for name, tensor in state.items()}
+    pruned = [name for name in masked if shapes.get(name + ORIGINAL) == shapes[name + MASK]]
     products = {name: state[name + ORIGINAL] * state[name + MASK] for name in pruned}
     parts = {name + suffix for name in pruned for suffix in (ORIGINAL, MASK)}
     return {name: tensor for name, tensor in state.items() if name not in parts} | products

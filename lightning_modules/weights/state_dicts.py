@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from datamodules.files.errors import UserError, listed
@@ -54,6 +55,8 @@ def read_state_dict(path: Path) -> StateDict:
 
 def require_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Raises ``UserError`` if a tensor has a value that is NaN or infinite, which training would blame on images."""
+    if unusual := [name for name, t in tensors.items() if t.layout != torch.strided or t.device.type == "meta"]:
+        raise UserError(f"{path} has tensors without plain values, {listed(unusual)}: save them as dense tensors")
     if spoilt := [name for name, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]:
         raise UserError(f"{path} has values that are NaN or infinite in {listed(spoilt)}: choose another file")
 

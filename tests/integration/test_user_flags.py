@@ -52,7 +52,7 @@ OPTIONS = {
     "accelerator": {"tpu": "torch_xla", "mps": "not available|can not run", "foo": "invalid accelerator"},
     "strategy": {"ddp": WORKS, "foo": "invalid strategy", "fsdp": "requires a GPU"},
     "devices": {"0,": "should be an int > 0", "-3": "should be an int > 0", "x": ""},
-    "num_nodes": {"0": "num_nodes must be at least 1, got 0"},
+    "num_nodes": {"0": "num_nodes must be a finite number of at least 1, got 0"},
     "precision": {
         **dict.fromkeys(("bf16-true", "64-true", "bf16-mixed"), WORKS),
         "transformer-engine": "transformer_engine",
@@ -69,18 +69,21 @@ OPTIONS = {
     "limit_test_batches": {"-1": "invalid value -1"},
     "limit_predict_batches": {"-1": "invalid value -1"},
     "overfit_batches": {"1": WORKS, "-1": "invalid value -1", "0.01": "Lightning does not accept"},
-    "val_check_interval": {"0.5": "val_check_interval", "1000": "val_check_interval"},
-    "check_val_every_n_epoch": {"2": WORKS, "0": "must be at least 1, got 0"},
-    "num_sanity_val_steps": {"-2": "must be at least -1, got -2"},
-    "log_every_n_steps": {"-1": "must be at least 0, got -1"},
-    "accumulate_grad_batches": {"0": "must be at least 1, got 0"},
-    "gradient_clip_val": {"-1": "must be at least 0, got -1", ".nan": "must be at least 0, got nan"},
+    "val_check_interval": dict.fromkeys(("0.5", "1000", "00:00:10:00"), "validates inside epochs"),
+    "check_val_every_n_epoch": {"2": WORKS, "0": "must be a finite number of at least 1, got 0"},
+    "num_sanity_val_steps": {"-2": "of at least -1, got -2"},
+    "log_every_n_steps": {"-1": "must be a finite number of at least 0, got -1"},
+    "accumulate_grad_batches": {"0": "must be a finite number of at least 1, got 0"},
+    "gradient_clip_val": {
+        "-1": "must be a finite number of at least 0, got -1",
+        ".nan": "must be a finite number of at least 0, got nan",
+    },
     "gradient_clip_algorithm": {"foo": "foo is invalid"},
     "deterministic": {"true": WORKS, "foo": "must be true or false"},
     "benchmark": {"foo": "must be true or false"},
     "profiler": {"foo": "profiler"},
     "barebones": {"true": "barebones true switches off"},
-    "reload_dataloaders_every_n_epochs": {"-1": "must be at least 0"},
+    "reload_dataloaders_every_n_epochs": {"-1": "of at least 0"},
     "default_root_dir": {"elsewhere": "default_root_dir elsewhere has no effect"},
 }
 
@@ -176,6 +179,29 @@ def with_callbacks(arguments):
     return [*FIT, "--config=default.yaml"]
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "expected"),
+    [
+        ("ModelCheckpoint", {"filename": "best"}, "would overwrite the run's best.ckpt"),
+        ("ModelCheckpoint", {"dirpath": "/proc/version/x"}, "cannot write|failed"),
+        (
+            "EarlyStopping",
+            {"monitor": "val/accuracy", "mode": "maximum"},
+            "cannot be used: `mode` can be min",
+        ),
+        (
+            "EarlyStopping",
+            {"monitor": "val/accuracy", "patiance": 3},
+            "cannot be used: Option 'patiance'",
+        ),
+        ("EMAWeightAveraging", {"decay": 5}, "EMAWeightAveraging cannot be used: Invalid decay value 5.0"),
+        ("ModelPruning", {"pruning_fn": "l1_unstructured", "amount": 5.0}, "does not accept .*amount=5.0"),
+    ],
+)
+def test_arguments_of_callbacks_that_cannot_work(name, arguments, expected, data_root, run_folder, capsys):
+    check([*with_callbacks({name: arguments}), f"--data.root={data_root}"], expected, capsys)
+
+
 @pytest.mark.parametrize(("name", "expected"), CALLBACKS.items())
 def test_a_callback_works_or_is_refused_in_a_sentence(name, expected, data_root, run_folder, capsys):
     check([*with_callbacks({name: {}}), f"--data.root={data_root}"], expected, capsys)
@@ -202,6 +228,8 @@ def test_a_measurement_of_nothing_is_refused(kind, trained, data_root, run_folde
         (b"data: {batch_size: 8", "is not valid YAML"),
         (b"fit:\n  data: {batch_size: 8}", "has its options below 'fit:'"),
         (b"data: {batch_sice: 8}", "batch_sice"),
+        (b"data: {batch_size: 8}\ndata: {cache: ram}", "has 'data' twice"),
+        (b"trainer: {max_time: {minuts: 3}}", "does not accept these options: 'minuts'"),
         (
             b"trainer: {accumulate_grad_batches: 2, strategy: {class_path: pytorch_lightning.strategies.DDPStrategy, "
             b"init_args: {static_graph: true}}}",

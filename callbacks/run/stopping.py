@@ -42,7 +42,7 @@ class Stopping(Callback):
                 continue
             name = type(callback).__name__
             choices = ", ".join(sorted(known))
-            if any(_may_log(other) for other in callbacks_of(trainer, Callback)):
+            if any(_may_log(other, str(callback.monitor)) for other in callbacks_of(trainer, Callback)):
                 rank_zero_warn(
                     f"{name} watches {callback.monitor}, which is none of {choices}: one of your callbacks must log it"
                 )
@@ -90,6 +90,7 @@ class Stopping(Callback):
             callback.load_state_dict(state)
 
 
-def _may_log(callback: Callback) -> bool:
-    package = type(callback).__module__.split(".")[0]
-    return package not in ("pytorch_lightning", "callbacks") or isinstance(callback, LearningRateMonitor)
+def _may_log(callback: Callback, name: str) -> bool:
+    if isinstance(callback, LearningRateMonitor):
+        return name.startswith("lr")
+    return type(callback).__module__.split(".")[0] not in ("pytorch_lightning", "callbacks")

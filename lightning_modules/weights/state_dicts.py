@@ -66,7 +66,7 @@ def _unwrapped(content: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:
     entries: list[str] = []
     remarks: list[str] = []
     while isinstance(content, dict) and not _is_state_dict(content) and len(entries) < DEPTH:
-        inside = [name for name in (*AVERAGED, *PLAIN) if isinstance(content.get(name), dict)]
+        inside = [name for name in (*AVERAGED, *PLAIN) if _holds_tensors(content.get(name), DEPTH)]
         if len(inside) > 1 and inside[0] not in AVERAGED:
             raise UserError(
                 f"{path} has weights in several entries, {listed(inside)}: save the one that is meant to a file of its "
@@ -83,6 +83,11 @@ def _unwrapped(content: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:
         there = f", but has {listed([str(name) for name in content])}" if isinstance(content, dict) and content else ""
         raise UserError(f"{what} is not a state dict of tensors by name{there}: save the model's state_dict() instead")
     return content, remarks
+
+
+def _holds_tensors(content: Any, depth: int) -> bool:
+    values = content.values() if isinstance(content, dict) and depth else ()
+    return any(isinstance(value, Tensor) or _holds_tensors(value, depth - 1) for value in values)
 
 
 def _is_state_dict(content: Any) -> bool:

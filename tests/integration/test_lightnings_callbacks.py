@@ -158,7 +158,13 @@ def test_an_early_stopped_run_stays_stopped(data_root, run_folder, capsys):
 
 def test_a_metric_that_nobody_logs_is_refused_before_training(data_root, run_folder, capsys):
     with pytest.raises(SystemExit, match="2"):
-        main([*FIT, f"--data.root={data_root}", *overlay(lightning("EarlyStopping", monitor="val_loss"))])
+        main(
+            [
+                *FIT,
+                f"--data.root={data_root}",
+                *overlay(lightning("LearningRateMonitor"), lightning("EarlyStopping", monitor="val_loss")),
+            ]
+        )
     error = capsys.readouterr().err
     assert "which is not logged: choose one of train/accuracy, train/loss, val/accuracy, " in error
     assert "EarlyStopping watches val_loss, which is not logged: choose one" in error

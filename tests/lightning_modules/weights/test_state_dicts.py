@@ -53,6 +53,7 @@ PREFIXES = ["module.", "_orig_mod.", "network.", "model.", "backbone.", "module.
         ("w.pth", lambda state: state, ""),
         ("w.pt", lambda state: {"state_dict": state, "epoch": 1}, ", from its entry state_dict"),
         ("w.bin", lambda state: {"model": state, "optimizer": {"state": {}}}, ", from its entry model"),
+        ("w.bin", lambda s: {"model": s, "model_ema": {"decay": 0.99}, "state_dict_ema": {}}, ", from its entry model"),
         ("w.CKPT", lambda state: {"model": {"state_dict": state}}, ", from its entry model.state_dict"),
         (
             "w.pth",
@@ -115,7 +116,7 @@ def replaced(state, **tensors):
         (lambda s: {"state_dict": s, "model": other(s)}, "in several entries, state_dict, model: save the one that is"),
         (lambda s: {**under("q.")(s), **under("k.")(s)}, "several networks, whose names begin with 'q.', 'k.': save"),
         (lambda s: {"resnet": s, "epoch": 1}, "w.pth is not a state dict of tensors by name, but has resnet, epoch: "),
-        (lambda s: {"model": {}}, "the entry model of .*w.pth is not a state dict of tensors by name: save"),
+        (lambda s: {"model": {}}, "w.pth is not a state dict of tensors by name, but has model: save"),
         (lambda s: {}, "w.pth is not a state dict of tensors by name: save"),
         (lambda s: holds_itself(), "is not a state dict of tensors by name, but has epoch, model: save"),
         (lambda s: {"stem.weight": s["conv1.weight"]}, "must name its tensors as .* but has stem.weight: rename them"),

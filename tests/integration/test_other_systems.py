@@ -14,6 +14,7 @@ import pytest
 
 from tests.conftest import SMALL
 from tests.integration.fork_driver import LAST_RESORT, REPOSITORY
+from tests.test_architecture import own_modules
 
 pytestmark = pytest.mark.processes
 ONE_INTERPRETER = """
@@ -33,6 +34,23 @@ print("there:", locks.fcntl, [number.name for number in SIGNALS], bool(NOT_IN_A_
 """
 
 
+def interpret(*words):
+    """Runs Python without what Windows lacks, on a console of Western Europe, where files are not read in UTF-8."""
+    path = [str(Path(__file__).parent / "on_windows"), str(REPOSITORY)]
+    encodings = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "cp1252"}
+    environment = {**os.environ, **encodings, "PYTHONPATH": os.pathsep.join(path)}
+    done = subprocess.run([sys.executable, "-c", *words], env=environment, capture_output=True, timeout=LAST_RESORT)
+    output, error = (text.decode("cp1252", "replace") for text in (done.stdout, done.stderr))
+    assert done.returncode == 0, output + error
+    return output
+
+
+def test_every_module_is_imported_without_posix(run_folder):
+    modules = sorted(own_modules().keys() - {"scripts.demo.__main__"})
+    interpret("import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)", *modules)
+
+
+@pytest.mark.slow
 def test_every_command_does_without_posix(data_root, run_folder):
     root = f"--data.root={data_root}"
     short = [word for word in SMALL if "num_workers" not in word] + ["--model.restart_epochs=1"]
@@ -49,16 +67,7 @@ def test_every_command_does_without_posix(data_root, run_folder):
         ["ablate", "--vary=model.loss=focal,cross_entropy", "--seeds=1", *SMALL, root, "--trainer.max_epochs=1",
          "--model.restart_epochs=1"],
     ]  # fmt: skip
-    path = [str(Path(__file__).parent / "on_windows"), str(REPOSITORY)]
-    # A console of Western Europe, and files that are not read in UTF-8 unless they are asked to be.
-    encodings = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "cp1252"}
-    done = subprocess.run(
-        [sys.executable, "-c", ONE_INTERPRETER, json.dumps(commands)],
-        env={**os.environ, **encodings, "PYTHONPATH": os.pathsep.join(path)},
-        capture_output=True, timeout=LAST_RESORT,
-    )  # fmt: skip
-    output, error = (text.decode("cp1252", "replace") for text in (done.stdout, done.stderr))
-    assert done.returncode == 0, output + error
+    output = interpret(ONE_INTERPRETER, json.dumps(commands))
     assert "there: None ['SIGINT', 'SIGTERM'] True" in output
     assert output.count("starting processes that read images, which takes some seconds") == 1
     events = [event["event"] for event in json.loads((run / "manifest.json").read_text())["events"]]

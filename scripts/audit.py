@@ -40,7 +40,7 @@ def audit(
     Args:
         root: Folder that holds train, val and test.
         max_pixels: Size limit of a decoded image: width times height, in pixels.
-        num_workers: Number of decoding processes; by default the number of CPUs, at most 8.
+        num_workers: Number of decoding processes; by default the number of CPUs, at most 16.
         json: JSON file for all findings, with every path.
 
     Raises:

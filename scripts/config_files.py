@@ -35,9 +35,9 @@ def _require_options(path: Path) -> None:
         options = yaml.compose(path.read_bytes().decode())
         repeated = _repeated_key(options)
     except UnicodeDecodeError as error:
+        byte = error.object[error.start]
         raise UserError(
-            f"{path} is not UTF-8 text (byte {path.read_bytes()[error.start]:#04x} at position {error.start}): save it "
-            "as UTF-8"
+            f"{path} is not UTF-8 text (byte {byte:#04x} at position {error.start}): save it as UTF-8"
         ) from error
     except (yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{path} is not valid YAML ({' '.join(str(error).split())}): correct it") from error

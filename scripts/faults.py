@@ -128,27 +128,25 @@ def _of_the_machine(error: BaseException) -> str | None:
 
 def _of_the_options(error: BaseException) -> str | None:
     frames = traceback.extract_tb(error.__traceback__)
-    folders = set(Path(frames[-1].filename).parts) if frames else set()
+    if not frames:
+        return None
+    last, text = frames[-1], str(error)
+    folders = set(Path(last.filename).parts)
     if isinstance(error, UnicodeDecodeError) and any("jsonargparse" in frame.filename for frame in frames):
         return f"a file among the options is not UTF-8 text (position {error.start}): save it as UTF-8"
     if isinstance(error, ValueError) and "jsonargparse" in folders:
-        return one_sentence(str(error))
+        return one_sentence(text)
     if _is_ours(error):
         return None
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] not in PACKAGES:
         return f"cannot import {error.name}: check its spelling, or install the package that provides it"
     # Lightning or torch raises it on purpose, or while a Trainer is made of the options.
-    is_raised = bool(frames) and linecache.getline(frames[-1].filename, frames[-1].lineno or 0).lstrip().startswith(
-        "raise"
-    )
     is_theirs = bool(folders & {"pytorch_lightning", "lightning_fabric", "lightning_utilities"})
     is_theirs |= "torch" in folders and isinstance(error, ValueError | TypeError)
-    is_made = any(frame.name == "instantiate_trainer" for frame in frames) or "unexpected keyword argument" in str(
-        error
-    )
+    is_raised = linecache.getline(last.filename, last.lineno or 0).lstrip().startswith("raise")
+    is_made = any(frame.name == "instantiate_trainer" for frame in frames) or "unexpected keyword argument" in text
     if isinstance(error, OF_OPTIONS | AssertionError) and (is_made or (is_raised and is_theirs)):
-        last = frames[-1]
-        said = " ".join(str(error).split()) or f"{type(error).__name__} from {Path(last.filename).stem}.{last.name}"
+        said = " ".join(text.split()) or f"{type(error).__name__} from {Path(last.filename).stem}.{last.name}"
         return f"Lightning does not accept these options: {said}"
     return None
 

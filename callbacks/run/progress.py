@@ -32,14 +32,10 @@ class ProgressLine(ProgressBar):
 
     Lightning's bars show every logged metric, which with eight of them breaks into many lines on 80 columns. All of
     them stand in the epoch's line, which ``EpochLog`` prints above this one.
-
-    Args:
-        console: Console to draw on; by default stdout.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._console = console
         self._progress: Progress | None = None
         self._enabled = True
         self._title = ""
@@ -47,7 +43,6 @@ class ProgressLine(ProgressBar):
         self._begun, self._batches, self._images = 0.0, 0, 0  # of the bar
         self._fit_begun, self._fit_batches = 0.0, 0  # of training in this process
         self._shown_at = 0.0
-        self._loss: float | None = None
 
     @override
     def disable(self) -> None:
@@ -63,9 +58,7 @@ class ProgressLine(ProgressBar):
         if self._enabled and self._progress is None:
             # Its bar takes what the other columns leave; prints of others appear above it.
             columns = TextColumn("{task.description}"), BarColumn(None), TextColumn("{task.fields[numbers]}")
-            self._progress = Progress(
-                *columns, console=self._console or Console(), expand=True, auto_refresh=False, transient=True
-            )
+            self._progress = Progress(*columns, console=Console(), expand=True, auto_refresh=False, transient=True)
             self._progress.start()
             self._progress.add_task("", numbers="")
 

@@ -20,6 +20,8 @@ def batches(root, epochs=1, **options):
     for epoch in range(epochs):
         loader.sampler.set_epoch(epoch)
         yield list(loader)
+    if loader.num_workers:
+        loader._iterator._shutdown_workers()  # torch takes 5 s for it when the iterator is collected
 
 
 @pytest.fixture

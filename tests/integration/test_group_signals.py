@@ -77,13 +77,13 @@ def test_a_fit_saves_and_the_resumed_run_ends_alike(place, call, number, step, u
     assert events == [("started", 0), ("interrupted", step), ("resumed", step), ("finished", 2 * STEPS)]
 
 
-@pytest.mark.parametrize("times", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_groups_that_are_ended_at_random(times, number, uninterrupted, data_root, run_folder):
+def test_groups_that_are_ended_at_random(number, uninterrupted, data_root, run_folder):
     moments = random.Random(0)
     code = -number if number == signal.SIGKILL else 128 + number
     ended, runs = 0, 0
-    while ended < times:
+    while ended < 20:
         place = (TRAINING, VALIDATION, moments.choice(SAVING))[ended % 3]
         args = [*FIT, f"--data.root={data_root}", WORKERS, "--best.every_n_steps=1", "--ckpt_path=last",
                 f"--run_name=run_{runs}"]  # fmt: skip

@@ -48,13 +48,11 @@ def events(run=RUN):
     [
         lightning("EMAWeightAveraging", decay=0.5),
         lightning("StochasticWeightAveraging", swa_lrs=1e-2, swa_epoch_start=1),
-        lightning("ModelPruning", pruning_fn="l1_unstructured", amount=0.3),
         *(
             pytest.param(
-                lightning("ModelPruning", pruning_fn="l1_unstructured", amount=0.3, **{option: False}),
-                marks=pytest.mark.slow,
+                lightning("ModelPruning", pruning_fn="l1_unstructured", amount=0.3, **options), marks=pytest.mark.slow
             )
-            for option in ("make_pruning_permanent", "prune_on_train_epoch_end")
+            for options in ({}, {"make_pruning_permanent": False}, {"prune_on_train_epoch_end": False})
         ),
     ],
     ids=lambda pair: "-".join([pair[0].rpartition(".")[2], *map(str, pair[1].values())]),
@@ -191,9 +189,10 @@ class Failing(Callback):
     "hook",
     [
         "on_train_batch_end",
-        "on_validation_end",
-        *(pytest.param(hook, marks=pytest.mark.slow) for hook in ("on_train_epoch_end", "on_validation_start")),
-        pytest.param("on_validation_batch_end", marks=pytest.mark.slow),
+        *(
+            pytest.param(hook, marks=pytest.mark.slow)
+            for hook in ("on_train_epoch_end", "on_validation_start", "on_validation_batch_end", "on_validation_end")
+        ),
     ],
 )
 def test_a_fault_of_a_users_callback_costs_no_step(hook, data_root, run_folder, monkeypatch):

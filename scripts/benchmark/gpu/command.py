@@ -29,7 +29,7 @@ from scripts.benchmark.gpu.table import to_markdown
 REPORT, TABLE, LOG = "gpu.json", "gpu.md", "logs.txt"
 DONE, NO_TIME = "done", "had no time left"
 # Packages that a container image with CUDA builds of torch and pytorch-lightning may lack.
-WHEELS = ("jsonargparse", "typeshed-client", "docstring-parser", "captum")
+WHEELS = ("jsonargparse", "typeshed-client", "docstring-parser", "captum", "filelock", "psutil")
 DESCRIPTION = """\
 Checks correctness on a GPU, then measures speed, in at most 6 minutes. Each part runs in its own process with its own
 time limit, most important first, so that one that fails or hangs does not affect the others. Exits with 1 if a check

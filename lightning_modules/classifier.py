@@ -1,43 +1,36 @@
 """``ImageClassifier``: network, loss, metrics and optimiser as a LightningModule."""
 
 import inspect
-import math
 import shutil
 from typing import Any, Literal
 
 import torch
-from pytorch_lightning import LightningModule
-from pytorch_lightning.plugins import MixedPrecision, Precision
 from pytorch_lightning.trainer.states import TrainerFn
-from pytorch_lightning.utilities import GradClipAlgorithmType, rank_zero_only, rank_zero_warn
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 from torch.backends import cudnn
-from torch.optim import Optimizer
 from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
 from typing_extensions import override
 
 from datamodules.class_index import ClassIndex
 from datamodules.files.errors import UserError
 from datamodules.image_dataset import Batch
 from datamodules.sampler import BLANK
-from lightning_modules.metrics.accuracies import BalancedAccuracy, TopKAccuracy
-from lightning_modules.metrics.calibration import CalibrationError, NegativeLogLikelihood
-from lightning_modules.metrics.exact_mean import ExactMean
+from lightning_modules.metrics.metric_sets import evaluation_metrics, training_metrics
+from lightning_modules.model_options import require_usable_options
 from lightning_modules.network.attention import Gate
 from lightning_modules.network.compilation import Compile, compile_in_place
 from lightning_modules.network.focal_loss import focal_loss
 from lightning_modules.network.inference import for_inference
 from lightning_modules.network.matmul_conv import use_matmul_convs
-from lightning_modules.network.optimization import build_optimizer, build_schedule, nearest_cycle_ends
 from lightning_modules.network.resnet_cbam import Attention, AttentionPlacement, Backbone, ResNetCBAM
+from lightning_modules.optimized_module import OptimizedModule
 from lightning_modules.weights.pretrained import load_pretrained
 
 MONITOR = "val/accuracy"  # chooses the best epoch: the share of validation images that are classified correctly
 
 
-class ImageClassifier(LightningModule):
+class ImageClassifier(OptimizedModule):
     """A ``ResNetCBAM`` with its loss, metrics, optimiser and schedule.
 
     Args:
@@ -93,13 +86,15 @@ class ImageClassifier(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
-        self._check_options()
+        require_usable_options(self.hparams)
         self.classes = ClassIndex(class_names)
         self.network = self._build_network()
         self.has_weights = False  # whether pretrained weights, or a checkpoint's, have been loaded
         # Cross-entropy is the focal loss at gamma 0: one implementation, in float32 inside autocast for both.
         self.gamma = focal_gamma if loss == "focal" else 0.0
-        self._build_metrics()
+        self.train_metrics = training_metrics(len(self.classes))
+        self.val_metrics = evaluation_metrics(len(self.classes), prefix="val/")
+        self.test_metrics = evaluation_metrics(len(self.classes), prefix="test/")
         self._cudnn_flags: tuple[bool, bool] | None = None  # those of training, during a validation
         self._predictor: tuple[ResNetCBAM, ...] = ()  # in a tuple, which keeps it out of the state dict
 
@@ -109,18 +104,6 @@ class ImageClassifier(LightningModule):
         names = inspect.signature(ResNetCBAM).parameters.keys() - {"num_classes"}
         return {name: value for name, value in self.hparams.items() if name in names}
 
-    def _options(self, *names: str) -> dict[str, Any]:
-        return {name: self.hparams[name] for name in names}
-
-    def _check_options(self) -> None:
-        positive = ("restart_epochs", "restart_multiplier")
-        for name in ("learning_rate", "min_learning_rate", "weight_decay", "focal_gamma", *positive):
-            value, least = self.hparams[name], int(name in positive)
-            if not (value >= least and math.isfinite(value)):
-                raise UserError(f"--model.{name} must be a finite number of at least {least}, got {value}")
-        if self.hparams["compile"] == "full" and self.hparams["activation_checkpointing"]:
-            raise UserError("--model.compile full does not work with --model.activation_checkpointing true: drop one")
-
     def _build_network(self) -> ResNetCBAM:
         try:
             network = ResNetCBAM(len(self.classes), **self.architecture)
@@ -129,36 +112,6 @@ class ImageClassifier(LightningModule):
         network.activation_checkpointing = self.hparams["activation_checkpointing"]
         use_matmul_convs(network)
         return network
-
-    def _build_metrics(self) -> None:
-        num_classes = len(self.classes)
-        basic = {"loss": ExactMean(), "accuracy": MulticlassAccuracy(num_classes, average="micro")}
-        shares = {"accuracy_macro": BalancedAccuracy(num_classes), "accuracy_top5": TopKAccuracy(min(5, num_classes))}
-        calibration = {"nll": NegativeLogLikelihood(), "ece": CalibrationError()}
-        self.train_metrics = MetricCollection({**basic}, compute_groups=False).clone(prefix="train/")
-        evaluation = MetricCollection({**basic, **shares, **calibration}, compute_groups=False)
-        self.val_metrics, self.test_metrics = evaluation.clone(prefix="val/"), evaluation.clone(prefix="test/")
-
-    @override
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        # A fused optimiser unscales float16 gradients itself, which is too late to clip them.
-        fused = not (self.trainer.gradient_clip_val and str(self.trainer.precision) == "16-mixed")
-        optimizer = build_optimizer(self.parameters(), fused=fused, **self._options("learning_rate", "weight_decay"))
-        cycle = self._options("restart_epochs", "restart_multiplier", "min_learning_rate")
-        schedule = build_schedule(optimizer, **cycle)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
-
-    @override
-    def configure_gradient_clipping(
-        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
-    ) -> None:
-        plugin = self.trainer.precision_plugin
-        if gradient_clip_val and isinstance(plugin, MixedPrecision) and plugin.scaler is None:
-            # Lightning 2.6 also refuses to clip for a fused optimiser in bfloat16, where no gradient is scaled.
-            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
-            Precision.clip_gradients(plugin, optimizer, gradient_clip_val, algorithm)
-        else:
-            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     @override
     def setup(self, stage: str) -> None:
@@ -177,18 +130,6 @@ class ImageClassifier(LightningModule):
         if not self.has_weights:
             rank_zero_only(print)(load_pretrained(self.network, **self._options("weights", "backbone", "class_names")))
         self.has_weights = True
-
-    @override
-    def on_fit_start(self) -> None:
-        for config in self.trainer.lr_scheduler_configs:  # a tuner may have changed the learning rate
-            config.scheduler.base_lrs = [self.hparams["learning_rate"]] * len(config.scheduler.base_lrs)
-        epochs = self.trainer.max_epochs or -1  # unlimited
-        ends = nearest_cycle_ends(epochs, **self._options("restart_epochs", "restart_multiplier"))
-        if epochs > 0 and epochs not in ends:
-            rank_zero_warn(
-                f"--trainer.max_epochs {epochs} ends inside a cosine cycle, where the learning rate is still above its "
-                f"minimum: a cycle ends after {' or '.join(map(str, ends))} epochs"
-            )
 
     @override
     def on_validation_start(self) -> None:

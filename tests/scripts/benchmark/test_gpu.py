@@ -105,7 +105,7 @@ def test_all_is_well(tmp_path):
 def test_goals_are_those_of_the_document():
     table = (REPOSITORY / "docs" / "performance.md").read_text()
     for title, (goal, acceptable) in GOALS.items():
-        row = rf"^\| {re.escape(title)} \| {goal:,g} (\S+) \| {acceptable:,g} \1 \|$"
+        row = rf"^\| {re.escape(title)} \| {goal:,g} (\S+) \| {acceptable:,g} \1 \|"
         assert re.search(row, table, re.M), title
 
 

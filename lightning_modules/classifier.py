@@ -15,10 +15,12 @@ from typing_extensions import override
 from datamodules.class_index import ClassIndex
 from datamodules.files.errors import UserError
 from datamodules.image_dataset import Batch
+from datamodules.image_folder import ImageFolderDataModule
 from datamodules.sampler import BLANK
 from lightning_modules.metrics.metric_sets import evaluation_metrics, training_metrics
 from lightning_modules.model_options import require_usable_options
 from lightning_modules.network.attention import Gate
+from lightning_modules.network.class_weights import ClassWeighting, class_weights
 from lightning_modules.network.compilation import Compile, compile_in_place
 from lightning_modules.network.focal_loss import focal_loss
 from lightning_modules.network.inference import for_inference
@@ -36,16 +38,22 @@ class ImageClassifier(OptimizedModule):
     Args:
         class_names: Names of the classes, in the order of the network's outputs.
         backbone: Member of torchvision's ResNet family.
-        weights: Initial weights: torchvision's IMAGENET1K_V2 or IMAGENET1K_V1, none, or a .pth, .pt, .bin, .ckpt or
-            .safetensors file.
+        weights: Initial weights: torchvision's IMAGENET1K_V2 or IMAGENET1K_V1, timm/NAME for timm's of that name
+            (timm/resnet50.a1_in1k), none, or a .pth, .pt, .bin, .ckpt or .safetensors file.
         attention: Attention modules: cbam or none.
         attention_placement: Where CBAM modules go: after each stage, after each block, or inside each block's branch.
         attention_gate: Gate function: sigmoid, or identity, with which the network starts as the plain ResNet.
         reduction_ratio: Number of channels divided by the hidden width of the channel gate.
         spatial_kernel_size: Side of the spatial gate's convolution kernel.
         dropout: Probability of dropping a feature before the head.
+        drop_path: Probability with which training drops the last block's residual branch for an image (stochastic
+            depth); it rises linearly over the blocks up to this.
         loss: Training loss: focal or cross_entropy.
         focal_gamma: Focusing exponent of the focal loss.
+        class_weights: Weights of the classes in the training loss: none, balanced for the inverse of their numbers of
+            training images, or effective for the inverse of their effective numbers, which is between the two.
+        label_smoothing: Share of each target that the training loss spreads evenly over all classes. Validation and
+            test losses have neither smoothing nor class weights.
         learning_rate: Learning rate of AdamW at the start of each cycle.
         weight_decay: Weight decay of AdamW, applied to every parameter.
         min_learning_rate: Lowest learning rate of the cosine schedule.
@@ -73,8 +81,11 @@ class ImageClassifier(OptimizedModule):
         reduction_ratio: int = 128,
         spatial_kernel_size: int = 3,
         dropout: float = 0.3,
+        drop_path: float = 0.0,
         loss: Literal["focal", "cross_entropy"] = "focal",
         focal_gamma: float = 2.0,
+        class_weights: ClassWeighting = "none",
+        label_smoothing: float = 0.0,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
         min_learning_rate: float = 1e-5,
@@ -92,6 +103,8 @@ class ImageClassifier(OptimizedModule):
         self.has_weights = False  # whether pretrained weights, or a checkpoint's, have been loaded
         # Cross-entropy is the focal loss at gamma 0: one implementation, in float32 inside autocast for both.
         self.gamma = focal_gamma if loss == "focal" else 0.0
+        self.class_weights: Tensor | None
+        self.register_buffer("class_weights", None, persistent=False)  # on the module's device; made in setup
         self.train_metrics = training_metrics(len(self.classes))
         self.val_metrics = evaluation_metrics(len(self.classes), prefix="val/")
         self.test_metrics = evaluation_metrics(len(self.classes), prefix="test/")
@@ -113,11 +126,24 @@ class ImageClassifier(OptimizedModule):
         use_matmul_convs(network)
         return network
 
+    def _count_classes(self) -> Tensor | None:
+        if (weighting := self.hparams["class_weights"]) == "none":
+            return None
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, ImageFolderDataModule):
+            raise UserError(
+                f"--model.class_weights {weighting} counts the training images of an ImageFolderDataModule, got "
+                f"{type(data).__name__}: pass one to the Trainer, or choose none"
+            )
+        targets = torch.as_tensor(data.dataset("train").targets)  # of all processes
+        return class_weights(targets.bincount(minlength=len(self.classes)), weighting)
+
     @override
     def setup(self, stage: str) -> None:
         device = self.trainer.strategy.root_device.type
         if stage == "fit":
             self.load_pretrained()  # does nothing where the command line has loaded them
+            self.class_weights = self._count_classes()
         if device == "cuda":  # on the CPU the memory layout of weights makes no difference
             self.network.to(memory_format=torch.channels_last)
         what: Compile = self.hparams["compile"] if stage == "fit" else "none"
@@ -128,7 +154,8 @@ class ImageClassifier(OptimizedModule):
     def load_pretrained(self) -> None:
         """Loads the pretrained weights, once, before callbacks copy or tune the network; raises ``UserError``."""
         if not self.has_weights:
-            rank_zero_only(print)(load_pretrained(self.network, **self._options("weights", "backbone", "class_names")))
+            options = self._options("weights", "backbone", "class_names")
+            rank_zero_only(print)(load_pretrained(self.network, **options, architecture=self.architecture))
         self.has_weights = True
 
     @override
@@ -152,14 +179,14 @@ class ImageClassifier(OptimizedModule):
         """Maps normalised images ``(batch, 3, height, width)`` to logits ``(batch, classes)``."""
         return self.network(images.to(self.network.conv1.weight.dtype))  # they arrive as float32
 
-    def _shared_step(self, batch: Batch, metrics: MetricCollection) -> tuple[Tensor, Tensor]:
-        """Returns the mean loss and the logits of the whole batch."""
+    def _shared_step(self, batch: Batch, metrics: MetricCollection, **settings: Any) -> tuple[Tensor, Tensor]:
+        """Returns the mean loss, with more settings of ``focal_loss``, and the logits of the whole batch."""
         output = self(batch.images)
         logits, targets = output, batch.targets
         if getattr(batch, "num_blanks", 0):  # only then, as boolean indexing syncs with a GPU
             real = batch.samples != BLANK
             logits, targets = logits[real], targets[real]
-        losses = focal_loss(logits, targets, gamma=self.gamma, reduction="none")
+        losses = focal_loss(logits, targets, gamma=self.gamma, reduction="none", **settings)
         if len(targets):  # a process without a share has blanks only, but still takes part in collective operations
             metrics.update(preds=logits.detach(), target=targets, value=losses.detach())
         # Logged as metric objects, so that processes agree. In a fit, EpochLog writes them, against epochs.
@@ -169,7 +196,9 @@ class ImageClassifier(OptimizedModule):
 
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return self._shared_step(batch, self.train_metrics)[0]
+        # Only in training, so that validation losses of any two runs compare.
+        settings = {"class_weights": self.class_weights, **self._options("label_smoothing")}
+        return self._shared_step(batch, self.train_metrics, **settings)[0]
 
     @override
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -14,5 +14,9 @@ def require_usable_options(options: Mapping[str, Any]) -> None:
         value, least = options[name], int(name in positive)
         if not (value >= least and math.isfinite(value)):
             raise UserError(f"--model.{name} must be a finite number of at least {least}, got {value}")
+    if not 0 <= (smoothing := options["label_smoothing"]) < 1:
+        raise UserError(
+            f"--model.label_smoothing must be at least 0 and below 1, got {smoothing}: 0.1 is common, 0 turns it off"
+        )
     if options["compile"] == "full" and options["activation_checkpointing"]:
         raise UserError("--model.compile full does not work with --model.activation_checkpointing true: drop one")

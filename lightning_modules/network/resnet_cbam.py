@@ -49,6 +49,9 @@ class ResNetCBAM(nn.Module):
         reduction_ratio: Number of channels divided by the hidden width of the channel gate.
         spatial_kernel_size: Side of the spatial gate's convolution kernel.
         dropout: Probability of dropping a feature before the head.
+        drop_path: Probability with which training drops the residual branch of the last block for an image (stochastic
+            depth: Huang et al., ECCV 2016, arXiv 1603.09382). That of block l of L is l / L times as large; a branch
+            that is kept is divided by its probability of being kept, so that evaluation needs no factor.
 
     Attributes:
         activation_checkpointing: Whether training keeps only the outputs of the four stages and recomputes what is
@@ -69,6 +72,7 @@ class ResNetCBAM(nn.Module):
         reduction_ratio: int = 128,
         spatial_kernel_size: int = 3,
         dropout: float = 0.3,
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         for name, value, choices in (
@@ -80,6 +84,8 @@ class ResNetCBAM(nn.Module):
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
         if not 0 <= dropout <= 1:
             raise ValueError(f"dropout must be between 0 and 1, got {dropout}")
+        if not 0 <= drop_path < 1:
+            raise ValueError(f"drop_path must be at least 0 and below 1, got {drop_path}")
         trunk = torchvision.models.get_model(backbone, weights=None)
         self.conv1, self.bn1, self.relu, self.maxpool = trunk.conv1, trunk.bn1, trunk.relu, trunk.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4
@@ -93,6 +99,9 @@ class ResNetCBAM(nn.Module):
                 self.attention[stage] = nn.ModuleList(
                     CBAM(width, reduction_ratio, spatial_kernel_size, attention_gate) for width in widths
                 )
+        depths = [len(getattr(self, stage)) for stage in STAGES]
+        rates = [drop_path * block / sum(depths) for block in range(1, sum(depths) + 1)]
+        self.drop_rates = {stage: rates[sum(depths[:i]) :][: depths[i]] for i, stage in enumerate(STAGES)}
         self.features = nn.Identity()  # a place for hooks on the last stage's output, with or without attention
         self.activation_checkpointing = False
         self.dropout = nn.Dropout(dropout)
@@ -113,18 +122,20 @@ class ResNetCBAM(nn.Module):
 
     def _forward_stage(self, stage: str, x: Tensor) -> Tensor:
         blocks: nn.Sequential = getattr(self, stage)
-        if self.attention_placement is None:
-            return blocks(x)
-        if self.attention_placement == "stage":
-            return self.attention[stage](blocks(x))
-        block: Any
-        for block, attend in zip(blocks, self.attention[stage].children(), strict=True):
-            if self.attention_placement == "block":
-                x = attend(block(x))
-            else:
-                shortcut = x if block.downsample is None else block.downsample(x)
-                x = torch.relu(attend(_residual_branch(block, x)) + shortcut)
-        return x
+        rates = self.drop_rates[stage] if self.training else [0.0] * len(blocks)
+        if self.attention_placement in ("block", "branch"):
+            for block, rate, attend in zip(blocks, rates, self.attention[stage].children(), strict=True):
+                if self.attention_placement == "block":
+                    x = attend(_forward_block(block, x, rate))
+                else:
+                    x = _forward_block(block, x, rate, attend)
+            return x
+        if any(rates):
+            for block, rate in zip(blocks, rates, strict=True):
+                x = _forward_block(block, x, rate)
+        else:
+            x = blocks(x)
+        return x if self.attention_placement is None else self.attention[stage](x)
 
 
 def _first_and_second_pass(stage: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
@@ -148,8 +159,23 @@ def _out_channels(block: Any) -> int:
     return (block.bn3 if isinstance(block, Bottleneck) else block.bn2).num_features
 
 
+def _forward_block(block: Any, x: Tensor, drop_rate: float, attend: nn.Module | None = None) -> Tensor:
+    """Runs a block, with attention and stochastic depth before its addition, where a hook cannot reach."""
+    if attend is None and not drop_rate:
+        return block(x)
+    shortcut = x if block.downsample is None else block.downsample(x)
+    branch = _residual_branch(block, x)
+    if attend is not None:
+        branch = attend(branch)
+    if not drop_rate:
+        return torch.relu(branch + shortcut)
+    # Not torchvision's stochastic_depth, which takes a pass of its own and rounds the factor to bfloat16.
+    kept = branch.new_empty(len(x), 1, 1, 1).bernoulli_(1 - drop_rate)
+    return torch.relu(torch.addcmul(shortcut, branch, kept, value=1 / (1 - drop_rate)))
+
+
 def _residual_branch(block: Any, x: Tensor) -> Tensor:
-    """Computes what torchvision's block does before its addition, since a hook cannot reach inside its ``forward``."""
+    """Computes what torchvision's block does before its addition."""
     x = block.relu(block.bn1(block.conv1(x)))
     if isinstance(block, Bottleneck):
         x = block.relu(block.bn2(block.conv2(x)))

@@ -1,6 +1,9 @@
-"""Loading of pretrained weights, by torchvision's name or from a file, into a ``ResNetCBAM``."""
+"""Loading of pretrained weights, by torchvision's or timm's name or from a file, into a ``ResNetCBAM``."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 from urllib.error import URLError
 
 import torch
@@ -9,22 +12,31 @@ from torch import Tensor
 
 from datamodules.files.errors import UserError, listed
 from lightning_modules.network.resnet_cbam import ATTENTION_PREFIX, HEAD_PREFIX, Backbone, ResNetCBAM
+from lightning_modules.weights.other_network import differing_options
 from lightning_modules.weights.state_dicts import COUNTER, SUFFIXES, StateDict, read_state_dict
+from lightning_modules.weights.timm_hub import TIMM_PREFIX, timm_state_dict
 
 
-def load_pretrained(network: ResNetCBAM, weights: str, backbone: Backbone, class_names: list[str]) -> str:
+def load_pretrained(
+    network: ResNetCBAM,
+    weights: str,
+    backbone: Backbone,
+    class_names: list[str],
+    architecture: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
     """Copies pretrained tensors into ``network`` and reports which.
 
-    The head is left out if it has another width or other classes, or the same in another order; torchvision's always
-    is. The head and the attention modules may be absent from the file. Every other tensor must be present with its
-    shape, and no tensor may be left over.
+    The head is left out if it has another width or other classes, or the same in another order; that of weights by name
+    always is. The head and the attention modules may be absent from the file. Every other tensor must be present with
+    its shape, and no tensor may be left over.
 
     Args:
         network: Network to change in place.
-        weights: Name in torchvision's registry (``IMAGENET1K_V2``, ``IMAGENET1K_V1``), ``none``, or path of a file
-            whose name ends in one of ``SUFFIXES``.
-        backbone: Backbone that a name in the registry refers to.
+        weights: Name in torchvision's registry (``IMAGENET1K_V2``, ``IMAGENET1K_V1``), ``timm/`` and one of timm's,
+            ``none``, or path of a file whose name ends in one of ``SUFFIXES``.
+        backbone: Backbone that a name refers to.
         class_names: Names of the classes, in the order of the network's outputs.
+        architecture: Options that the network was built with, to be compared with what the file states of its own.
 
     Returns:
         One line: the tensors loaded, from where in the file, left out, and still at their random initialisation.
@@ -35,9 +47,17 @@ def load_pretrained(network: ResNetCBAM, weights: str, backbone: Backbone, class
     if weights == "none":
         return "weights: none, all tensors start at their random initialisation"
     if is_file := weights.lower().endswith(SUFFIXES):
-        state, classes, source = read_state_dict(Path(weights))
+        found = read_state_dict(Path(weights))
+    elif weights.startswith(TIMM_PREFIX):
+        found = timm_state_dict(weights, backbone)
     else:
-        state, classes, source = _registry_state_dict(weights, backbone)
+        found = _registry_state_dict(weights, backbone)
+    if differing := differing_options(found, network.state_dict(), {"backbone": backbone, **architecture}):
+        raise UserError(
+            f"{weights} is of another network ({listed(differing)}): choose the --model options that it was made with, "
+            "or other weights"
+        )
+    state, classes, source = found.tensors, found.settings.get("class_names"), found.remark
     head = state.get("fc.weight")
     foreign, remark = False, ""
     if head is not None and head.ndim == 2:
@@ -87,8 +107,8 @@ def _registry_state_dict(name: str, backbone: Backbone) -> StateDict:
     registry = {entry.name: entry for entry in torchvision.models.get_model_weights(backbone)}  # without aliases
     if name not in registry:
         raise UserError(
-            f"--model.weights must be one of {', '.join(registry)} for {backbone}, none, or a file whose name ends in "
-            f"{', '.join(SUFFIXES)}, got {name!r}"
+            f"--model.weights must be one of {', '.join(registry)} for {backbone}, {TIMM_PREFIX}NAME for timm's of "
+            f"that name, none, or a file whose name ends in {', '.join(SUFFIXES)}, got {name!r}"
         )
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(registry[name].url).name
     if not cached.is_file():

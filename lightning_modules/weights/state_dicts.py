@@ -27,10 +27,16 @@ FLOATS = ("float32", "float16", "bfloat16", "float64")
 
 
 class StateDict(NamedTuple):
-    """The tensors by torchvision's names, the classes if the file names them, and in words what was taken of it."""
+    """The tensors by torchvision's names, what the file states of its model, and in words what was taken of it.
+
+    Attributes:
+        tensors: Those of one network.
+        settings: Options of ``ImageClassifier`` by name, in a file of this project.
+        remark: Empty if the whole file was taken as it is.
+    """
 
     tensors: dict[str, Tensor]
-    classes: object = None
+    settings: Mapping[str, Any]
     remark: str = ""
 
 
@@ -42,15 +48,20 @@ def read_state_dict(path: Path) -> StateDict:
     """
     if path.name.lower().endswith(SAFETENSORS_SUFFIX):
         tensors, header = load_safetensors(path)
-        classes: object = None
-        with suppress(ValueError, RecursionError):
-            classes = json.loads(header.get("classes", "null"))
-        return _of_one_network(tensors, classes, [], path)
+        architecture = _stated(header, "architecture")
+        settings = dict(architecture) if isinstance(architecture, dict) else {}
+        return _of_one_network(tensors, settings | {"class_names": _stated(header, "classes")}, [], path)
     content = load_torch_file(path)
     tensors, remarks = _unwrapped(content, path)
     settings = content.get("hyper_parameters")  # of a checkpoint of this project
-    classes = settings.get("class_names") if isinstance(settings, dict) else None
-    return _of_one_network(tensors, classes, remarks, path)
+    return _of_one_network(tensors, settings if isinstance(settings, dict) else {}, remarks, path)
+
+
+def _stated(header: Mapping[str, str], name: str) -> object:
+    """Returns an entry of the header that an export of this project has, or None."""
+    with suppress(ValueError, RecursionError):
+        return json.loads(header.get(name, "null"))
+    return None
 
 
 def require_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -95,7 +106,9 @@ def _is_state_dict(content: Any) -> bool:
     return bool(pairs) and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in pairs)
 
 
-def _of_one_network(tensors: Mapping[str, Tensor], classes: object, remarks: list[str], path: Path) -> StateDict:
+def _of_one_network(
+    tensors: Mapping[str, Tensor], settings: dict[str, Any], remarks: list[str], path: Path
+) -> StateDict:
     """Removes what stands before the names of a ResNet's tensors, whatever it is, and leaves out all other tensors."""
     tensors = without_masks(tensors)
     starts = [name.removesuffix(FIRST) for name in tensors if name.endswith(FIRST)]
@@ -119,7 +132,7 @@ def _of_one_network(tensors: Mapping[str, Tensor], classes: object, remarks: lis
     usable, converted = _in_float32(taken, path)
     if converted:
         remarks = [*remarks, f"converted from {converted} to float32"]
-    return StateDict(usable, classes, ", ".join(remarks))
+    return StateDict(usable, settings, ", ".join(remarks))
 
 
 def _in_float32(tensors: dict[str, Tensor], path: Path) -> tuple[dict[str, Tensor], str]:

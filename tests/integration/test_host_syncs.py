@@ -16,6 +16,9 @@ from tests.conftest import SMALL
 METHODS = {"cpu", "item", "tolist", "numpy", "__bool__", "__int__", "__float__", "__index__", "__array__"}
 OPERATORS = {"_local_scalar_dense", "nonzero", "masked_select", "unique", "_unique", "_unique2", "equal"}
 
+# Options of a training step that are off in the reference recipe.
+ALL_ON = ["--model.class_weights=balanced", "--model.label_smoothing=0.1", "--model.drop_path=0.2"]
+
 
 class Operators(TorchDispatchMode):
     def __init__(self, note):
@@ -77,9 +80,10 @@ def waits(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:--trainer.max_epochs 1 ends inside a cosine cycle")
-def test_a_step_waits_for_nothing_but_the_loss_of_some(data_root, run_folder, waits):
+@pytest.mark.parametrize("options", [[], ALL_ON])
+def test_a_step_waits_for_nothing_but_the_loss_of_some(options, data_root, run_folder, waits):
     # 48 training images are 6 batches, 24 validation images are 3.
     words = ["--data.batch_size=8", "--trainer.max_epochs=1", "--trainer.num_sanity_val_steps=0"]
     words += ["--trainer.gradient_clip_val=1", "--trainer.accumulate_grad_batches=2"]
-    main(["fit", *SMALL, *words, f"--data.root={data_root}"])
+    main(["fit", *SMALL, *words, *options, f"--data.root={data_root}"])
     assert waits == {"train": [[], [], [], ["__int__", "_local_scalar_dense"], [], []], "validate": [[], [], []]}

@@ -54,7 +54,8 @@ MODEL_FREE = {"tta": "hflip", "activation_checkpointing": "true"}
 MODEL_DECIDES = {
     "backbone": "resnet34", "weights": "IMAGENET1K_V1", "attention": "none", "attention_placement": "block",
     "attention_gate": "identity", "reduction_ratio": "64", "spatial_kernel_size": "5", "dropout": "0.1",
-    "loss": "cross_entropy", "focal_gamma": "1", "learning_rate": "0.1", "weight_decay": "0.1",
+    "drop_path": "0.1", "loss": "cross_entropy", "focal_gamma": "1", "class_weights": "balanced",
+    "label_smoothing": "0.1", "learning_rate": "0.1", "weight_decay": "0.1",
     "min_learning_rate": "0.0001", "restart_epochs": "2", "restart_multiplier": "3", "compile": "gates",
     "class_names": None,
 }  # fmt: skip

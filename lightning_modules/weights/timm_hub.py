@@ -1,0 +1,75 @@
+"""timm's ResNets, from its repositories on the Hugging Face hub."""
+
+import json
+from pathlib import Path
+from typing import get_args
+
+from datamodules.files.errors import UserError
+from datamodules.images.transforms import MEAN, STD
+from lightning_modules.network.resnet_cbam import Backbone
+from lightning_modules.weights.state_dicts import StateDict, read_state_dict
+
+TIMM_PREFIX = "timm/"
+WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
+
+
+def timm_state_dict(weights: str, backbone: Backbone) -> StateDict:
+    """Reads ``timm/<architecture>.<tag>`` from the hub's cache on this machine, where it is downloaded to at first.
+
+    timm names the tensors of its plain ResNets, ResNeXts and wide ResNets as torchvision does, and builds them alike.
+
+    Raises:
+        UserError: The name is not of ``backbone``, the file cannot be had, or its images were normalised otherwise.
+    """
+    _require_same_architecture(weights, backbone)
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise UserError(
+            f"--model.weights {weights} needs huggingface_hub: install it with pip install huggingface_hub"
+        ) from error
+    remark = ""
+    try:
+        config = json.loads(Path(hf_hub_download(weights, CONFIG_FILE)).read_text())["pretrained_cfg"]
+        stated = config["input_size"][0], tuple(config["mean"]), tuple(config["std"])
+    except Exception:  # as below; where timm has downloaded the weights itself, the cache lacks this file
+        remark = f"without its {CONFIG_FILE}, so its images are taken to have been normalised as here"
+    else:
+        _require_same_input(weights, *stated)
+    try:
+        path = Path(hf_hub_download(weights, WEIGHTS_FILE))
+    except Exception as error:  # the hub's errors and those of its HTTP client have no common type
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UserError(
+            f"cannot download {weights} ({reason}): check the name at https://huggingface.co/timm, connect to the "
+            "network, or choose --model.weights FILE or none"
+        ) from error
+    state = read_state_dict(path)
+    return state._replace(remark=", ".join(filter(None, (state.remark, remark))))
+
+
+def _require_same_architecture(weights: str, backbone: Backbone) -> None:
+    architecture, _, tag = weights.removeprefix(TIMM_PREFIX).partition(".")
+    if architecture not in get_args(Backbone):
+        raise UserError(
+            f"--model.weights {weights} is of another network than torchvision's plain ResNets, whose names in timm "
+            f"begin with {', '.join(get_args(Backbone))}: choose one of these, such as timm/{backbone}.a1_in1k"
+        )
+    if architecture != backbone:
+        raise UserError(
+            f"--model.weights {weights} is of {architecture}, but --model.backbone is {backbone}: choose the same for "
+            "both"
+        )
+    if not tag:
+        raise UserError(
+            f"--model.weights {weights} lacks how it was trained, such as a1_in1k in timm/resnet50.a1_in1k: choose one "
+            "of the names at https://huggingface.co/timm"
+        )
+
+
+def _require_same_input(weights: str, channels: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    if (channels, mean, std) != (len(MEAN), MEAN, STD):
+        raise UserError(
+            f"--model.weights {weights} was trained on images of {channels} channels with mean {mean} and standard "
+            f"deviation {std}, and here they have {MEAN} and {STD}: choose other weights"
+        )

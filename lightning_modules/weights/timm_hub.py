@@ -10,6 +10,7 @@ from lightning_modules.network.resnet_cbam import Backbone
 from lightning_modules.weights.state_dicts import StateDict, read_state_dict
 
 TIMM_PREFIX = "timm/"
+EXAMPLE, PAGE = "timm/resnet50.a1_in1k", "https://huggingface.co/timm"
 WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 
 
@@ -41,7 +42,7 @@ def timm_state_dict(weights: str, backbone: Backbone) -> StateDict:
     except Exception as error:  # the hub's errors and those of its HTTP client have no common type
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UserError(
-            f"cannot download {weights} ({reason}): check the name at https://huggingface.co/timm, connect to the "
+            f"cannot download {weights} ({reason}): check the name at {PAGE}, connect to the "
             "network, or choose --model.weights FILE or none"
         ) from error
     state = read_state_dict(path)
@@ -52,8 +53,8 @@ def _require_same_architecture(weights: str, backbone: Backbone) -> None:
     architecture, _, tag = weights.removeprefix(TIMM_PREFIX).partition(".")
     if architecture not in get_args(Backbone):
         raise UserError(
-            f"--model.weights {weights} is of another network than torchvision's plain ResNets, whose names in timm "
-            f"begin with {', '.join(get_args(Backbone))}: choose one of these, such as timm/{backbone}.a1_in1k"
+            f"--model.weights {weights} is not one of timm's plain ResNets, which have the names of "
+            f"{', '.join(get_args(Backbone))} and a tag: choose one of them, such as {EXAMPLE}"
         )
     if architecture != backbone:
         raise UserError(
@@ -62,8 +63,8 @@ def _require_same_architecture(weights: str, backbone: Backbone) -> None:
         )
     if not tag:
         raise UserError(
-            f"--model.weights {weights} lacks how it was trained, such as a1_in1k in timm/resnet50.a1_in1k: choose one "
-            "of the names at https://huggingface.co/timm"
+            f"--model.weights {weights} lacks the tag that says how it was trained, as in {EXAMPLE}: choose one of the "
+            f"names at {PAGE}"
         )
 
 

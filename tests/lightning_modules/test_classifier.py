@@ -1,5 +1,6 @@
 import copy
 import math
+import shutil
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from pytorch_lightning import Trainer
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from datamodules.files.errors import UserError
+from datamodules import ImageFolderDataModule
 from datamodules.image_dataset import Batch
 from datamodules.sampler import BLANK
 from lightning_modules import ImageClassifier, focal_loss
@@ -33,6 +35,40 @@ def test_training_step_returns_the_chosen_loss(loss, expected, batch, monkeypatc
     model.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
     logits = model(batch.images).detach()
     torch.testing.assert_close(model.training_step(batch, 0), expected(logits, batch.targets))
+
+
+def test_weights_and_smoothing_are_in_the_training_loss_alone(batch, monkeypatch):
+    model = ImageClassifier(CLASSES, backbone="resnet18", loss="cross_entropy", label_smoothing=0.3)
+    model.class_weights = torch.tensor([0.5, 1.0, 2.5])
+    logits = torch.randn(6, 3)
+    monkeypatch.setattr(model, "log_dict", lambda *_, **__: None)
+    monkeypatch.setattr(model, "forward", lambda _: logits)
+    model.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    q = 0.7 * torch.eye(3)[batch.targets] + 0.1
+    expected = -(model.class_weights * q * logits.log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(model.training_step(batch, 0), expected)
+    torch.testing.assert_close(model.train_metrics.compute()["train/loss"], expected)
+    model.validation_step(batch, 0)
+    torch.testing.assert_close(model.val_metrics.compute()["val/loss"], F.cross_entropy(logits, batch.targets))
+
+
+def test_class_weights_count_all_training_images(data_root, tmp_path):
+    shutil.copytree(data_root, tmp_path, dirs_exist_ok=True)
+    for path in list((tmp_path / "train" / "1").iterdir())[1:]:
+        path.unlink()
+    data = ImageFolderDataModule(str(tmp_path))
+    data.setup("fit")
+    model = ImageClassifier(list(data.classes.names), backbone="resnet18", weights="none", class_weights="balanced")
+    model.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    with pytest.raises(UserError, match="counts the training images of an ImageFolderDataModule, got NoneType: pass"):
+        model.setup("fit")
+    model.trainer.datamodule = data
+    names = set(model.state_dict())
+    model.setup("fit")
+    images = {name: 1 if name == "1" else 4 for name in data.classes.names}
+    expected = [sum(images.values()) / (12 * images[name]) for name in data.classes.names]
+    torch.testing.assert_close(model.class_weights, torch.tensor(expected))
+    assert set(model.state_dict()) == names
 
 
 def test_validation_metrics_equal_their_definition(batch, monkeypatch):
@@ -112,6 +148,9 @@ def test_hyper_parameters_are_plain_values():
         ("weight_decay", -1.0, "--model.weight_decay must be a finite number of at least 0, got -1.0"),
         ("restart_epochs", 0, "--model.restart_epochs must be a finite number of at least 1, got 0"),
         ("focal_gamma", float("inf"), "--model.focal_gamma must be a finite number of at least 0, got inf"),
+        ("label_smoothing", 1.0, "--model.label_smoothing must be at least 0 and below 1, got 1.0: 0.1 is common"),
+        ("label_smoothing", float("nan"), "--model.label_smoothing must be at least 0 and below 1, got nan"),
+        ("drop_path", -0.1, "--model options: drop_path must be at least 0 and below 1, got -0.1"),
         ("spatial_kernel_size", 4, "kernel size must be odd and positive, got 4"),
         ("class_names", ["only"], "needs at least 2 classes"),
     ],

@@ -81,6 +81,50 @@ def test_dropout_acts_before_the_head_in_training_only():
     assert not torch.equal(network.eval()(images), network.fc.bias.expand(2, 3))
 
 
+@pytest.mark.parametrize("attention", [*PLACEMENTS, "none"])
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+def test_each_branch_is_dropped_for_some_images_and_scaled_up_for_the_others(attention, backbone):
+    """Stochastic depth as in the paper: block l of L with probability l / L times the last one's."""
+    options = {"attention": "none"} if attention == "none" else {"attention_placement": attention}
+    network = ResNetCBAM(3, backbone=backbone, attention_gate="identity", drop_path=0.5, **options).train()
+    for norm in (module for module in network.modules() if isinstance(module, nn.BatchNorm2d)):
+        norm.eval()  # or images would depend on each other
+    blocks = [block for stage in range(1, 5) for block in getattr(network, f"layer{stage}")]
+    inputs, branches = [], []
+    for block in blocks:
+        block.conv1.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+        (block.bn3 if backbone == "resnet50" else block.bn2).register_forward_hook(
+            lambda _, __, output: branches.append(output.clone())
+        )
+    network.features.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    with torch.no_grad():
+        network(torch.randn(200, 3, 32, 32))
+    for number, (block, x, branch, output) in enumerate(zip(blocks, inputs, branches, inputs[1:], strict=False), 1):
+        rate = 0.5 * number / len(blocks)
+        shortcut = block.downsample(x) if block.downsample else x
+        kept = torch.relu(shortcut + branch / (1 - rate)).isclose(output, rtol=1e-4, atol=1e-5).flatten(1).all(1)
+        dropped = torch.relu(shortcut).isclose(output, rtol=1e-4, atol=1e-5).flatten(1).all(1)
+        assert torch.equal(kept, ~dropped)
+        assert abs(dropped.float().mean() - rate) < 5 * (rate * (1 - rate) / 200) ** 0.5  # standard deviations
+    assert len(inputs) == len(blocks) + 1
+
+
+@pytest.mark.parametrize("attention", [*PLACEMENTS, "none"])
+def test_evaluation_drops_no_branch(attention):
+    options = {"attention": "none"} if attention == "none" else {"attention_placement": attention}
+    network = ResNetCBAM(3, backbone="resnet18", drop_path=0.9, **options)
+    plain = ResNetCBAM(3, backbone="resnet18", **options)
+    plain.load_state_dict(network.state_dict())
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(network.eval()(images), plain.eval()(images))
+
+
+@pytest.mark.parametrize("drop_path", [-0.1, 1.0, float("nan")])
+def test_refuses_a_probability_out_of_range(drop_path):
+    with pytest.raises(ValueError, match=f"drop_path must be at least 0 and below 1, got {drop_path}"):
+        ResNetCBAM(3, drop_path=drop_path)
+
+
 @pytest.mark.parametrize("option", ["backbone", "attention", "attention_placement", "attention_gate"])
 def test_refuses_an_unknown_choice(option):
     with pytest.raises(ValueError, match="got 'other'"):
@@ -88,12 +132,13 @@ def test_refuses_an_unknown_choice(option):
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_activation_checkpointing_changes_nothing_but_memory(placement):
-    """Gradients, and batch norm's statistics after a step, to the last bit."""
+@pytest.mark.parametrize("drop_path", [0.0, 0.5])
+def test_activation_checkpointing_changes_nothing_but_memory(placement, drop_path):
+    """Gradients, and batch norm's statistics after a step, to the last bit; the same branches are dropped again."""
     results = []
     for checkpointing in (False, True):
         torch.manual_seed(0)
-        network = ResNetCBAM(5, backbone="resnet18", attention_placement=placement).train()
+        network = ResNetCBAM(5, backbone="resnet18", attention_placement=placement, drop_path=drop_path).train()
         network.activation_checkpointing = checkpointing
         network(torch.randn(4, 3, 32, 32)).square().sum().backward()
         results.append({**network.state_dict(), **{name: p.grad for name, p in network.named_parameters()}})

@@ -146,6 +146,46 @@ def test_any_other_tensor_is_an_error_that_names_it(network, imagenet_state, tmp
         load_pretrained(network, saved(state, tmp_path), "resnet18", names(12))
 
 
+STATED = {"attention": "cbam", "attention_placement": "block", "attention_gate": "sigmoid", "reduction_ratio": 64,
+          "spatial_kernel_size": 3}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "named"),
+    [
+        ({}, {"backbone": "resnet34"}, "backbone resnet34 instead of resnet18"),
+        ({"attention": "none"}, {}, "attention cbam instead of none"),
+        ({"attention_gate": "identity"}, {}, "attention_gate sigmoid instead of identity"),  # of the same shapes
+        ({"attention_placement": "branch"}, {}, "attention_placement block instead of branch"),  # here too
+        (
+            {"spatial_kernel_size": 7, "reduction_ratio": 16, "attention_placement": "stage"},
+            {"backbone": "resnet50"},
+            "backbone resnet50 instead of resnet18, attention_placement block instead of stage, reduction_ratio 64 "
+            "instead of 16, spatial_kernel_size 3 instead of 7",
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", ["w.safetensors", "w.ckpt"])
+def test_weights_of_another_network_are_refused_by_the_options_that_differ(ours, theirs, named, name, tmp_path):
+    stated = {"backbone": "resnet18", **STATED}
+    state = ResNetCBAM(12, **{**stated, **theirs}).state_dict()
+    if name.endswith("ckpt"):
+        torch.save({"state_dict": state, "hyper_parameters": {**stated, **theirs}}, tmp_path / name)
+    else:
+        save_file(state, tmp_path / name, {"architecture": json.dumps({**stated, **theirs})})
+    options = {**stated, **ours}
+    with pytest.raises(UserError) as error:
+        load_pretrained(ResNetCBAM(12, **options), str(tmp_path / name), "resnet18", names(12), options)
+    assert f"is of another network ({named}): choose the --model options that it was made with" in str(error.value)
+
+
+def test_attention_that_a_file_lacks_starts_at_random(tmp_path):
+    options = {"backbone": "resnet18", **STATED}
+    path = saved(ResNetCBAM(12, backbone="resnet18", attention="none").state_dict(), tmp_path, "w.safetensors",
+                 {"architecture": json.dumps({**options, "attention": "none", "attention_gate": "identity"})})  # fmt: skip
+    assert "attention.layer1" in load_pretrained(ResNetCBAM(12, **options), path, "resnet18", names(12), options)
+
+
 def test_code_in_a_file_is_not_run(network, tmp_path):
     canary = tmp_path / "canary"
 

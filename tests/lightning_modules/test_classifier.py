@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from pytorch_lightning import Trainer
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
-from datamodules.files.errors import UserError
 from datamodules import ImageFolderDataModule
+from datamodules.files.errors import UserError
 from datamodules.image_dataset import Batch
 from datamodules.sampler import BLANK
 from lightning_modules import ImageClassifier, focal_loss

@@ -181,8 +181,8 @@ def test_weights_of_another_network_are_refused_by_the_options_that_differ(ours,
 
 def test_attention_that_a_file_lacks_starts_at_random(tmp_path):
     options = {"backbone": "resnet18", **STATED}
-    path = saved(ResNetCBAM(12, backbone="resnet18", attention="none").state_dict(), tmp_path, "w.safetensors",
-                 {"architecture": json.dumps({**options, "attention": "none", "attention_gate": "identity"})})  # fmt: skip
+    header = {"architecture": json.dumps({**options, "attention": "none", "attention_gate": "identity"})}
+    path = saved(ResNetCBAM(12, backbone="resnet18", attention="none").state_dict(), tmp_path, "w.safetensors", header)
     assert "attention.layer1" in load_pretrained(ResNetCBAM(12, **options), path, "resnet18", names(12), options)
 
 

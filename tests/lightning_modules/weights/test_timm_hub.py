@@ -92,7 +92,7 @@ def test_refuses(name, backbone, message):
 @pytest.mark.parametrize("change", [{"mean": [0.5, 0.5, 0.5]}, {"std": [0.5, 0.5, 0.5]}, {"input_size": [1, 224, 224]}])
 def test_weights_for_other_images_are_refused(change, snapshot):
     (snapshot / "config.json").write_text(json.dumps({"pretrained_cfg": IMAGENET | change}))
-    with pytest.raises(UserError, match="was trained on images of [13] channels with mean .* and here they have"):
+    with pytest.raises(UserError, match=r"was trained on images of [13] channels with mean .* and here they have"):
         load()
 
 

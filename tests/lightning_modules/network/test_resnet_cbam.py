@@ -85,6 +85,7 @@ def test_dropout_acts_before_the_head_in_training_only():
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
 def test_each_branch_is_dropped_for_some_images_and_scaled_up_for_the_others(attention, backbone):
     """Stochastic depth as in the paper: block l of L with probability l / L times the last one's."""
+    torch.manual_seed(0)
     options = {"attention": "none"} if attention == "none" else {"attention_placement": attention}
     network = ResNetCBAM(3, backbone=backbone, attention_gate="identity", drop_path=0.5, **options).double().train()
     for norm in (module for module in network.modules() if isinstance(module, nn.BatchNorm2d)):

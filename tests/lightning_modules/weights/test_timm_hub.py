@@ -1,7 +1,7 @@
 import json
 import sys
 
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 import torch
 import torchvision

@@ -15,7 +15,7 @@ WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 
 
 def timm_state_dict(weights: str, backbone: Backbone) -> StateDict:
-    """Reads ``timm/<architecture>.<tag>`` from the hub's cache on this machine, where it is downloaded to at first.
+    """Reads ``timm/<architecture>.<tag>`` from the hub's cache on this machine, or downloads it there.
 
     timm names the tensors of its plain ResNets, ResNeXts and wide ResNets as torchvision does, and builds them alike.
 
@@ -24,28 +24,25 @@ def timm_state_dict(weights: str, backbone: Backbone) -> StateDict:
     """
     _require_same_architecture(weights, backbone)
     try:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import hf_hub_download, try_to_load_from_cache
     except ImportError as error:
         raise UserError(
             f"--model.weights {weights} needs huggingface_hub: install it with pip install huggingface_hub"
         ) from error
-    remark = ""
     try:
-        config = json.loads(Path(hf_hub_download(weights, CONFIG_FILE)).read_text())["pretrained_cfg"]
-        stated = config["input_size"][0], tuple(config["mean"]), tuple(config["std"])
-    except Exception:  # as below; where timm has downloaded the weights itself, the cache lacks this file
-        remark = f"without its {CONFIG_FILE}, so its images are taken to have been normalised as here"
-    else:
-        _require_same_input(weights, *stated)
-    try:
-        path = Path(hf_hub_download(weights, WEIGHTS_FILE))
-    except Exception as error:  # the hub's errors and those of its HTTP client have no common type
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        # Without a look at the cache first, the hub's client tries for half a minute where there is no network.
+        cached = try_to_load_from_cache(weights, WEIGHTS_FILE)
+        find = try_to_load_from_cache if isinstance(cached, str) else hf_hub_download
+        remark = _require_same_input(weights, find(weights, CONFIG_FILE))
+        path = str(find(weights, WEIGHTS_FILE))
+    except UserError:
+        raise
+    except Exception as error:  # the client's errors and those of its HTTP library have no common type
         raise UserError(
-            f"cannot download {weights} ({reason}): check the name at {PAGE}, connect to the "
-            "network, or choose --model.weights FILE or none"
+            f"cannot download {weights} ({type(error).__name__}: {str(error).partition('. ')[0].strip()}): check the "
+            f"name at {PAGE}, connect to the network, or choose --model.weights FILE or none"
         ) from error
-    state = read_state_dict(path)
+    state = read_state_dict(Path(path))
     return state._replace(remark=", ".join(filter(None, (state.remark, remark))))
 
 
@@ -68,9 +65,21 @@ def _require_same_architecture(weights: str, backbone: Backbone) -> None:
         )
 
 
-def _require_same_input(weights: str, channels: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+def _require_same_input(weights: str, path: object) -> str:
+    """Raises ``UserError`` if the images were normalised otherwise than here, and remarks if that is not known."""
+    try:
+        config = json.loads(Path(str(path)).read_text())["pretrained_cfg"]
+        channels, mean, std = config["input_size"][0], tuple(config["mean"]), tuple(config["std"])
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ):  # where timm downloads the weights itself, it leaves no such file
+        return f"without a {CONFIG_FILE} that tells how its images were normalised"
     if (channels, mean, std) != (len(MEAN), MEAN, STD):
         raise UserError(
             f"--model.weights {weights} was trained on images of {channels} channels with mean {mean} and standard "
             f"deviation {std}, and here they have {MEAN} and {STD}: choose other weights"
         )
+    return ""

@@ -49,7 +49,7 @@ def load(name=NAME, backbone="resnet18"):
         (IMAGENET, ""),
         (
             None,
-            ", without its config.json, so its images are taken to have been normalised as here",
+            ", without a config.json that tells how its images were normalised",
         ),  # timm's own cache
     ],
 )
@@ -70,7 +70,7 @@ def test_loads_from_the_cache_without_its_head(config, remark, snapshot):
         (
             NAME,
             "resnet18",
-            r"cannot download timm/resnet18.a1_in1k \(.*\): check the name at .*, connect to the network",
+            r"cannot download timm/resnet18.a1_in1k \(\w+: .*\): check the name at .*, connect to the network",
         ),
         ("timm/resnet34.a1_in1k", "resnet18", "is of resnet34, but --model.backbone is resnet18: choose the same for"),
         ("timm/resnet18", "resnet18", "lacks the tag that says how it was trained, as in timm/resnet50.a1_in1k"),
@@ -94,6 +94,19 @@ def test_weights_for_other_images_are_refused(change, snapshot):
     (snapshot / "config.json").write_text(json.dumps({"pretrained_cfg": IMAGENET | change}))
     with pytest.raises(UserError, match=r"was trained on images of [13] channels with mean .* and here they have"):
         load()
+
+
+def test_a_download_is_of_weights_only_if_they_fit(snapshot, monkeypatch):
+    (snapshot / "config.json").write_text(json.dumps({"pretrained_cfg": IMAGENET | {"mean": [0.5, 0.5, 0.5]}}))
+    asked = []
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda _, file: asked.append(file) or str(snapshot / file))
+    with pytest.raises(UserError, match="was trained on images of 3 channels"):
+        load()
+    assert asked == ["config.json"]
+    (snapshot / "config.json").write_text(json.dumps({"pretrained_cfg": IMAGENET}))
+    load()
+    assert asked[1:] == ["config.json", "model.safetensors"]
 
 
 def test_without_the_package_the_command_says_what_to_install(refusal, data_root, run_folder, monkeypatch):

@@ -39,9 +39,9 @@ def test_altered_classes_are_refused(trained, tmp_path):
 
 def test_a_setting_of_a_later_version_is_refused(trained, tmp_path):
     tensors, header = load_file(trained / "model.safetensors"), load_safetensors(trained / "model.safetensors")[1]
-    header["training"] = json.dumps({**json.loads(header["training"]), "label_smoothing": 0.1})
+    header["training"] = json.dumps({**json.loads(header["training"]), "distillation": 0.1})
     save_file(tensors, tmp_path / "later.safetensors", header)
-    with pytest.raises(UserError, match=r"unknown to this version \(label_smoothing\): update cbam100"):
+    with pytest.raises(UserError, match=r"unknown to this version \(distillation\): update cbam100"):
         read_trained_model(tmp_path / "later.safetensors")
 
 

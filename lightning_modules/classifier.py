@@ -38,8 +38,8 @@ class ImageClassifier(OptimizedModule):
     Args:
         class_names: Names of the classes, in the order of the network's outputs.
         backbone: Member of torchvision's ResNet family.
-        weights: Initial weights: torchvision's IMAGENET1K_V2 or IMAGENET1K_V1, timm/NAME for timm's of that name
-            (timm/resnet50.a1_in1k), none, or a .pth, .pt, .bin, .ckpt or .safetensors file.
+        weights: Initial weights: torchvision's IMAGENET1K_V2 or IMAGENET1K_V1, timm/NAME for timm's on the Hugging
+            Face Hub (such as timm/resnet50.a1_in1k), none, or a .pth, .pt, .bin, .ckpt or .safetensors file.
         attention: Attention modules: cbam or none.
         attention_placement: Where CBAM modules go: after each stage, after each block, or inside each block's branch.
         attention_gate: Gate function: sigmoid, or identity, with which the network starts as the plain ResNet.
@@ -51,7 +51,8 @@ class ImageClassifier(OptimizedModule):
         loss: Training loss: focal or cross_entropy.
         focal_gamma: Focusing exponent of the focal loss.
         class_weights: Weights of the classes in the training loss: none, balanced for the inverse of their numbers of
-            training images, or effective for the inverse of their effective numbers, which is between the two.
+            training images, or effective for that of their effective numbers (Cui et al., 2019, β = 0.999), which is
+            between the two.
         label_smoothing: Share of each target that the training loss spreads evenly over all classes. Validation and
             test losses have neither smoothing nor class weights.
         learning_rate: Learning rate of AdamW at the start of each cycle.

@@ -51,7 +51,7 @@ class ImageClassifier(OptimizedModule):
         loss: Training loss: focal or cross_entropy.
         focal_gamma: Focusing exponent of the focal loss.
         class_weights: Weights of the classes in the training loss: none, balanced for the inverse of their numbers of
-            training images, or effective for that of their effective numbers (Cui et al., 2019, β = 0.999), which is
+            training images, or effective for that of their effective numbers (Cui et al., 2019, beta 0.999), which is
             between the two.
         label_smoothing: Share of each target that the training loss spreads evenly over all classes. Validation and
             test losses have neither smoothing nor class weights.

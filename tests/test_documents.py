@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from scripts.ablation.command import ablation_parser, combinations, flags
+from scripts.ablation.arms import comparison
+from scripts.ablation.command import ablation_parser
 from scripts.benchmark.command import benchmark_parser
 from scripts.benchmark.gpu.command import gpu_parser
 from scripts.main import COMMANDS as HELPED
@@ -51,8 +52,8 @@ def test_commands_are_understood(command, monkeypatch, capsys):
         (gpu_parser() if words[0] == "gpu" else benchmark_parser()).parse_args(words[words[0] == "gpu" :])
     elif command.startswith("cbam100 ablate "):
         options, fit = ablation_parser().parse_known_args(shlex.split(command)[2:])
-        for levels in combinations(options.vary):
-            parse(shlex.join(["cbam100", "fit", *fit, *flags(levels)]), capsys)
+        for arm in comparison(options.vary, options.arms)[0]:
+            parse(shlex.join(["cbam100", "fit", *fit, *arm.flags]), capsys)
     elif command.split()[1] in ("explain", "report"):
         with pytest.raises(SystemExit):
             main(shlex.split(command)[1:])

@@ -51,7 +51,7 @@ def benchmark_options(
         root = Path(folder) / "data"
         images = math.ceil(batch_size / CLASSES)
         make_demo_data(root, size=64, num_classes=CLASSES, train_images=images, val_images=1, test_images=0)
-        epochs = WARM_UP + rounds * steps  # of a batch each, as far as options depend on the length of the run
+        epochs = WARM_UP + rounds * steps  # so that the run is long enough for options that depend on its length
         words = ["fit", f"--data.root={root}", f"--data.batch_size={batch_size}", "--data.num_workers=0"]
         words += [f"--trainer.max_epochs={epochs}", f"--model.restart_epochs={epochs}", "--model.weights=none"]
         words += ["--trainer.devices=1", "--trainer.num_sanity_val_steps=0", "--insight.every_n_epochs=0"]

@@ -93,7 +93,7 @@ def benchmark(
         case "step" if options:
             from scripts.benchmark.fit_step import benchmark_options  # which its processes run as a program
 
-            values = {"size": image_size, "batch": batch_size, "precision": precision, "compile": compile}
+            values: dict[str, Any] = {"size": image_size, "batch": batch_size, "precision": precision}
             shared = [f"--data.image_size={image_size}", f"--model.attention_placement={attention_placement}"]
             shared += [f"--model.compile={compile}", f"--trainer.precision={precision}"]
             rows = benchmark_options(shared, options, batch_size, rounds=rounds, steps=steps)

@@ -3,7 +3,7 @@
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from datamodules.files.errors import UserError
@@ -38,6 +38,8 @@ def stepper(name: str, started: dict[str, Any]) -> Iterator[Steps]:
                 return float(next(answers))
             except (BrokenPipeError, StopIteration) as error:
                 process.wait()
+                with suppress(BrokenPipeError):
+                    orders.close()  # what it did not read would be written again
                 said.seek(0)
                 lines = said.read().strip().splitlines() or ["it said nothing"]
                 reason = next((line for line in reversed(lines) if line.startswith(ERROR)), lines[-1])

@@ -144,7 +144,7 @@ def test_the_help_lists_the_wheels_that_the_constraints_know(capsys):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--only=step,dance"], "there is no part dance for --only: choose from machine, draw, fit"),
+        (["--only=step,dance"], "there is no part dance for --only: choose from machine, draw, step"),
         (["--output=here/file"], "here/file/gpu.md"),
     ],
 )

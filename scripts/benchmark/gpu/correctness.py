@@ -96,7 +96,7 @@ def _compare_runs(bench: Bench, *runs: str) -> None:
 
 
 def options(bench: Bench) -> None:
-    """Takes a few steps with each option that changes how a step is computed."""
+    """Takes a few steps with the options that change how a step is computed."""
     fit = bench.fit_words(bench.data, *ONE_EPOCH, NO_FIGURES)
     fit += ["--trainer.limit_train_batches=4", "--trainer.limit_val_batches=2", "--data.num_workers=2"]
     first, second = bench.sizes.precisions

@@ -101,14 +101,14 @@ def options(bench: Bench) -> None:
     fit += ["--trainer.limit_train_batches=4", "--trainer.limit_val_batches=2", "--data.num_workers=2"]
     first, second = bench.sizes.precisions
     clip = "--trainer.gradient_clip_val=1.0"
-    sync = [] if bench.sizes.device == "cpu" else ["--trainer.sync_batchnorm=true"]  # which torch has for GPUs only
+    ddp = {"ddp": "--trainer.strategy=ddp", "accumulation": "--trainer.accumulate_grad_batches=2"}
+    if bench.sizes.device == "cuda":  # torch has it for GPUs only
+        ddp["sync_batchnorm"] = "--trainer.sync_batchnorm=true"
     ways = {  # few, as each start takes seconds
         f"clipping, precision {first}": [clip, f"--trainer.precision={first}"],
         "clipping, activation checkpointing": [clip, "--model.activation_checkpointing=true"],
-        f"ddp, sync_batchnorm, accumulation, precision {second}": [
-            "--trainer.strategy=ddp", *sync, "--trainer.accumulate_grad_batches=2", f"--trainer.precision={second}",
-        ],
-    }  # fmt: skip
+        f"{', '.join(ddp)}, precision {second}": [*ddp.values(), f"--trainer.precision={second}"],
+    }
     for name, way in ways.items():
         run = name.replace(", ", "_").replace(" ", "_")
         outcome = bench.command(*fit, *way, f"--run_name={run}")

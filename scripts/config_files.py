@@ -1,4 +1,4 @@
-"""Checks of --config files before jsonargparse reads them."""
+"""Reads YAML files with checks: --config files before jsonargparse reads them, and any other file of options."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,10 +30,15 @@ def _paths(words: Sequence[str]) -> Iterator[Path]:
             yield Path(value if equals else following)
 
 
-def _require_options(path: Path) -> None:
+def read_yaml(path: Path) -> yaml.Node | None:
+    """Returns the top node of a YAML file, or None if the file is empty.
+
+    Raises:
+        UserError: The file is not UTF-8, not YAML, or has a key twice.
+    """
     try:
-        options = yaml.compose(path.read_bytes().decode())
-        repeated = _repeated_key(options)
+        node = yaml.compose(path.read_bytes().decode())
+        repeated = _repeated_key(node)
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise UserError(
@@ -41,14 +46,19 @@ def _require_options(path: Path) -> None:
         ) from error
     except (yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{path} is not valid YAML ({' '.join(str(error).split())}): correct it") from error
+    if repeated:
+        raise UserError(f"{path} has '{repeated}' twice, of which the first would be lost: join them")
+    return node
+
+
+def _require_options(path: Path) -> None:
+    options = read_yaml(path)
     if options is None:
         raise UserError(f"{path} holds no options: write some, such as 'data: {{batch_size: 32}}', or leave it out")
     if not isinstance(options, yaml.MappingNode):
         raise UserError(
             f"{path} must hold options by name, such as 'data: {{batch_size: 32}}', got a {KINDS[options.id]}"
         )
-    if repeated:
-        raise UserError(f"{path} has '{repeated}' twice, of which the first would be lost: join them")
     names = [key.value for key, _ in options.value]
     if command := next((name for name in SUBCOMMANDS if name in names), None):
         raise UserError(f"{path} has its options below '{command}:': move them up, as in configs/default.yaml")

@@ -14,7 +14,7 @@ REMARKS = {
 WARNINGS = {
     r"You called `self\.log\(.*have no logger": "the metrics concerned are not meant for the logger",
     r"You're resuming from a checkpoint that ended before the epoch ended": "the sampler resumes inside an epoch",
-    r"LightningCLI's args parameter is intended": "an ablation asks it for the settings of its combinations",
+    r"LightningCLI's args parameter is intended": "an ablation asks it for the settings of its arms",
     r"The '.*_dataloader' does not have many workers": "Lightning 2.6 ignores a container's CPU quota",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated": "Lightning 2.6 calls torch by its older name",
 }

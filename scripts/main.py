@@ -16,7 +16,7 @@ COMMANDS = {
     "predict": "write prediction.csv and prediction.zip for the images of ROOT/test",
     "explain": "draw attention maps of a checkpoint over images",
     "report": "write report.html, a page about a run, to its folder",
-    "ablate": "train combinations of settings with several seeds, and compare them",
+    "ablate": "train several settings with several seeds, and compare them",
     "benchmark": "measure speed and memory on this machine",
 }
 HELP = """usage: cbam100 COMMAND [options]

@@ -34,8 +34,12 @@ OWN = {
 USER_ERROR, INTERRUPTED, OUTPUT_CLOSED, TERMINATED = 2, 130, 141, 143
 
 
-def run(args: ArgsType = None) -> None:
+def run(args: ArgsType = None, cli: type[ClassifierCLI] | None = None) -> None:
     """Runs ``cbam100`` with ``args``, which by default are those of the command line.
+
+    Args:
+        args: The words that follow ``cbam100``.
+        cli: Class that runs fit, validate, test and predict; by default ``ClassifierCLI``.
 
     Raises:
         SystemExit: With 2 after a user's error, which is printed to stderr in one sentence; with 128 plus its number
@@ -47,10 +51,10 @@ def run(args: ArgsType = None) -> None:
     _end_with_launcher()
     words = sys.argv[1:] if args is None else args
     with own_threads(), _ended_by_signals():
-        _run(words, args)
+        _run(words, args, cli)
 
 
-def _run(words: ArgsType, args: ArgsType) -> None:
+def _run(words: ArgsType, args: ArgsType, cli: type[ClassifierCLI] | None) -> None:
     try:
         match words:
             case [str(command), *options] if command in OWN:  # imported late, as the other commands do not need it
@@ -58,7 +62,7 @@ def _run(words: ArgsType, args: ArgsType) -> None:
                 if code is not None:
                     raise SystemExit(code)
             case _:
-                ClassifierCLI(args)
+                (cli or ClassifierCLI)(args)
     except KeyboardInterrupt as error:
         raise SystemExit(INTERRUPTED) from error
     except SIGTERMException as error:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from scripts.ablation.command import ablation_parser, combinations, flags
+from scripts.ablation.arms import comparison, read_arms
+from scripts.ablation.command import ablation_parser
 from scripts.benchmark.command import benchmark_parser
 from scripts.benchmark.gpu.command import gpu_parser
 from scripts.main import COMMANDS as HELPED
@@ -15,6 +16,7 @@ from scripts.main import main
 
 REPOSITORY = Path(__file__).parents[1]
 CONFIGS = sorted((REPOSITORY / "configs").rglob("*.yaml"))
+ARMS = [path for path in CONFIGS if path.parent.name == "arms"]
 PAGES = [*sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").glob("*.md"))]
 # At the start of a line, of a YAML comment or of a table's row, or in backticks with at least one option.
 COMMAND = r"^[# |`]*(?:srun )?(cbam100 [a-z].*?)(?:`|$)|`(cbam100 [a-z][^`…]* -[^`…]*)`"
@@ -51,8 +53,8 @@ def test_commands_are_understood(command, monkeypatch, capsys):
         (gpu_parser() if words[0] == "gpu" else benchmark_parser()).parse_args(words[words[0] == "gpu" :])
     elif command.startswith("cbam100 ablate "):
         options, fit = ablation_parser().parse_known_args(shlex.split(command)[2:])
-        for levels in combinations(options.vary):
-            parse(shlex.join(["cbam100", "fit", *fit, *flags(levels)]), capsys)
+        for arm in comparison(options.vary, options.arms)[0]:
+            parse(shlex.join(["cbam100", "fit", *fit, *arm.flags]), capsys)
     elif command.split()[1] in ("explain", "report"):
         with pytest.raises(SystemExit):
             main(shlex.split(command)[1:])
@@ -78,7 +80,7 @@ def test_the_default_is_the_reference_recipe(capsys):
     assert config["model"] == recipe | off
 
 
-@pytest.mark.parametrize("path", [path for path in CONFIGS if path.stem != "default"], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [path for path in CONFIGS if path.stem != "default" and path not in ARMS], ids=lambda path: path.stem)
 def test_an_overlay_holds_differences_only_and_opens_with_its_command(path):
     default = yaml.safe_load((REPOSITORY / "configs" / "default.yaml").read_text())
     for group, values in yaml.safe_load(path.read_text()).items():
@@ -86,6 +88,12 @@ def test_an_overlay_holds_differences_only_and_opens_with_its_command(path):
             assert default.get(group, {}).get(name) != value, f"{group}.{name} repeats the default"
     header = path.read_text().split("\n\n")[0].split("\ntrainer:")[0]
     assert f"--config {path.relative_to(REPOSITORY)}" in header
+
+
+@pytest.mark.parametrize("path", ARMS, ids=lambda path: path.stem)
+def test_a_file_of_arms_opens_with_its_command(path):
+    assert read_arms(path)
+    assert f"cbam100 ablate --arms {path.relative_to(REPOSITORY)} " in path.read_text().split("\n\n")[0]
 
 
 def anchors(page):

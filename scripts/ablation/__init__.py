@@ -1,4 +1,4 @@
-"""``cbam100 ablate``: compares combinations of settings."""
+"""``cbam100 ablate``: compares settings."""
 
 from scripts.ablation.command import ablate
 

@@ -1,13 +1,14 @@
-"""``cbam100 ablate``: trains each combination of some settings with several seeds and compares the results."""
+"""``cbam100 ablate``: trains each of several settings with several seeds and compares the results."""
 
 import contextlib
+import functools
 import io
 import itertools
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from jsonargparse import Namespace
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser
@@ -22,7 +23,9 @@ from datamodules.files.atomic_file import require_writable
 from datamodules.files.errors import UserError, listed
 from datamodules.files.locks import locked
 from datamodules.split_names import require_outside_splits
-from scripts.ablation.runs import OWN, Cell, outcome_of, run_all
+from lightning_modules.model_options import require_usable_options
+from scripts.ablation.arms import IMAGES, Arm, comparison
+from scripts.ablation.runs import Cell, outcome_of, run_all
 from scripts.ablation.table import require_free, write_tables
 from scripts.arguments import Arguments
 from scripts.cli import ClassifierCLI, require_seed
@@ -32,15 +35,16 @@ MAX_BYTES_OF_A_NAME = 200
 
 
 def ablate(
-    vary: Sequence[str],
+    vary: Sequence[str] = (),
     fit: Sequence[str] = (),
     *,
+    arms: str | Path | None = None,
     config: Sequence[str] = (),
     seeds: int = 3,
     name: str | None = None,
     command: str | None = None,
 ) -> Path:
-    """Trains each combination of settings with several seeds, and compares them; finished runs are not repeated.
+    """Trains each of several settings with several seeds, and compares them; finished runs are not repeated.
 
     Shows its progress and writes ``ablation.md``, ``.csv`` and ``.png`` to ``runs/<name>/``.
 
@@ -50,11 +54,14 @@ def ablate(
 
     Args:
         vary: An option of fit and its values, OPTION=VALUE,VALUE; the first value is compared with each other one. May
-            be repeated.
+            be repeated, for all combinations of values.
         fit: Other options of each fit, as typed after ``cbam100 fit``.
+        arms: YAML file of named settings, NAME: {OPTION: VALUE, …}, instead of --vary; each is compared with the one
+            before and with the first. One that adds to another starts with its options, <<: *ANCHOR. An arm with a
+            seed_everything of its own is compared unpaired.
         config: Config file of each fit. May be repeated; the stem of the last names the folder.
-        seeds: Number of runs of each combination, with seeds from --seed_everything on.
-        name: Name of the folder below runs/; by default ablation_<config>.
+        seeds: Number of runs of each setting, with seeds from --seed_everything on.
+        name: Name of the folder below runs/; by default ablation_<config>, or ablation_<arms>.
         command: Command line that the table states; by default one with these arguments.
 
     Returns:
@@ -68,24 +75,25 @@ def ablate(
     words = [word for path in config for word in ("--config", str(path))] + list(fit)
     if command is None:
         named = [] if name is None else ["--name", name]
-        varied = [word for text in vary for word in ("--vary", text)]
+        varied = [word for text in vary for word in ("--vary", text)] if arms is None else ["--arms", str(arms)]
         command = shlex.join(["cbam100", "ablate", *varied, "--seeds", str(seeds), *named, *words])
     if name is None:
-        name = f"ablation_{Path(config[-1]).stem if config else 'default'}"
+        name = f"ablation_{Path(arms or (config or ['default'])[-1]).stem}"
     require_run_name(name, "--name")
     folder = RUNS / name
-    cells = _cells(combinations(vary), seeds, words, name)
+    compared, pairs = comparison(vary, arms)
+    cells = _cells(compared, seeds, words, name)
     require_outside_splits(folder, "working directory", Path(cells[0].settings["data"]["root"]))
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
     require_writable(folder, "working directory or --name")
     with locked(folder):
-        require_free(folder, list(cells[0].levels))
+        require_free(folder, list(cells[0].arm.columns))
         for cell in cells:
             cell.require_same_start()
         run_all(cells)
         outcomes = [outcome_of(cell) for cell in cells]
-        write_tables(folder, outcomes, command)
+        write_tables(folder, outcomes, pairs, command)
     return folder / "ablation.md"
 
 
@@ -99,76 +107,47 @@ def main(words: list[str]) -> None:
 def ablation_parser() -> Arguments:
     """Returns the parser of the command; options that it does not know go to each fit."""
     parser = Arguments(prog="cbam100 ablate", epilog="All other options are passed to each fit.", allow_abbrev=False)
-    parser.add_parameters(ablate, metavars={"vary": "OPTION=VALUE,VALUE"}, without=("fit", "command"))
+    metavars = {"vary": "OPTION=VALUE,VALUE", "arms": "FILE.yaml"}
+    parser.add_parameters(ablate, metavars=metavars, without=("fit", "command"))
     return parser
 
 
-def combinations(vary: Sequence[str]) -> list[dict[str, str]]:
-    """Returns every combination of values, as value by option.
-
-    Example:
-        >>> combinations(["model.loss=focal,cross_entropy"])
-        [{'model.loss': 'focal'}, {'model.loss': 'cross_entropy'}]
-
-    Args:
-        vary: Texts of the form ``OPTION=VALUE,VALUE``.
-
-    Raises:
-        UserError: A text has another form, or names an option that cannot be varied.
-    """
-    factors: dict[str, list[str]] = {}
-    for text in vary:
-        name, _, values = text.partition("=")
-        levels = values.split(",")
-        if not (name.strip("-") and len(levels) > 1 and all(levels) and len(set(levels)) == len(levels)):
-            raise UserError(
-                f"--vary {text} does not name an option and two or more different values, without commas in them: "
-                "write it like --vary model.loss=focal,cross_entropy"
-            )
-        name = name.lstrip("-")
-        if name in factors or name in (*OWN, "data.root", "data.val_fraction"):
-            raise UserError(
-                f"--vary cannot take {name}: it is given twice, or it changes the images or names a run; leave it out"
-            )
-        factors[name] = levels
-    return [dict(zip(factors, values, strict=True)) for values in itertools.product(*factors.values())]
-
-
-def flags(levels: dict[str, str]) -> list[str]:
-    """Returns a combination as options of ``fit``."""
-    return [f"--{name}={value}" for name, value in levels.items()]
-
-
-def _cells(grid: list[dict[str, str]], seeds: int, fit_words: list[str], name: str) -> list[Cell]:
-    settings = [_settings([*fit_words, *flags(levels)]) for levels in grid]
-    _require_different(grid, settings)
-    first = settings[0]["seed_everything"]
-    require_seed(first + seeds - 1)
-    data = {seed: _fingerprint(settings[0]["data"], seed) for seed in range(first, first + seeds)}
+def _cells(arms: list[Arm], seeds: int, fit_words: list[str], name: str) -> list[Cell]:
+    settings = [_settings([*fit_words, *arm.flags]) for arm in arms]
+    _require_different(arms, settings)
+    fingerprint = functools.cache(functools.partial(_fingerprint, settings[0]["data"]))
     cells = []
-    for levels, recipe in zip(grid, settings, strict=True):
-        folder = ",".join(f"{option}={quote(value, safe='')}" for option, value in levels.items())
-        if len(folder) > MAX_BYTES_OF_A_NAME:
-            raise UserError(f"{folder} is too long for the name of a folder: vary fewer options, or use shorter values")
-        for seed, images in data.items():
-            words = ["fit", *fit_words, *flags(levels), f"--seed_everything={seed}"]
-            cells.append(Cell(levels, seed, words, recipe, images, f"{name}/{folder}/seed_{seed}"))
+    for arm, recipe in zip(arms, settings, strict=True):
+        if len(os.fsencode(arm.folder)) > MAX_BYTES_OF_A_NAME:
+            raise UserError(
+                f"{arm.folder} is too long for the name of a folder: vary fewer options, or use shorter values or names"
+            )
+        first = recipe["seed_everything"]
+        require_seed(first + seeds - 1)
+        for seed in range(first, first + seeds):
+            words = ["fit", *fit_words, *arm.flags, f"--seed_everything={seed}"]
+            cells.append(Cell(arm, seed, words, recipe, fingerprint(seed), f"{name}/{arm.folder}/seed_{seed}"))
     return cells
 
 
-def _require_different(grid: list[dict[str, str]], settings: list[dict[str, Any]]) -> None:
-    """Raises ``UserError`` if two combinations are the same setting, as with 1e-3 and 0.001."""
+def _require_different(arms: list[Arm], settings: list[dict[str, Any]]) -> None:
+    """Raises ``UserError`` if two arms are the same setting, as with 1e-3 and 0.001, or have other images."""
     recipes = [dict(leaves(recipe)) for recipe in settings]
-    for (one, recipe), (other, another) in itertools.combinations(zip(grid, recipes, strict=True), 2):
+    for (one, recipe), (other, another) in itertools.combinations(zip(arms, recipes, strict=True), 2):
+        if differing := [name for name in IMAGES if recipe[name] != another[name]]:
+            raise UserError(
+                f"{one.name} and {other.name} have another --{differing[0]}, so other images: give it once for all fits"
+            )
         counts = (f"trainer.{name}" for name in BATCHES_OR_SHARE)
         if recipe == another and all(type(recipe[name]) is type(another[name]) for name in counts):
-            twice = [f"{option}={one[option]} and {other[option]}" for option in one if one[option] != other[option]]
+            values = {name: (one.columns[name], other.columns[name]) for name in one.columns}
+            twice = [f"{name}={value} and {same}" for name, (value, same) in values.items() if value != same]
             raise UserError(f"{listed(twice)} are the same setting: leave one out")
 
 
 def _fingerprint(data: dict[str, Any], seed: int) -> dict[str, Any]:
     """Returns the fingerprint of the images that a fit with this seed would use now."""
-    module = ImageFolderDataModule(**{**data, "cache": "none"}, seed=seed)
+    module = ImageFolderDataModule(**{**data, "cache": "none", "seed": seed})
     module.setup("fit")
     return module.fingerprint
 
@@ -200,4 +179,7 @@ class _Recipe(ClassifierCLI):
 def _settings(fit_words: list[str]) -> dict[str, Any]:
     """Returns all settings of a fit with these options; raises ``UserError`` as the fit would."""
     with contextlib.redirect_stdout(io.StringIO()):
-        return _Recipe(["fit", *fit_words]).settings
+        settings = _Recipe(["fit", *fit_words]).settings
+    require_usable_options(settings["model"])
+    ImageFolderDataModule(**settings["data"])
+    return settings

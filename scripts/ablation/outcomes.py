@@ -1,16 +1,17 @@
-"""Results of the runs of an ablation, and their differences seed by seed."""
+"""Results of the runs of an ablation, and their differences."""
 
 import functools
-import itertools
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datamodules.files.errors import UserError
 from lightning_modules.classifier import MONITOR
-from scripts.ablation.estimate import Estimate, estimate
+from scripts.ablation.arms import Arm, Pair
+from scripts.ablation.estimate import Estimate, estimate, unpaired
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Outcome:
     """Results of one finished run."""
 
     run: Path
-    levels: dict[str, str]  # value of each varied option
+    arm: Arm
     seed: int
     scalars: dict[str, dict[int, float]]  # by name and epoch
     size_bytes: int  # of parameters and buffers
@@ -61,12 +62,16 @@ SUBJECT = COMPARED[0]
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference between two values of one option, everything else being equal."""
+    """Difference between the two arms of a pair."""
 
-    name: str  # such as model.loss: cross_entropy − focal (model.attention=cbam)
-    base: str
-    other: str
+    pair: Pair
+    is_paired: bool  # whether both arms have the same seeds
     estimates: dict[str, Estimate]  # of other minus base, by measure
+
+    @property
+    def name(self) -> str:
+        """Name of the pair in tables."""
+        return self.pair.name if self.is_paired else f"{self.pair.name} (other seeds, unpaired)"
 
     @property
     def sentence(self) -> str:
@@ -76,41 +81,30 @@ class Difference:
             return f"{self.name}: one seed does not show the noise, so nothing can be concluded."
         if accuracy.is_noise:
             return f"{self.name}: no difference larger than the noise."
-        better = self.other if accuracy.mean > 0 else self.base
+        better = self.pair.names[accuracy.mean > 0]
         return (
             f"{self.name}: {better} is better by {abs(accuracy.mean):.2f} points of validation accuracy "
             f"(95 % interval {accuracy.low:+.2f} to {accuracy.high:+.2f})."
         )
 
 
-def differences(outcomes: list[Outcome]) -> list[Difference]:
-    """Compares each value of each option with the option's first, at every combination of the other options."""
-    found = []
-    by_key = {(frozenset(outcome.levels.items()), outcome.seed): outcome.measures for outcome in outcomes}
-    options = list(outcomes[0].levels)
-    values = {option: list(dict.fromkeys(outcome.levels[option] for outcome in outcomes)) for option in options}
-    seeds = sorted({outcome.seed for outcome in outcomes})
-    for option in options:
-        others = [name for name in options if name != option]
-        for rest in itertools.product(*(values[name] for name in others)):
-            fixed = dict(zip(others, rest, strict=True))
-            base, *more = values[option]
-            for other in more:
-                before, after = (frozenset({**fixed, option: level}.items()) for level in (base, other))
-                estimates = {
-                    measure: estimate([by_key[after, seed][measure] - by_key[before, seed][measure] for seed in seeds])
-                    for measure in COMPARED
-                }
-                at = f" ({spelled(fixed)})" if fixed else ""
-                found.append(Difference(f"{option}: {other} − {base}{at}", base, other, estimates))
-    return found
+def differences(outcomes: Sequence[Outcome], pairs: Sequence[Pair]) -> list[Difference]:
+    """Compares the arms of each pair: seed by seed where both have the same seeds, otherwise their means."""
+    return [_difference(pair, *(_by_seed(outcomes, arm) for arm in (pair.base, pair.other))) for pair in pairs]
 
 
-def spelled(levels: dict[str, str]) -> str:
-    """Returns a combination as text.
+def _by_seed(outcomes: Sequence[Outcome], arm: Arm) -> dict[int, dict[str, float]]:
+    return {outcome.seed: outcome.measures for outcome in outcomes if outcome.arm == arm}
 
-    Example:
-        >>> spelled({"model.loss": "focal", "model.dropout": "0"})
-        'model.loss=focal, model.dropout=0'
-    """
-    return ", ".join(f"{name}={value}" for name, value in levels.items())
+
+def _difference(pair: Pair, base: dict[int, dict[str, float]], other: dict[int, dict[str, float]]) -> Difference:
+    is_paired = base.keys() == other.keys()
+    estimates = {}
+    for name in COMPARED:
+        before, after = ({seed: runs[seed][name] for seed in runs} for runs in (base, other))
+        estimates[name] = (
+            estimate([after[seed] - before[seed] for seed in before])
+            if is_paired
+            else unpaired([*before.values()], [*after.values()])
+        )
+    return Difference(pair, is_paired, estimates)

@@ -1,4 +1,4 @@
-"""Figure of an ablation: every run, the mean of each combination, and the differences beside zero."""
+"""Figure of an ablation: every run, the mean of each arm, and the differences beside zero."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,14 +9,14 @@ from scripts.ablation.estimate import Estimate
 
 
 def ablation_png(
-    measure: str, cells: Mapping[str, tuple[Sequence[float], Estimate]], differences: Mapping[str, Estimate]
+    measure: str, arms: Mapping[str, tuple[Sequence[float], Estimate]], differences: Mapping[str, Estimate]
 ) -> bytes:
-    """Draws the combinations (``cells``: values of the seeds and their mean) above their differences, as a PNG file."""
-    heights = [len(cells) + 1, len(differences) + 1]
+    """Draws the arms (values of the seeds and their mean) above their differences, as a PNG file."""
+    heights = [len(arms) + 1, len(differences) + 1]
     figure = new_figure(9, 0.45 * sum(heights) + 1)
     above, below = figure.subplots(2, 1, height_ratios=heights)
     above.set_title("blue: the runs; black: mean and its 95 % interval", loc="right", fontsize="medium")
-    for row, (values, mean) in enumerate(cells.values()):
+    for row, (values, mean) in enumerate(arms.values()):
         above.plot(values, [row] * len(values), "o", color="tab:blue", alpha=0.5)
         _bar(above, row, mean)
     above.set_xlabel(measure)
@@ -24,7 +24,7 @@ def ablation_png(
         _bar(below, row, difference)
     below.axvline(0, color="tab:red", linewidth=1)
     below.set_xlabel(f"difference, {measure}")
-    for axes, names in ((above, cells), (below, differences)):
+    for axes, names in ((above, arms), (below, differences)):
         axes.set_yticks(range(len(names)), [literal(name) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.grid(axis="x", alpha=0.3)

@@ -18,12 +18,12 @@ from callbacks.run.run_folder import RUNS, RunFolder
 from datamodules import ImageFolderDataModule
 from datamodules.files.errors import UserError, listed
 from datamodules.files.locks import require_unlocked
+from scripts.ablation.arms import OWN, Arm
 from scripts.ablation.outcomes import Outcome
 from scripts.environment import module_process
 
 LOG = "log.txt"
 ERROR = "cbam100: error: "
-OWN = ("seed_everything", "run_name", "ckpt_path")  # options that ablate sets
 # Options and groups that do not affect the results, so that they may change while an ablation is continued.
 WITHOUT_EFFECT = ["prediction", "best", "trainer.enable_progress_bar"]
 WITHOUT_EFFECT += [f"data.{name}" for name in ImageFolderDataModule.FREE_ON_RESUME]
@@ -40,9 +40,9 @@ EPOCH_LINE = re.compile(r"epoch (\d+)/(\d+)  .*?(val/accuracy \S+)")
 
 @dataclass(frozen=True)
 class Cell:
-    """One combination with one seed."""
+    """One arm with one seed."""
 
-    levels: dict[str, str]  # value of each varied option, as typed
+    arm: Arm
     seed: int
     words: list[str]  # that follow cbam100, without the name of the run
     settings: dict[str, Any]  # of such a fit on this machine
@@ -52,7 +52,7 @@ class Cell:
     @property
     def label(self) -> str:
         """Name of the cell in messages."""
-        return f"{' '.join(f'{name}={value}' for name, value in self.levels.items())} seed {self.seed}"
+        return f"{self.arm.name}, seed {self.seed}"
 
     def finished_run(self) -> RunFolder | None:
         """Returns the run folder if the run has finished."""
@@ -174,4 +174,4 @@ def outcome_of(cell: Cell) -> Outcome:
     assert run is not None
     manifest = run.read_manifest()
     facts = (manifest["size_bytes"], manifest["data"], manifest["processes"], manifest["versions"]["torch"])
-    return Outcome(run.path, cell.levels, cell.seed, run.read_scalars(), *facts)
+    return Outcome(run.path, cell.arm, cell.seed, run.read_scalars(), *facts)

@@ -1,4 +1,4 @@
-"""Tables of an ablation: its combinations, paired differences, and which of them are larger than the noise."""
+"""Tables of an ablation: its arms, their differences, and which of them are larger than the noise."""
 
 import csv
 import io
@@ -13,8 +13,9 @@ from datamodules.files.errors import UserError, listed
 from datamodules.files.own_files import ABLATION, PICTURE, require_replaceable
 from lightning_modules.classifier import MONITOR
 from lightning_modules.network.model_size import format_size
+from scripts.ablation.arms import Pair, spelled
 from scripts.ablation.estimate import CONFIDENCE, Estimate, estimate
-from scripts.ablation.outcomes import COMPARED, SUBJECT, Difference, Outcome, differences, spelled
+from scripts.ablation.outcomes import COMPARED, SUBJECT, Difference, Outcome, differences
 from scripts.ablation.plot import ablation_png
 
 RUNS_TABLE = "ablation_runs.csv"
@@ -34,24 +35,24 @@ def require_free(folder: Path, options: list[str]) -> None:
             )
 
 
-def write_tables(folder: Path, outcomes: list[Outcome], command: str) -> None:
+def write_tables(folder: Path, outcomes: list[Outcome], pairs: list[Pair], command: str) -> None:
     """Writes ``ablation.md``, which states ``command``, ``ablation.csv``, ``ablation_runs.csv``, ``ablation.png``."""
-    cells: dict[str, list[Outcome]] = {}
+    arms: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
-        cells.setdefault(spelled(outcome.levels), []).append(outcome)
+        arms.setdefault(outcome.arm.name, []).append(outcome)
     summary = {
         name: {measure: estimate([run.measures[measure] for run in runs]) for measure in runs[0].measures}
-        for name, runs in cells.items()
+        for name, runs in arms.items()
     }
-    sizes = {name: runs[0].size_bytes for name, runs in cells.items()}
-    compared = differences(outcomes)
+    sizes = {name: runs[0].size_bytes for name, runs in arms.items()}
+    compared = differences(outcomes, pairs)
     page = _markdown(outcomes, summary, sizes, compared, command)
     write_bytes(folder / "ablation.md", page.encode(errors="backslashreplace"))
-    rows = [_summary_row(runs[0].levels, summary[name], sizes[name]) for name, runs in cells.items()]
+    rows = [_summary_row(runs[0].arm.columns, summary[name], sizes[name]) for name, runs in arms.items()]
     write_bytes(folder / "ablation.csv", _csv(rows))
-    rows = [{**o.levels, "seed": o.seed, **o.measures, "size bytes": o.size_bytes} for o in outcomes]
+    rows = [{**o.arm.columns, "seed": o.seed, **o.measures, "size bytes": o.size_bytes} for o in outcomes]
     write_bytes(folder / RUNS_TABLE, _csv(rows))
-    drawn = {name: ([o.measures[SUBJECT] for o in runs], summary[name][SUBJECT]) for name, runs in cells.items()}
+    drawn = {name: ([o.measures[SUBJECT] for o in runs], summary[name][SUBJECT]) for name, runs in arms.items()}
     picture = ablation_png(SUBJECT, drawn, {difference.name: difference.estimates[SUBJECT] for difference in compared})
     write_bytes(folder / "ablation.png", picture)
 
@@ -98,31 +99,59 @@ def _markdown(
         "",
         *_table(["", *measures, "size"], rows),
         "",
+        *_legend(outcomes),
         'Mean ± standard deviation over seeds [95 % interval of the mean, Student\'s t]. All but "best epoch" are '
         "values of the last epoch; training accuracy is measured in training, on augmented images and with dropout. "
         "Balanced accuracy is the mean over classes; s/epoch is the median time of an epoch with validation, without "
         "saving.",
         "",
-        "Differences, seed by seed, with the 95 % interval of their mean:",
+        _how_compared(compared),
         "",
         *_table(["", *COMPARED], compared_rows),
         "",
         *(f"- {difference.sentence}" for difference in compared),
         "",
-        f"If no setting mattered, {(1 - CONFIDENCE) * len(compared):.2g} of these {len(compared)} intervals of "
-        f"accuracy would still exclude zero by chance. They reflect the noise between seeds, on {images}.",
+        _chance(compared, images),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _legend(outcomes: list[Outcome]) -> list[str]:
+    """Returns the lines that say what the arms are, where their names do not."""
+    arms = {outcome.arm.name: outcome.arm for outcome in outcomes}
+    if all(arm.columns == arm.options for arm in arms.values()):
+        return []
+    return [*(f"- {name}: {spelled(arm.options) or 'no options of its own'}" for name, arm in arms.items()), ""]
+
+
+def _how_compared(compared: list[Difference]) -> str:
+    if all(difference.is_paired for difference in compared):
+        return "Differences, seed by seed, with the 95 % interval of their mean:"
+    return (
+        "Differences with the 95 % interval of their mean: seed by seed (Student's t), or unpaired where the arms have "
+        "other seeds (Welch's t):"
+    )
+
+
+def _chance(compared: list[Difference], images: str) -> str:
+    """Returns the sentence on what the intervals of accuracy may be taken for."""
+    count = sum(not math.isnan(difference.estimates[SUBJECT].std) for difference in compared)
+    if not count:
+        return f"One run of each does not show the noise, so no interval can be given. All differences are on {images}."
+    return (
+        f"If no setting mattered, {(1 - CONFIDENCE) * count:.2g} of these {count} intervals of accuracy would still "
+        f"exclude zero by chance. They reflect the noise between seeds, on {images}."
+    )
 
 
 def _table(head: list[str], rows: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
 
 
-def _summary_row(levels: dict[str, str], cell: dict[str, Estimate], size: int) -> dict[str, Any]:
+def _summary_row(columns: dict[str, str], cell: dict[str, Estimate], size: int) -> dict[str, Any]:
     parts = ("mean", "std", "low", "high")
     numbers = {f"{measure} {part}": getattr(value, part) for measure, value in cell.items() for part in parts}
-    return {**levels, **numbers, "size bytes": size}
+    return {**columns, **numbers, "size bytes": size}
 
 
 def _csv(rows: list[dict[str, Any]]) -> bytes:

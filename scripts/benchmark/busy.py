@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from datamodules.files.errors import UserError
 from lightning_modules import ResNetCBAM
 from scripts.benchmark.step import CLASSES, train_step
+from scripts.benchmark.stepper import stepper
 from scripts.environment import SETTINGS, WAITING, module_process
 
 # Environments that decide how long a waiting thread of GNU OpenMP, which torch brings, spins before it sleeps.
@@ -36,14 +36,14 @@ def benchmark_busy(
     words = [str(image_size), str(batch_size), precision]
     seconds: dict[tuple[str, int], list[float]] = {}
     with ExitStack() as stack:
-        steppers = {name: stack.enter_context(_stepper(way, words)) for name, way in WAYS.items()}
-        for name in steppers:
-            _steps(steppers[name], 2)
+        steppers = {name: stack.enter_context(stepper(name, _process(way, words))) for name, way in WAYS.items()}
+        for do in steppers.values():
+            do(2)
         for _ in range(rounds):
             for busy in BUSY:
                 with _busy_processes(busy):
-                    for name, stepper in steppers.items():
-                        seconds.setdefault((name, busy), []).extend(_steps(stepper, steps))
+                    for name, do in steppers.items():
+                        seconds.setdefault((name, busy), []).extend(do(1) for _ in range(steps))
     base = {busy: statistics.median(seconds["the library's default", busy]) for busy in BUSY}
     rows: list[dict[str, Any]] = []
     for name in WAYS:
@@ -53,26 +53,10 @@ def benchmark_busy(
     return rows, {"size": image_size, "batch": batch_size, "precision": precision}
 
 
-@contextmanager
-def _stepper(way: Mapping[str, str], words: list[str]) -> Iterator["subprocess.Popen[str]"]:
+def _process(way: Mapping[str, str], words: list[str]) -> dict[str, Any]:
     started = module_process("scripts.benchmark.busy", *words)
     started["env"] = {name: value for name, value in started["env"].items() if name not in SETTINGS} | dict(way)
-    with subprocess.Popen(**started, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def _steps(process: "subprocess.Popen[str]", count: int) -> list[float]:
-    assert process.stdin
-    assert process.stdout
-    process.stdin.write(f"{count}\n")
-    process.stdin.flush()
-    lines = [process.stdout.readline() for _ in range(count)]
-    if not all(lines):
-        raise UserError("a process that timed training steps has ended: see its message above")
-    return [float(line) for line in lines]
+    return started
 
 
 @contextmanager
@@ -89,14 +73,14 @@ def _busy_processes(count: int) -> Iterator[None]:
 
 
 def _serve(size: str, batch: str, precision: str) -> None:
-    """Does as many training steps as each line of the standard input says, and prints the seconds of each."""
+    """Does as many training steps as each line of the standard input says, and prints the mean of their seconds."""
     images, targets = torch.randn(int(batch), 3, int(size), int(size)), torch.randint(0, CLASSES, (int(batch),))
     step = train_step(ResNetCBAM(CLASSES), images, targets, precision, "none")
     for line in sys.stdin:
+        start = time.perf_counter()
         for _ in range(int(line)):
-            start = time.perf_counter()
             step()
-            print(time.perf_counter() - start, flush=True)
+        print((time.perf_counter() - start) / int(line), flush=True)
 
 
 if __name__ == "__main__":

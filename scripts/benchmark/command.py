@@ -2,6 +2,7 @@
 
 import multiprocessing
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -30,6 +31,7 @@ def benchmark(
     *,
     json: str | Path | None = None,
     baseline: str | Path | None = None,
+    options: Sequence[str] = (),
     root: str | Path | None = None,
     image_size: int | None = None,
     batch_size: int = 16,
@@ -52,6 +54,8 @@ def benchmark(
         json: JSON file for the figures.
         baseline: Python script to compare with, whose commands step and input print a line of JSON (see
             docs/performance.md).
+        options: Options of fit, OPTION=VALUE, whose cost in a training step is measured instead; several that belong
+            together in one text, separated by blanks. May be repeated.
         root: Folder that holds train, whose images input reads.
         image_size: Side of an image, in pixels; by default 224, and 64 for busy.
         batch_size: Number of images per step.
@@ -79,11 +83,20 @@ def benchmark(
     for name, value in numbers.items():
         if value < 1:
             raise UserError(f"--{name} must be at least 1, got {value}: pass a larger number")
+    if options and (what != "step" or baseline):
+        raise UserError("--with adds options to the fit whose step is timed: use it with step, and without --baseline")
     if json:
         require_writable(json.parent, "--json")
         require_outside_splits(json.parent, "--json", root)
         require_replaceable(json, BENCHMARK, "--json")
     match what:
+        case "step" if options:
+            from scripts.benchmark.fit_step import benchmark_options  # which its processes run as a program
+
+            values: dict[str, Any] = {"size": image_size, "batch": batch_size, "precision": precision}
+            shared = [f"--data.image_size={image_size}", f"--model.attention_placement={attention_placement}"]
+            shared += [f"--model.compile={compile}", f"--trainer.precision={precision}"]
+            rows = benchmark_options(shared, options, batch_size, rounds=rounds, steps=steps)
         case "step":
             rows, values = benchmark_step(
                 image_size, batch_size, precision, attention_placement=attention_placement, compile=compile,
@@ -123,7 +136,8 @@ def benchmark_parser() -> Arguments:
     )
     spelled = {name: f"--data.{name}" for name in ("root", "image_size", "batch_size")}
     spelled |= {name: f"--model.{name}" for name in ("attention_placement", "compile")}
-    parser.add_parameters(benchmark, spelled={"what": "what", "precision": "--trainer.precision", **spelled})
+    spelled |= {"what": "what", "options": "--with", "precision": "--trainer.precision"}
+    parser.add_parameters(benchmark, spelled=spelled, metavars={"options": "'OPTION=VALUE ...'"})
     return parser
 
 

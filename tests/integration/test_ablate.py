@@ -86,7 +86,8 @@ def test_an_interrupted_ablation_goes_on_to_the_same_table(words, tmp_path, monk
         ),
         (["--vary", "model.loss=focal,cross_entropy", "--vary", f"model.weights=none,{'x' * 200}"], "vary fewer"),
         (["--vary", "model.loss=focal,cross_entropy", "--seeds", "0"], "--seeds must be at least 1, got 0"),
-        ([], "--vary"),
+        ([], "pass one of the two"),
+        (["--vary", "model.loss=focal,cross_entropy", "--arms", "arms.yaml"], "pass one of the two"),
         (
             ["--vary", "model.learning_rate=1e-3,0.001"],
             "model.learning_rate=1e-3 and 0.001 are the same setting",
@@ -102,15 +103,56 @@ def test_mistakes_are_told_before_anything_runs(words, sentence, data_root, run_
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("second", "sentence"),
+    [
+        ("{model.no_such: 1}", "no_such"),
+        ("{model.loss: nonsense}", "--model.loss must be focal or cross_entropy, got nonsense"),
+        ("{model.focal_gamma: -1}", "--model.focal_gamma must be a finite number of at least 0, got -1.0"),
+        ("{data.cache: ram, data.augmentation: reference}", "--data.cache ram cannot be combined with"),
+        ("{model.dropout: 0.30}", "arm=one and two are the same setting: leave one out"),
+        ("{data.root: elsewhere}", "elsewhere"),
+        ("{data.val_fraction: 0.2}", "one and two have another --data.val_fraction, so other images"),
+        ("{run_name: x}", "ablate sets --run_name itself"),
+        ("{seed_everything: 4294967295}", "2^32 - 1, got 4294967296"),
+    ],
+)
+def test_mistakes_in_arms_are_told_before_anything_runs(second, sentence, data_root, run_folder, refusal):
+    Path("arms.yaml").write_text(f"one:\ntwo: {second}\n")
+    words = ["--arms=arms.yaml", "--seeds=2", *SMALL, f"--data.root={data_root}"]
+    assert sentence in refusal("ablate", *words)
+    assert not Path("runs").exists()
+
+
+@pytest.mark.processes
+def test_arms_run_once_and_are_compared(data_root, run_folder):
+    Path("arms.yaml").write_text("plain:\nno cbam: {model.attention: none}\nagain: {seed_everything: 7}\n")
+    words = ["ablate", "--arms=arms.yaml", "--seeds=1", *SMALL, f"--data.root={data_root}"]
+    words += ["--trainer.max_epochs=1", "--model.restart_epochs=1"]
+    first, second = drive({"args": words}), drive({"args": words})
+    assert [outcome["code"] for outcome in (*first, *second)] == [0, 0], first
+    assert "no cbam, seed 42: epoch 1/1, val/accuracy" in first[0]["output"]
+    assert second[0]["output"].count("already finished, skipped") == 3
+    folder = Path("runs/ablation_arms")
+    with open(folder / "ablation_runs.csv", newline="") as file:
+        runs = list(csv.DictReader(file))
+    assert [(run["arm"], run["seed"]) for run in runs] == [("plain", "42"), ("no cbam", "42"), ("again", "7")]
+    for run in runs:
+        assert (folder / run["arm"] / f"seed_{run['seed']}" / "version_0/model.safetensors").exists()
+    accuracy = [float(run["val acc. %, last epoch"]) for run in runs]
+    for name, base, other in (("no cbam − plain", 0, 1), ("again − no cbam (other seeds, unpaired)", 1, 2)):
+        assert f"| {name} | {accuracy[other] - accuracy[base]:+.2f} |" in (folder / "ablation.md").read_text()
+
+
 def test_the_function_returns_the_table(data_root, run_folder, monkeypatch):
     """Without its fits, which the tests of the command run."""
     began, written = [], []
     monkeypatch.setattr(module, "run_all", began.extend)
     monkeypatch.setattr(module, "outcome_of", lambda cell: cell.run_name)
-    monkeypatch.setattr(module, "write_tables", lambda folder, outcomes, command: written.append(command))
+    monkeypatch.setattr(module, "write_tables", lambda folder, outcomes, pairs, command: written.append(command))
     fit = [*SMALL, f"--data.root={data_root}"]
     assert ablate(["model.loss=focal,cross_entropy"], fit, seeds=2) == Path("runs/ablation_default/ablation.md")
-    assert [(cell.levels["model.loss"], cell.seed) for cell in began] == [
+    assert [(cell.arm.options["model.loss"], cell.seed) for cell in began] == [
         ("focal", 42), ("focal", 43), ("cross_entropy", 42), ("cross_entropy", 43),
     ]  # fmt: skip
     assert written[0].startswith("cbam100 ablate --vary model.loss=focal,cross_entropy --seeds 2 --trainer.accelerator")

@@ -59,22 +59,23 @@ class Sizes:
     limit_train_batches: int  # in the shortened fits
     workers: tuple[int, ...]  # numbers of loader processes to compare
     steps: int  # timed calls with the small batch; half as many with the medium one, a quarter with the large one
-    precisions: tuple[str, ...]  # values of --trainer.precision to try
+    precisions: tuple[str, str]  # values of --trainer.precision to try: the first with gradient clipping
     time_limit: float  # of the whole benchmark, in seconds
+    patience: float  # factor on the time limits of the parts
     device_options: tuple[str, ...]  # put a command on the device
     fit_options: tuple[str, ...]  # for a fit at these sizes
 
 
 GPU = Sizes(
     device="cuda", num_classes=100, train_images=8, jpeg_size=320, image_size=224, backbone="resnet50",
-    batch_sizes=(16, 64, 256), images_per_class=207, limit_train_batches=24, workers=(4, 8, 16), steps=40,
-    precisions=("16-mixed", "bf16-mixed", "32-true"), time_limit=360,
+    batch_sizes=(16, 64, 256), images_per_class=207, limit_train_batches=24, workers=(4, 16), steps=40,
+    precisions=("16-mixed", "32-true"), time_limit=360, patience=1,
     device_options=("--trainer.accelerator=gpu", "--trainer.devices=1"), fit_options=("--model.weights=none",),
 )  # fmt: skip
 REHEARSAL = Sizes(
     device="cpu", num_classes=12, train_images=8, jpeg_size=48, image_size=32, backbone="resnet18",
     batch_sizes=(2, 4, 8), images_per_class=8, limit_train_batches=4, workers=(1, 2), steps=4,
-    precisions=("bf16-mixed", "32-true"), time_limit=480,
+    precisions=("bf16-mixed", "32-true"), time_limit=480, patience=2,
     device_options=("--trainer.accelerator=cpu", "--trainer.devices=1", "--data.num_workers=1"),
     fit_options=("--model.weights=none", "--model.backbone=resnet18", "--data.image_size=32"),
 )  # fmt: skip

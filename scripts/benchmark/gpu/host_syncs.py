@@ -12,6 +12,7 @@ from scripts.benchmark.gpu.bench import Bench
 from scripts.benchmark.gpu.correctness import ONE_EPOCH
 
 LINE = "host syncs of batch"
+SYNC = "called a synchronizing CUDA operation"  # of torch's warnings; its one on the mode itself says synchronizing too
 ONE_IN = 8  # one step in eight reads the loss
 
 
@@ -31,7 +32,7 @@ class CountHostSyncs(Callback):
                 torch.cuda.set_sync_debug_mode("warn")
                 self._stack.callback(torch.cuda.set_sync_debug_mode, "default")
         elif batch_idx > 2:  # the previous step has just ended
-            places = [f"{x.filename}:{x.lineno}" for x in self._caught if "synchronizing" in str(x.message)]
+            places = [f"{x.filename}:{x.lineno}" for x in self._caught if SYNC in str(x.message)]
             print(f"{LINE} {batch_idx - 1}: {len(places)} {' '.join(places)}", flush=True)
             self._caught.clear()
 

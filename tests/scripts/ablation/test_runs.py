@@ -7,6 +7,7 @@ import yaml
 
 from datamodules.files.errors import UserError
 from datamodules.files.locks import locked
+from scripts.ablation.arms import Arm
 from scripts.ablation.runs import Cell, run_all
 
 DATA = {"train": {"images": 48, "sha256": "a"}, "val": {"images": 60, "sha256": "b"}}
@@ -28,7 +29,7 @@ def changed(option, value):
 
 
 def cell(settings, data=DATA):
-    return Cell({}, 42, [], settings, data, "x/seed_42")
+    return Cell(Arm("x", {}, {}), 42, [], settings, data, "x/seed_42")
 
 
 @pytest.fixture

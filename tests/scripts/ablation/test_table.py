@@ -3,15 +3,21 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import scipy.stats
 
 from datamodules.files.errors import UserError
+from scripts.ablation.arms import Arm, combinations, factor_pairs, ladder_pairs
 from scripts.ablation.outcomes import Outcome, differences
 from scripts.ablation.table import require_free, write_tables
 
 DATA = {"train": {"images": 10, "sha256": "a"}, "val": {"images": 5, "sha256": "b"}}
 
 
-def outcome(loss, attention, seed, accuracy, data=DATA):
+ARMS = combinations(["model.loss=focal,cross_entropy", "model.attention=cbam,none"])
+PAIRS = factor_pairs(ARMS)
+
+
+def outcome(arm, seed, accuracy, data=DATA):
     scalars = {
         "train/accuracy": {0: 0.1, 1: 0.5},
         "val/accuracy": {0: 0.9, 1: accuracy},
@@ -20,27 +26,26 @@ def outcome(loss, attention, seed, accuracy, data=DATA):
         "val/ece": {0: 0.3, 1: 0.2},
         "epoch_seconds": {0: 9.0, 1: 11.0},
     }
-    levels = {"model.loss": loss, "model.attention": attention}
-    return Outcome(Path("runs/x/version_0"), levels, seed, scalars, 95_412_952, data, 1, "2.10.0")
+    return Outcome(Path("runs/x/version_0"), arm, seed, scalars, 95_412_952, data, 1, "2.10.0")
 
 
 @pytest.fixture
 def outcomes():
-    accuracies = {
-        ("focal", "cbam"): (0.50, 0.60, 0.70),
-        ("focal", "none"): (0.51, 0.59, 0.70),
-        ("cross_entropy", "cbam"): (0.53, 0.632, 0.728),
-        ("cross_entropy", "none"): (0.70, 0.50, 0.60),
-    }
+    accuracies = (
+        (0.50, 0.60, 0.70),  # focal, cbam
+        (0.51, 0.59, 0.70),  # focal, none
+        (0.53, 0.632, 0.728),  # cross_entropy, cbam
+        (0.70, 0.50, 0.60),  # cross_entropy, none
+    )
     return [
-        outcome(loss, attention, seed, value)
-        for (loss, attention), values in accuracies.items()
+        outcome(arm, seed, value)
+        for arm, values in zip(ARMS, accuracies, strict=True)
         for seed, value in enumerate(values)
     ]
 
 
 def test_differences_are_taken_seed_by_seed(outcomes):
-    found = {difference.name: difference for difference in differences(outcomes)}
+    found = {difference.name: difference for difference in differences(outcomes, PAIRS)}
     assert len(found) == 4
     loss = found["model.loss: cross_entropy − focal (model.attention=cbam)"]
     estimate = loss.estimates["val acc. %, last epoch"]
@@ -57,7 +62,7 @@ def test_differences_are_taken_seed_by_seed(outcomes):
 
 
 def test_the_tables(outcomes, tmp_path):
-    write_tables(tmp_path, outcomes, "cbam100 ablate …")
+    write_tables(tmp_path, outcomes, PAIRS, "cbam100 ablate …")
     text = (tmp_path / "ablation.md").read_text()
     assert "; processes: 1; torch 2.10.0." in text
     assert "on these validation images." in text
@@ -80,16 +85,55 @@ def test_the_tables(outcomes, tmp_path):
 
 def test_the_table_says_what_the_runs_did_not_share(tmp_path):
     others = {**DATA, "val": {"images": 5, "sha256": "c"}}
-    runs = [outcome(loss, "cbam", seed, 0.5, data) for loss in ("a", "b") for seed, data in enumerate((DATA, others))]
-    write_tables(tmp_path, [*runs[:3], dataclasses.replace(runs[3], torch_version="2.11.0", processes=4)], "")
+    runs = [outcome(arm, seed, 0.5, data) for arm in ARMS[:2] for seed, data in enumerate((DATA, others))]
+    last = dataclasses.replace(runs[3], torch_version="2.11.0", processes=4)
+    write_tables(tmp_path, [*runs[:3], last], ladder_pairs(ARMS[:2]), "")
     text = (tmp_path / "ablation.md").read_text()
     assert "; processes: 1, 4; torch 2.10.0, 2.11.0." in text
     assert "on the validation images that each seed holds out." in text
 
 
-def test_one_seed_says_nothing(outcomes):
-    (first, *_) = differences([o for o in outcomes if o.seed == 0])
+def test_one_seed_says_nothing(outcomes, tmp_path):
+    alone = [o for o in outcomes if o.seed == 0]
+    (first, *_) = differences(alone, PAIRS)
     assert "one seed does not show the noise" in first.sentence
+    write_tables(tmp_path, alone, PAIRS, "cbam100 ablate …")
+    text = (tmp_path / "ablation.md").read_text()
+    assert text.splitlines()[-1].startswith("One run of each does not show the noise, so no interval can be given.")
+    # 53 − 50 points, half as many of balanced accuracy
+    assert "| model.loss: cross_entropy − focal (model.attention=cbam) | +3.00 | +1.50 | +0.000 | +0.000 |" in text
+
+
+def named_arms(**seeds):
+    return [Arm(name, {"arm": name}, {"seed_everything": seed} if seed else {}) for name, seed in seeds.items()]
+
+
+def test_an_arm_with_other_seeds_is_compared_unpaired(tmp_path):
+    arms = named_arms(base=None, more=None, other=7)
+    rates = {"base": (0.50, 0.60, 0.70), "more": (0.53, 0.632, 0.728), "other": (0.80, 0.84)}
+    runs = [
+        outcome(arm, int(arm.options.get("seed_everything", 42)) + place, rate)
+        for arm in arms
+        for place, rate in enumerate(rates[arm.name])
+    ]
+    paired, *others = differences(runs, ladder_pairs(arms))
+    assert paired.name == "more − base"
+    assert paired.estimates["val acc. %, last epoch"].low == pytest.approx(3.0 - 4.30265 * 0.2 / 3**0.5, abs=1e-4)
+    assert [other.name for other in others] == [f"other − {base} (other seeds, unpaired)" for base in ("more", "base")]
+    # 82 − 60 points, with variances 100 and 8 over 3 and 2 runs; scipy's Welch test is a second implementation
+    welch = scipy.stats.ttest_ind([80, 84], [50, 60, 70], equal_var=False)
+    interval = welch.confidence_interval(0.95)
+    value = others[1].estimates["val acc. %, last epoch"]
+    assert welch.df == pytest.approx((100 / 3 + 4) ** 2 / ((100 / 3) ** 2 / 2 + 4**2))
+    assert (value.mean, value.low, value.high) == pytest.approx((22, interval.low, interval.high))
+    write_tables(tmp_path, runs, ladder_pairs(arms), "cbam100 ablate …")
+    text = (tmp_path / "ablation.md").read_text()
+    assert "unpaired where the arms have other seeds (Welch's t):" in text
+    assert "- base: no options of its own\n- more: no options of its own\n- other: seed_everything=7\n" in text
+    with open(tmp_path / "ablation_runs.csv", newline="") as file:
+        assert [(run["arm"], run["seed"]) for run in csv.DictReader(file)][-3:] == [
+            ("more", "44"), ("other", "7"), ("other", "8"),
+        ]  # fmt: skip
 
 
 def test_a_run_without_a_number_is_named(outcomes):
@@ -104,7 +148,7 @@ def test_a_table_is_replaced_by_one_of_the_same_options_only(outcomes, tmp_path)
     options = ["model.loss", "model.attention"]
     for _ in range(2):
         require_free(tmp_path, options)
-        write_tables(tmp_path, outcomes, "cbam100 ablate …")
+        write_tables(tmp_path, outcomes, PAIRS, "cbam100 ablate …")
     require_free(tmp_path, options[::-1])
     with pytest.raises(UserError, match=r"varies model\.loss, model\.attention, not model\.loss: choose another"):
         require_free(tmp_path, ["model.loss"])

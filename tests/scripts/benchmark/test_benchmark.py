@@ -101,6 +101,8 @@ def test_busy_compares_ways_to_wait(tmp_path, monkeypatch):
     [
         (["dance"], "invalid choice: 'dance'"),
         (["input"], "input needs --data.root"),
+        (["busy", "--with=model.dropout=0"], "use it with step, and without --baseline"),
+        (["step", "--with=model.dropout=0", "--baseline=x.py"], "use it with step, and without --baseline"),
         (["step", "--data.image_size=32", "--baseline=nowhere.py"], "nowhere.py step printed no line of JSON"),
     ],
 )

@@ -115,6 +115,11 @@ class ImageFolderDataModule(LightningDataModule):
         self.prediction_labels: list[str] = []
         self.held_out = ""
 
+    @property
+    def needs_length(self) -> list[str]:
+        """The options, as they are typed, whose effect depends on how long the run is."""
+        return []
+
     def _resolve_classes(self, class_names: list[str] | None) -> ClassIndex:
         classes = ClassIndex(class_names) if class_names else ClassIndex.from_folder(self.root / "train")
         source = "the checkpoint" if class_names else str(self.root / "train")

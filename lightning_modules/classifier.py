@@ -25,7 +25,9 @@ from lightning_modules.network.compilation import Compile, compile_in_place
 from lightning_modules.network.focal_loss import focal_loss
 from lightning_modules.network.inference import for_inference
 from lightning_modules.network.matmul_conv import use_matmul_convs
+from lightning_modules.network.optimization import WeightDecayOn
 from lightning_modules.network.resnet_cbam import Attention, AttentionPlacement, Backbone, ResNetCBAM
+from lightning_modules.network.schedule import Schedule
 from lightning_modules.optimized_module import OptimizedModule
 from lightning_modules.weights.pretrained import load_pretrained
 
@@ -55,11 +57,18 @@ class ImageClassifier(OptimizedModule):
             between the two.
         label_smoothing: Share of each target that the training loss spreads evenly over all classes. Validation and
             test losses have neither smoothing nor class weights.
-        learning_rate: Learning rate of AdamW at the start of each cycle.
-        weight_decay: Weight decay of AdamW, applied to every parameter.
-        min_learning_rate: Lowest learning rate of the cosine schedule.
+        learning_rate: Highest learning rate of AdamW; that of head and gates where the trunk has its own.
+        weight_decay: Weight decay of AdamW, applied to what weight_decay_on says.
+        min_learning_rate: Lowest learning rate of the cosine schedule; multiplied like learning_rate for the trunk.
         restart_epochs: Length of the first cosine cycle in epochs, T_0.
         restart_multiplier: Length of each cosine cycle as a multiple of the previous one's, T_mult.
+        schedule: Learning-rate schedule: warm_restarts, by epochs, or cosine, one cycle over the whole run, by steps.
+        warmup_epochs: Epochs, or a part of one, in which the learning rate of the cosine schedule rises linearly.
+        trunk_learning_rate_ratio: Learning rate of the trunk divided by that of head and gates.
+        layer_decay: Factor on the trunk's learning rate for each part's distance from the top, from 1 for layer4 to 5
+            for the stem.
+        weight_decay_on: What decays: all parameters, or matrices, which spares biases, norms and gates.
+        freeze_trunk_epochs: Number of epochs at the start in which only head and gates learn.
         compile: What torch.compile compiles: none, the gates, or the full network.
         activation_checkpointing: Whether to save memory by computing activations a second time in the backward pass.
         tta: Test-time augmentation: none, or hflip for the mean over an image and its mirror image.
@@ -92,6 +101,12 @@ class ImageClassifier(OptimizedModule):
         min_learning_rate: float = 1e-5,
         restart_epochs: int = 10,
         restart_multiplier: int = 2,
+        schedule: Schedule = "warm_restarts",
+        warmup_epochs: float = 0.0,
+        trunk_learning_rate_ratio: float = 1.0,
+        layer_decay: float = 1.0,
+        weight_decay_on: WeightDecayOn = "all",
+        freeze_trunk_epochs: int = 0,
         compile: Compile = "none",
         activation_checkpointing: bool = False,
         tta: Literal["none", "hflip"] = "none",
@@ -141,6 +156,7 @@ class ImageClassifier(OptimizedModule):
 
     @override
     def setup(self, stage: str) -> None:
+        super().setup(stage)
         device = self.trainer.strategy.root_device.type
         if stage == "fit":
             self.load_pretrained()  # does nothing where the command line has loaded them

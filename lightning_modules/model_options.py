@@ -4,13 +4,16 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from datamodules.files.errors import UserError
+from pytorch_lightning import Trainer
+
+from datamodules.files.errors import UserError, listed
 
 
 def require_usable_options(options: Mapping[str, Any]) -> None:
     """Raises ``UserError`` if an option of ``ImageClassifier`` is out of range, or if two exclude each other."""
     positive = ("restart_epochs", "restart_multiplier")
-    for name in ("learning_rate", "min_learning_rate", "weight_decay", "focal_gamma", *positive):
+    numbers = ("learning_rate", "min_learning_rate", "weight_decay", "focal_gamma", "warmup_epochs")
+    for name in (*numbers, "freeze_trunk_epochs", *positive):
         value, least = options[name], int(name in positive)
         if not (value >= least and math.isfinite(value)):
             raise UserError(f"--model.{name} must be a finite number of at least {least}, got {value}")
@@ -18,5 +21,41 @@ def require_usable_options(options: Mapping[str, Any]) -> None:
         raise UserError(
             f"--model.label_smoothing must be at least 0 and below 1, got {smoothing}: 0.1 is common, 0 turns it off"
         )
+    if not 0 <= (ratio := options["trunk_learning_rate_ratio"]) <= 1:
+        raise UserError(f"--model.trunk_learning_rate_ratio must be between 0 and 1, got {ratio}: 1 is the default")
+    if not 0 < (decay := options["layer_decay"]) <= 1:
+        raise UserError(f"--model.layer_decay must be above 0 and at most 1, got {decay}: 1 is the default")
+    if options["warmup_epochs"] and options["schedule"] == "warm_restarts":
+        raise UserError(
+            f"--model.warmup_epochs {options['warmup_epochs']:g} has no effect with --model.schedule warm_restarts: "
+            "choose cosine, or leave it out"
+        )
     if options["compile"] == "full" and options["activation_checkpointing"]:
         raise UserError("--model.compile full does not work with --model.activation_checkpointing true: drop one")
+
+
+def require_usable_length(trainer: Trainer, options: Mapping[str, Any], needs_length: list[str]) -> None:
+    """Checks that a run is limited where an option depends on its length, and longer than what happens at its start.
+
+    Args:
+        trainer: Trainer of the run.
+        options: Options of ``ImageClassifier``.
+        needs_length: Options of model and data, as they are typed, whose effect depends on how long the run is.
+
+    Raises:
+        UserError: It is not.
+    """
+    epochs = trainer.max_epochs
+    if needs_length and trainer.max_steps < 0 and (epochs is None or epochs < 0):
+        raise UserError(
+            f"the length of the run must be known for {listed(needs_length)}, but no limit is given: pass "
+            "--trainer.max_epochs or --trainer.max_steps"
+        )
+    if epochs is None or epochs < 0 or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return
+    for name in ("warmup_epochs", "freeze_trunk_epochs"):
+        if 0 < options[name] >= epochs:
+            raise UserError(
+                f"--model.{name} {options[name]:g} must be less than --trainer.max_epochs {epochs}: lower it, or train "
+                "longer"
+            )

@@ -36,6 +36,7 @@ from callbacks.trainer_parts import callbacks_of
 from datamodules import ImageFolderDataModule
 from datamodules.files.errors import UserError
 from lightning_modules import ImageClassifier
+from lightning_modules.model_options import require_usable_length
 from lightning_modules.trained_model import TrainedModel, read_trained_model
 from scripts.config_files import require_config_files
 from scripts.hardware import default_precision, set_tf32, share_cpus
@@ -196,12 +197,14 @@ class ClassifierCLI(LightningCLI):
         # Weights are loaded here, before any callback copies or tunes the network.
         assert isinstance(self.model, ImageClassifier)
         if self.trained is None:
+            needs_length = [*self.model.needs_length, *self.datamodule.needs_length]
+            require_usable_length(self.trainer, self.model.hparams, needs_length)
             for budget in callbacks_of(self.trainer, SizeBudget):  # before weights are downloaded
                 budget.check_network(self.model, self.datamodule)
             self.model.load_pretrained()
             return
         if self.subcommand == "fit":
-            require_same_options(self.trained.checkpoint, self.model, self.datamodule)
+            require_same_options(self.trained.checkpoint, self.trainer, self.model, self.datamodule)
         trained, self.trained = self.trained, None  # or a second copy of the weights would stay in memory
         trained.load_into(self.model)
         self.model.has_weights = True

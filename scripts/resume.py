@@ -8,7 +8,7 @@ from jsonargparse import Namespace
 from pytorch_lightning.callbacks import StochasticWeightAveraging
 from pytorch_lightning.utilities import rank_zero_only
 
-from callbacks.run.exact_resume import TUNERS, tuned_batch_size
+from callbacks.run.exact_resume import TUNERS, saved_recipe, tuned_batch_size
 from callbacks.run.run_folder import RUNS, RunFolder
 from datamodules.files.errors import UserError
 from lightning_modules.trained_model import TrainedModel, read_trained_model
@@ -67,10 +67,10 @@ def _compare_length(config: Namespace, trained: TrainedModel) -> None:
                 f"{trained.epochs} epochs: raise it, or start a new run without --ckpt_path"
             )
         ends += [("epochs", trained.epochs)] if last == trained.epochs else []
+    can_go_on = "max_epochs" not in saved_recipe(trained.checkpoint)  # which it holds where the length matters
     for unit, done in ends:
-        rank_zero_only(print)(
-            f"{config.ckpt_path} has done its {done} {unit}: nothing is left to do; raise --trainer.max_{unit} to go on"
-        )
+        way_on = f"; raise --trainer.max_{unit} to go on" if can_go_on else ""
+        rank_zero_only(print)(f"{config.ckpt_path} has done its {done} {unit}: nothing is left to do{way_on}")
 
 
 def as_list(value: Any) -> list[Any]:

@@ -75,12 +75,17 @@ def test_the_default_is_the_reference_recipe(capsys):
         "focal_gamma": 2.0, "learning_rate": 1e-3, "weight_decay": 1e-4, "min_learning_rate": 1e-5,
         "restart_epochs": 10, "restart_multiplier": 2, "tta": "none",
     }  # fmt: skip
-    off = {"compile": "none", "activation_checkpointing": False, "drop_path": 0.0, "class_weights": "none"}
-    off |= {"label_smoothing": 0.0}
+    off = {
+        "schedule": "warm_restarts", "warmup_epochs": 0.0, "trunk_learning_rate_ratio": 1.0, "layer_decay": 1.0,
+        "weight_decay_on": "all", "freeze_trunk_epochs": 0, "drop_path": 0.0, "class_weights": "none",
+        "label_smoothing": 0.0, "ema_decay": 0.0, "compile": "none", "activation_checkpointing": False,
+    }  # fmt: skip
     assert config["model"] == recipe | off
 
 
-@pytest.mark.parametrize("path", [path for path in CONFIGS if path.stem != "default" and path not in ARMS], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in CONFIGS if path.stem != "default" and path not in ARMS], ids=lambda path: path.stem
+)
 def test_an_overlay_holds_differences_only_and_opens_with_its_command(path):
     default = yaml.safe_load((REPOSITORY / "configs" / "default.yaml").read_text())
     for group, values in yaml.safe_load(path.read_text()).items():

@@ -53,6 +53,7 @@ class ExactResume(Callback):
             return
         # Before other callbacks change the Trainer
         self._options = {**trainer_options(trainer), "callbacks": self.training_callbacks}
+        self._options |= _length(trainer, pl_module, data_of(trainer))
         for callback in callbacks_of(trainer, Callback) if self.checkpoint else ():
             name = type(callback).__name__
             if isinstance(callback, NOT_RESUMABLE):
@@ -82,7 +83,8 @@ class ExactResume(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn != "fit" or not self.checkpoint:
             return
-        if fault := _fault(checkpoint, {**_kept(pl_module), **self._recipe(trainer)}):
+        given = {**_kept(pl_module), **self._recipe(trainer)}
+        if fault := _fault(checkpoint, given, _needs_length(pl_module, data_of(trainer))):
             fail(trainer, fault)
         self._state = checkpoint[KEY]["processes"][trainer.global_rank]
         self._tuned = checkpoint[KEY].get("tuned", False)
@@ -131,15 +133,20 @@ class ExactResume(Callback):
         }
 
 
-def require_same_options(checkpoint: Mapping[str, Any], model: ImageClassifier, data: ImageFolderDataModule) -> None:
-    """Compares the options of model and data before anything takes time; ``ExactResume`` later compares all.
+def require_same_options(
+    checkpoint: Mapping[str, Any], trainer: Trainer, model: ImageClassifier, data: ImageFolderDataModule
+) -> None:
+    """Compares the options of model and data, and the length of the run where it matters, before anything takes time.
+
+    ``ExactResume`` later compares all.
 
     Otherwise the old values in the optimiser's state would silently win.
 
     Raises:
         UserError: An option that must stay the same differs, or the checkpoint cannot be resumed.
     """
-    if fault := _fault(checkpoint, {**_kept(model), **_kept(data)}):
+    given = {**_kept(model), **_kept(data), **_length(trainer, model, data)}
+    if fault := _fault(checkpoint, given, _needs_length(model, data)):
         raise UserError(fault)
 
 
@@ -177,15 +184,35 @@ def _kept(part: Any) -> dict[str, Any]:
     return {name: value for name, value in part.hparams.items() if name not in part.FREE_ON_RESUME}
 
 
-def _fault(checkpoint: Mapping[str, Any], given: dict[str, Any]) -> str:
+def _needs_length(model: LightningModule, data: ImageFolderDataModule) -> list[str]:
+    return [*getattr(model, "needs_length", []), *data.needs_length]
+
+
+def _length(trainer: Trainer, model: LightningModule, data: ImageFolderDataModule) -> dict[str, int]:
+    """Returns the limits of the run where an option depends on its length; -1 is no limit."""
+    limits = {"max_epochs": -1 if trainer.max_epochs is None else trainer.max_epochs, "max_steps": trainer.max_steps}
+    return limits if _needs_length(model, data) else {}
+
+
+def _fault(checkpoint: Mapping[str, Any], given: dict[str, Any], needs_length: list[str]) -> str:
     """Returns why a run cannot resume from the checkpoint with these options; empty if it can."""
     if missing := [name for name in (KEY, "optimizer_states", "lr_schedulers") if name not in checkpoint]:
         return f"the checkpoint cannot be resumed, as it lacks {listed(missing)}: pass a last.ckpt"
-    differing = differences({**checkpoint["hyper_parameters"], **saved_recipe(checkpoint)}, given)
-    return differing and (
-        f"this run differs from the checkpoint's ({differing}): resume with the options and the data of that run, or "
-        "start a new one from its weights with --model.weights model.safetensors"
-    )
+    saved = {**checkpoint["hyper_parameters"], **saved_recipe(checkpoint)}
+    limits: dict[str, Any] = {name: given.pop(name) for name in ("max_epochs", "max_steps") if name in given}
+    new_run = "start a new one from its weights with --model.weights model.safetensors"
+    if differing := differences(saved, given):
+        return (
+            f"this run differs from the checkpoint's ({differing}): resume with the options and the data of that run, "
+            f"or {new_run}"
+        )
+    if differing := differences(saved, limits):
+        same = " ".join(f"--trainer.{name} {saved.get(name, value)}" for name, value in limits.items())
+        return (
+            f"this run is not as long as the checkpoint's ({differing}), which matters to {listed(needs_length)}: "
+            f"resume with {same}, or {new_run}"
+        )
+    return ""
 
 
 def _train_metrics(module: LightningModule) -> list[tuple[str, Metric]]:

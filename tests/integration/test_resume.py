@@ -40,10 +40,8 @@ def differences(a, b, place=""):
     return [] if (torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b) else [place]
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(data_root, tmp_path_factory):
-    """The folder of a run, and in it ``saved/<n>.ckpt``, each state of ``last.ckpt`` in turn."""
-    folder = tmp_path_factory.mktemp("uninterrupted")
+def fit_and_keep(folder, root, *options):
+    """Runs in a folder that then holds ``saved/<n>.ckpt`` too, each state of ``last.ckpt`` in turn."""
     (folder / "saved").mkdir()
     save = CheckpointFile.save_checkpoint
 
@@ -56,8 +54,13 @@ def uninterrupted(data_root, tmp_path_factory):
         patch.chdir(folder)
         patch.setattr(CheckpointFile, "save_checkpoint", save_and_keep)
         torch.set_num_threads(1)
-        fit(data_root)
+        fit(root, *options)
     return folder
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data_root, tmp_path_factory):
+    return fit_and_keep(tmp_path_factory.mktemp("uninterrupted"), data_root)
 
 
 def numbers(run_folder):
@@ -182,6 +185,17 @@ def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(
     kept = load(folder / "checkpoints/last.ckpt")
     assert differences(load(uninterrupted / "saved" / "3.ckpt"), kept) == []  # after batch 4
     assert json.loads((folder / "manifest.json").read_text())["events"][-1]["event"] == "failed"
+
+
+def test_a_checkpoint_of_a_version_with_fewer_options_leads_to_the_same_end(uninterrupted, data_root, run_folder):
+    earlier = load(uninterrupted / "saved" / "2.ckpt")
+    for name in ("schedule", "warmup_epochs", "trunk_learning_rate_ratio", "layer_decay", "weight_decay_on",
+                 "freeze_trunk_epochs"):  # fmt: skip
+        del earlier["hyper_parameters"][name]
+    torch.save(earlier, "earlier.ckpt")
+    fit(data_root, "--ckpt_path=earlier.ckpt")
+    expected, ended = uninterrupted / "runs/default/version_0", Path("runs/default/version_0")
+    assert differences(*(load(folder / "checkpoints/last.ckpt") for folder in (expected, ended))) == []
 
 
 def test_other_data_is_refused(uninterrupted, data_root, run_folder, tmp_path, capsys):

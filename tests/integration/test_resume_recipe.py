@@ -1,0 +1,73 @@
+"""Runs whose recipe depends on epochs and steps, resumed anywhere: the same bits, or a refusal."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.integration.test_resume import FIT, differences, fit, fit_and_keep, load, some_of
+
+# 48 images in batches of 8: 6 steps in each of 2 epochs. Warm-up ends inside the first, where the trunk is frozen.
+RECIPE = [
+    "--model.schedule=cosine",
+    "--model.warmup_epochs=0.7",
+    "--model.trunk_learning_rate_ratio=0.5",
+    "--model.layer_decay=0.8",
+    "--model.weight_decay_on=matrices",
+    "--model.freeze_trunk_epochs=1",
+]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data_root, tmp_path_factory):
+    return fit_and_keep(tmp_path_factory.mktemp("recipe"), data_root, *RECIPE)
+
+
+@pytest.mark.parametrize("saved", some_of(range(11), {2, 5, 8}))  # after steps 1 to 11 of 12; 5 is at an epoch's end
+def test_every_saved_state_leads_to_the_same_end(saved, uninterrupted, data_root, run_folder):
+    fit(data_root, *RECIPE, f"--ckpt_path={uninterrupted / 'saved' / f'{saved}.ckpt'}")
+    ended, expected = (
+        load(Path(folder) / "runs/default/version_0/checkpoints/last.ckpt") for folder in (".", uninterrupted)
+    )
+    assert differences(expected, ended) == []
+    assert [group["lr"] for group in ended["optimizer_states"][0]["param_groups"][::2]] == pytest.approx(
+        [1e-5, *(1e-5 * 0.5 * 0.8**distance for distance in range(1, 6))], rel=1e-12
+    )
+
+
+def test_warm_restarts_with_a_frozen_start_too(data_root, run_folder, tmp_path_factory):
+    options = ["--model.freeze_trunk_epochs=1", "--model.restart_epochs=1", "--model.restart_multiplier=1"]
+    whole = fit_and_keep(tmp_path_factory.mktemp("restarts"), data_root, *options)
+    for saved in (2, 5, 8):
+        fit(data_root, *options, f"--ckpt_path={whole / 'saved' / f'{saved}.ckpt'}", f"--run_name=from_{saved}")
+        ended = load(f"runs/from_{saved}/version_0/checkpoints/last.ckpt")
+        assert differences(load(whole / "runs/default/version_0/checkpoints/last.ckpt"), ended) == []
+
+
+@pytest.mark.parametrize(
+    ("limit", "differing"),
+    [
+        ("--trainer.max_epochs=3", "max_epochs 3 instead of 2"),
+        ("--trainer.max_steps=9", "max_steps 9 instead of -1"),
+    ],
+)
+def test_another_length_is_refused(limit, differing, uninterrupted, refusal, data_root, run_folder):
+    checkpoint = uninterrupted / "saved" / "2.ckpt"
+    assert refusal("fit", *FIT, f"--data.root={data_root}", *RECIPE, f"--ckpt_path={checkpoint}", limit) == (
+        f"cbam100: error: this run is not as long as the checkpoint's ({differing}), which matters to --model.schedule "
+        "cosine: resume with --trainer.max_epochs 2 --trainer.max_steps -1, or start a new one from its weights with "
+        "--model.weights model.safetensors"
+    )
+
+
+def test_a_finished_run_is_not_told_to_go_on(uninterrupted, data_root, run_folder, capsys):
+    fit(data_root, *RECIPE, f"--ckpt_path={uninterrupted / 'runs/default/version_0/checkpoints/last.ckpt'}")
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "nothing is left to do" in line)
+    assert line.endswith("has done its 2 epochs: nothing is left to do")
+
+
+def test_max_steps_may_be_the_length(data_root, run_folder, tmp_path_factory):
+    options = [*RECIPE, "--trainer.max_epochs=-1", "--trainer.max_steps=9"]
+    whole = fit_and_keep(tmp_path_factory.mktemp("steps"), data_root, *options)
+    fit(data_root, *options, f"--ckpt_path={whole / 'saved' / '3.ckpt'}")
+    ended, expected = (load(Path(folder) / "runs/default/version_0/checkpoints/last.ckpt") for folder in (".", whole))
+    assert differences(expected, ended) == []

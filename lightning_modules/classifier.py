@@ -16,6 +16,7 @@ from datamodules.class_index import ClassIndex
 from datamodules.files.errors import UserError
 from datamodules.image_dataset import Batch
 from datamodules.sampler import BLANK
+from lightning_modules.averaged_module import AveragedModule
 from lightning_modules.metrics.metric_sets import evaluation_metrics, training_metrics
 from lightning_modules.model_options import require_usable_options
 from lightning_modules.network.attention import Gate
@@ -24,13 +25,12 @@ from lightning_modules.network.focal_loss import focal_loss
 from lightning_modules.network.inference import for_inference
 from lightning_modules.network.matmul_conv import use_matmul_convs
 from lightning_modules.network.resnet_cbam import Attention, AttentionPlacement, Backbone, ResNetCBAM
-from lightning_modules.optimized_module import OptimizedModule
 from lightning_modules.weights.pretrained import load_pretrained
 
 MONITOR = "val/accuracy"  # chooses the best epoch: the share of validation images that are classified correctly
 
 
-class ImageClassifier(OptimizedModule):
+class ImageClassifier(AveragedModule):
     """A ``ResNetCBAM`` with its loss, metrics, optimiser and schedule.
 
     Args:
@@ -51,6 +51,8 @@ class ImageClassifier(OptimizedModule):
         min_learning_rate: Lowest learning rate of the cosine schedule.
         restart_epochs: Length of the first cosine cycle in epochs, T_0.
         restart_multiplier: Length of each cosine cycle as a multiple of the previous one's, T_mult.
+        ema_decay: Decay of the moving average of the weights that is validated and exported: a number below 1, auto to
+            average over a tenth of the run, or 0 for none.
         compile: What torch.compile compiles: none, the gates, or the full network.
         activation_checkpointing: Whether to save memory by computing activations a second time in the backward pass.
         tta: Test-time augmentation: none, or hflip for the mean over an image and its mirror image.
@@ -80,6 +82,7 @@ class ImageClassifier(OptimizedModule):
         min_learning_rate: float = 1e-5,
         restart_epochs: int = 10,
         restart_multiplier: int = 2,
+        ema_decay: float | Literal["auto"] = 0.0,
         compile: Compile = "none",
         activation_checkpointing: bool = False,
         tta: Literal["none", "hflip"] = "none",
@@ -115,6 +118,7 @@ class ImageClassifier(OptimizedModule):
 
     @override
     def setup(self, stage: str) -> None:
+        super().setup(stage)
         device = self.trainer.strategy.root_device.type
         if stage == "fit":
             self.load_pretrained()  # does nothing where the command line has loaded them
@@ -133,6 +137,7 @@ class ImageClassifier(OptimizedModule):
 
     @override
     def on_validation_start(self) -> None:
+        super().on_validation_start()
         # Autotuning may pick different kernels in a later `validate`, whose last digits would then differ. Kernels are
         # cached by the deterministic flag, without which validation would use training's, and training these.
         self._cudnn_flags = (cudnn.benchmark, cudnn.deterministic)
@@ -140,6 +145,7 @@ class ImageClassifier(OptimizedModule):
 
     @override
     def on_validation_end(self) -> None:
+        super().on_validation_end()
         if self._cudnn_flags:
             cudnn.benchmark, cudnn.deterministic = self._cudnn_flags
         self._cudnn_flags = None
@@ -147,6 +153,7 @@ class ImageClassifier(OptimizedModule):
     @override
     def teardown(self, stage: str) -> None:
         self.on_validation_end()  # not called after an error
+        super().teardown(stage)
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps normalised images ``(batch, 3, height, width)`` to logits ``(batch, classes)``."""
@@ -198,4 +205,5 @@ class ImageClassifier(OptimizedModule):
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
         checkpoint["class_digest"] = self.classes.digest

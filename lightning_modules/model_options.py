@@ -14,5 +14,8 @@ def require_usable_options(options: Mapping[str, Any]) -> None:
         value, least = options[name], int(name in positive)
         if not (value >= least and math.isfinite(value)):
             raise UserError(f"--model.{name} must be a finite number of at least {least}, got {value}")
+    decay = options["ema_decay"]
+    if not (decay == "auto" or 0 <= decay < 1):
+        raise UserError(f"--model.ema_decay must be auto, or at least 0 and below 1, got {decay}: 0 turns it off")
     if options["compile"] == "full" and options["activation_checkpointing"]:
         raise UserError("--model.compile full does not work with --model.activation_checkpointing true: drop one")

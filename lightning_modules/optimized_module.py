@@ -15,6 +15,15 @@ from lightning_modules.network.optimization import build_optimizer, build_schedu
 class OptimizedModule(LightningModule):
     """A module with AdamW and a learning-rate schedule, as its hyper-parameters say."""
 
+    @property
+    def needs_length(self) -> list[str]:
+        """The options, as typed, whose effect depends on how long the run is."""
+        return []
+
+    def run_steps(self) -> int:
+        """Returns the number of optimiser steps of the run."""
+        return int(self.trainer.estimated_stepping_batches)  # a stub
+
     def _options(self, *names: str) -> dict[str, Any]:
         return {name: self.hparams[name] for name in names}
 

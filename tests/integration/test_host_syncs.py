@@ -80,6 +80,6 @@ def waits(monkeypatch):
 def test_a_step_waits_for_nothing_but_the_loss_of_some(data_root, run_folder, waits):
     # 48 training images are 6 batches, 24 validation images are 3.
     words = ["--data.batch_size=8", "--trainer.max_epochs=1", "--trainer.num_sanity_val_steps=0"]
-    words += ["--trainer.gradient_clip_val=1", "--trainer.accumulate_grad_batches=2"]
+    words += ["--trainer.gradient_clip_val=1", "--trainer.accumulate_grad_batches=2", "--model.ema_decay=0.9"]
     main(["fit", *SMALL, *words, f"--data.root={data_root}"])
     assert waits == {"train": [[], [], [], ["__int__", "_local_scalar_dense"], [], []], "validate": [[], [], []]}

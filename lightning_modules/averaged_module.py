@@ -6,16 +6,16 @@ from pytorch_lightning.callbacks import ModelPruning, StochasticWeightAveraging,
 from pytorch_lightning.trainer.states import TrainerFn
 from typing_extensions import override
 
-from datamodules.files.errors import UserError
+from datamodules.files.errors import UserError, listed
 from lightning_modules.network.resnet_cbam import ResNetCBAM
 from lightning_modules.network.weight_average import WeightAverage, decay_for
 from lightning_modules.optimized_module import OptimizedModule
 
 KEY = "ema"  # of a checkpoint
 PREFIX = "network."
-# With others the weights are rounded to 16 bits, and so would be an average, which moves by less than that.
+# With others weights have 16 bits, and their average would not move, as its steps are smaller than their last digit.
 PRECISIONS = ("32-true", "64-true", "16-mixed", "bf16-mixed")
-# Callbacks that average weights themselves, or change which tensors there are.
+# Callbacks that average weights themselves, or replace them by others.
 OTHERS = (WeightAveraging, StochasticWeightAveraging, ModelPruning)
 
 
@@ -49,13 +49,18 @@ class AveragedModule(OptimizedModule):
         if stage != "fit":
             return
         self._average = None
-        option, precision = f"--model.ema_decay {self.hparams['ema_decay']}", self.trainer.precision
-        if not self.hparams["ema_decay"]:
-            return
-        if precision not in PRECISIONS:
-            raise UserError(f"{option} does not work with --trainer.precision {precision}: use bf16-mixed or 32-true")
-        for name in [type(other).__name__ for other in self.trainer.callbacks if isinstance(other, OTHERS)]:  # type: ignore[attr-defined]
-            raise UserError(f"{option} averages weights that {name} would change: leave one of the two out")
+        decay, precision = self.hparams["ema_decay"], self.trainer.precision
+        others = [type(other).__name__ for other in self.trainer.callbacks if isinstance(other, OTHERS)]  # type: ignore[attr-defined]
+        if decay and precision not in PRECISIONS:
+            raise UserError(
+                f"--model.ema_decay {decay} does not work with --trainer.precision {precision}, whose weights have too "
+                "few digits to average: use bf16-mixed or 32-true"
+            )
+        if decay and others:
+            raise UserError(
+                f"--model.ema_decay {decay} cannot be combined with {listed(others)}, which changes the weights that "
+                "it averages: leave one of them out"
+            )
 
     @override
     def on_train_start(self) -> None:  # by now a tuner has chosen the batch size

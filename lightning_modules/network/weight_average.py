@@ -13,8 +13,8 @@ def decay_for(steps: int) -> float:
 
     The weights of k steps ago count (1 - d) · d^k, so their mean age is about 1 / (1 - d) steps. Such shares of a run
     do well: 7 to 13 % in Karras et al., "Analyzing and Improving the Training Dynamics of Diffusion Models", arXiv
-    2312.02696, table 5, and 4 % in torchvision's recipe for ResNet50. The growing decay of ``WeightAverage``, which
-    reaches back a ninth of the steps so far, is the smaller one until the run's last tenth.
+    2312.02696, and 4 % in torchvision's recipe for ResNet50. The growing decay of ``WeightAverage``, which reaches back
+    a ninth of the steps so far, is the smaller one until the run's last tenth.
 
     >>> decay_for(5_000), decay_for(10_000_000)
     (0.998, 0.9999)

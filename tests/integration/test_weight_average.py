@@ -163,6 +163,14 @@ def test_nothing_that_happens_in_a_validation_mixes_them_up(
     assert differences(load(folder / LAST), load(LAST)) == []
 
 
+def test_auto_averages_over_a_tenth_of_the_run(data_root, run_folder):
+    steps = 2 * 48 // 4  # of 4 images
+    words = ["--data.batch_size=4", "--trainer.accumulate_grad_batches=1", "--model.ema_decay=auto"]
+    main([*FIT, f"--data.root={data_root}", *overlay(WATCHED), *words, "--best.every_n_steps=0"])
+    require_average(load(LAST), Weights.seen, decay=1 - 10 / steps)  # which caps the growing decay from step 13 on
+    assert ImageClassifier(["a", "b"], "resnet18", ema_decay="auto").needs_length == ["--model.ema_decay auto"]
+
+
 @pytest.mark.filterwarnings("ignore:.*lr_scheduler.step")
 def test_what_a_tuner_tries_is_not_averaged(data_root, run_folder):
     tuner = lightning("LearningRateFinder", num_training_steps=12, min_lr=1e-5, early_stop_threshold=None)

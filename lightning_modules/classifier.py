@@ -17,6 +17,7 @@ from datamodules.files.errors import UserError
 from datamodules.image_dataset import Batch
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.sampler import BLANK
+from lightning_modules.averaged_module import AveragedModule
 from lightning_modules.metrics.metric_sets import evaluation_metrics, training_metrics
 from lightning_modules.model_options import require_usable_options
 from lightning_modules.network.attention import Gate
@@ -28,13 +29,12 @@ from lightning_modules.network.matmul_conv import use_matmul_convs
 from lightning_modules.network.optimization import WeightDecayOn
 from lightning_modules.network.resnet_cbam import Attention, AttentionPlacement, Backbone, ResNetCBAM
 from lightning_modules.network.schedule import Schedule
-from lightning_modules.optimized_module import OptimizedModule
 from lightning_modules.weights.pretrained import load_pretrained
 
 MONITOR = "val/accuracy"  # chooses the best epoch: the share of validation images that are classified correctly
 
 
-class ImageClassifier(OptimizedModule):
+class ImageClassifier(AveragedModule):
     """A ``ResNetCBAM`` with its loss, metrics, optimiser and schedule.
 
     Args:
@@ -69,6 +69,8 @@ class ImageClassifier(OptimizedModule):
             for the stem.
         weight_decay_on: What decays: all parameters, or matrices, which spares biases, norms and gates.
         freeze_trunk_epochs: Number of epochs at the start in which only head and gates learn.
+        ema_decay: Decay of the moving average of the weights that is validated and exported: a number below 1, auto to
+            average over a tenth of the run, or 0 for none.
         compile: What torch.compile compiles: none, the gates, or the full network.
         activation_checkpointing: Whether to save memory by computing activations a second time in the backward pass.
         tta: Test-time augmentation: none, or hflip for the mean over an image and its mirror image.
@@ -107,6 +109,7 @@ class ImageClassifier(OptimizedModule):
         layer_decay: float = 1.0,
         weight_decay_on: WeightDecayOn = "all",
         freeze_trunk_epochs: int = 0,
+        ema_decay: float | Literal["auto"] = 0.0,
         compile: Compile = "none",
         activation_checkpointing: bool = False,
         tta: Literal["none", "hflip"] = "none",
@@ -177,6 +180,7 @@ class ImageClassifier(OptimizedModule):
 
     @override
     def on_validation_start(self) -> None:
+        super().on_validation_start()
         # Autotuning may pick different kernels in a later `validate`, whose last digits would then differ. Kernels are
         # cached by the deterministic flag, without which validation would use training's, and training these.
         self._cudnn_flags = (cudnn.benchmark, cudnn.deterministic)
@@ -184,6 +188,7 @@ class ImageClassifier(OptimizedModule):
 
     @override
     def on_validation_end(self) -> None:
+        super().on_validation_end()
         if self._cudnn_flags:
             cudnn.benchmark, cudnn.deterministic = self._cudnn_flags
         self._cudnn_flags = None
@@ -191,6 +196,7 @@ class ImageClassifier(OptimizedModule):
     @override
     def teardown(self, stage: str) -> None:
         self.on_validation_end()  # not called after an error
+        super().teardown(stage)
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps normalised images ``(batch, 3, height, width)`` to logits ``(batch, classes)``."""
@@ -244,4 +250,5 @@ class ImageClassifier(OptimizedModule):
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
         checkpoint["class_digest"] = self.classes.digest

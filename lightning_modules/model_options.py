@@ -30,6 +30,9 @@ def require_usable_options(options: Mapping[str, Any]) -> None:
             f"--model.warmup_epochs {options['warmup_epochs']:g} has no effect with --model.schedule warm_restarts: "
             "choose cosine, or leave it out"
         )
+    average = options["ema_decay"]
+    if not (average == "auto" or 0 <= average < 1):
+        raise UserError(f"--model.ema_decay must be auto, or at least 0 and below 1, got {average}: 0 turns it off")
     if options["compile"] == "full" and options["activation_checkpointing"]:
         raise UserError("--model.compile full does not work with --model.activation_checkpointing true: drop one")
 

@@ -1,5 +1,6 @@
 """All subcommands on two processes, and the installed command from a folder that is not the repository."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import pytest
 
 from tests.conftest import SMALL
 from tests.integration.fork_driver import LAST_RESORT, REPOSITORY, drive
+from tests.integration.test_lightnings_callbacks import metrics_of
+from tests.integration.test_resume import differences, load
 
 pytestmark = pytest.mark.processes
 DDP = ["--trainer.accelerator=cpu", "--trainer.strategy=ddp", "--trainer.devices=2"]
@@ -54,3 +57,16 @@ def test_test(fitted, data_root, run_folder):
     shutil.copytree(data_root / "val", "labelled/test")
     (output,) = outputs(["test", "--ckpt_path", fitted / "model.safetensors", "--data.root", "labelled", *DDP])
     assert "test/accuracy" in output
+
+
+def test_averaged_weights(data_root, run_folder, capsys):
+    """Each process has batch-norm statistics of its own until a validation, and yet all measure what one does."""
+    small = [arg for arg in SMALL if "trainer" not in arg]
+    args = ["fit", *small, *DDP, f"--data.root={data_root}", "--data.batch_size=4", "--trainer.max_epochs=2",
+            "--model.restart_epochs=2", "--model.ema_decay=0.5"]  # fmt: skip
+    outputs([*args, "--run_name=whole"], [*args, "--trainer.max_steps=4"], [*args, "--ckpt_path=last"])
+    whole, resumed = Path("runs/whole/version_0"), Path("runs/default/version_0")
+    assert differences(*(load(run / "checkpoints/last.ckpt") for run in (whole, resumed))) == []
+    best = json.loads((resumed / "manifest.json").read_text())["best"]
+    measured = {name: value for name, value in best.items() if name.startswith("val/")}
+    assert metrics_of(resumed / "checkpoints/best.ckpt", data_root, capsys) == measured

@@ -17,6 +17,7 @@ from scripts.main import main
 REPOSITORY = Path(__file__).parents[1]
 CONFIGS = sorted((REPOSITORY / "configs").rglob("*.yaml"))
 ARMS = [path for path in CONFIGS if path.parent.name == "arms"]
+OVERLAYS = [path for path in CONFIGS if path.stem != "default" and path not in ARMS]
 PAGES = [*sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").glob("*.md"))]
 # At the start of a line, of a YAML comment or of a table's row, or in backticks with at least one option.
 COMMAND = r"^[# |`]*(?:srun )?(cbam100 [a-z].*?)(?:`|$)|`(cbam100 [a-z][^`…]* -[^`…]*)`"
@@ -83,9 +84,7 @@ def test_the_default_is_the_reference_recipe(capsys):
     assert config["model"] == recipe | off
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in CONFIGS if path.stem != "default" and path not in ARMS], ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("path", OVERLAYS, ids=lambda path: path.stem)
 def test_an_overlay_holds_differences_only_and_opens_with_its_command(path):
     default = yaml.safe_load((REPOSITORY / "configs" / "default.yaml").read_text())
     for group, values in yaml.safe_load(path.read_text()).items():

@@ -195,6 +195,8 @@ class ClassifierCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         # Weights are loaded here, before any callback copies or tunes the network.
         assert isinstance(self.model, ImageClassifier)
+        if self.subcommand == "fit":
+            self.datamodule.recipe.for_run(self.trainer)  # refuses a length that setup would refuse after a download
         if self.trained is None:
             for budget in callbacks_of(self.trainer, SizeBudget):  # before weights are downloaded
                 budget.check_network(self.model, self.datamodule)

@@ -178,7 +178,9 @@ def batch_names(batch: Batch, names: Sequence[str]) -> list[str]:
     if not batch.mix:
         return own
     share = batch.mix.share
-    return [f"{name} {share:.1f} + {before} {1 - share:.1f}" for name, before in zip(own, own[-1:] + own, strict=False)]
+    return [
+        f"{name} {share:.1f}\n+ {before} {1 - share:.1f}" for name, before in zip(own, own[-1:] + own, strict=False)
+    ]
 
 
 def pairs_table(confusion: np.ndarray, names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""MixUp and CutMix: each image of a batch is mixed with the one before it, the first with the last, and so are labels."""
+"""MixUp and CutMix: each image of a batch is mixed with the one before it, the first with the last, labels too."""
 
 import math
 from typing import NamedTuple

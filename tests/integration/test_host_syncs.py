@@ -76,10 +76,14 @@ def waits(monkeypatch):
         yield found
 
 
+MIXING = ["--data.mixup_alpha=0.2", "--data.cutmix_alpha=1", "--data.random_erasing=0.5"]
+
+
 @pytest.mark.filterwarnings("ignore:--trainer.max_epochs 1 ends inside a cosine cycle")
-def test_a_step_waits_for_nothing_but_the_loss_of_some(data_root, run_folder, waits):
+@pytest.mark.parametrize("options", [[], MIXING])
+def test_a_step_waits_for_nothing_but_the_loss_of_some(options, data_root, run_folder, waits):
     # 48 training images are 6 batches, 24 validation images are 3.
     words = ["--data.batch_size=8", "--trainer.max_epochs=1", "--trainer.num_sanity_val_steps=0"]
     words += ["--trainer.gradient_clip_val=1", "--trainer.accumulate_grad_batches=2"]
-    main(["fit", *SMALL, *words, f"--data.root={data_root}"])
+    main(["fit", *SMALL, *words, *options, f"--data.root={data_root}"])
     assert waits == {"train": [[], [], [], ["__int__", "_local_scalar_dense"], [], []], "validate": [[], [], []]}

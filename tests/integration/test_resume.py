@@ -1,5 +1,6 @@
 """A run that was interrupted and resumed ends with the same bits as one that was not."""
 
+import contextlib
 import json
 import re
 import shutil
@@ -40,10 +41,9 @@ def differences(a, b, place=""):
     return [] if (torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b) else [place]
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(data_root, tmp_path_factory):
-    """The folder of a run, and in it ``saved/<n>.ckpt``, each state of ``last.ckpt`` in turn."""
-    folder = tmp_path_factory.mktemp("uninterrupted")
+@contextlib.contextmanager
+def kept_states(folder):
+    """Works in a folder, and keeps in its ``saved/<n>.ckpt`` each state of ``last.ckpt`` in turn."""
     (folder / "saved").mkdir()
     save = CheckpointFile.save_checkpoint
 
@@ -56,6 +56,14 @@ def uninterrupted(data_root, tmp_path_factory):
         patch.chdir(folder)
         patch.setattr(CheckpointFile, "save_checkpoint", save_and_keep)
         torch.set_num_threads(1)
+        yield
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data_root, tmp_path_factory):
+    """The folder of a run with its ``kept_states``."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    with kept_states(folder):
         fit(data_root)
     return folder
 

@@ -45,7 +45,8 @@ class ImageFolderDataModule(LightningDataModule):
             prediction lists each, and is complete only with --prediction.fallback_label.
         augmentation: How training images are augmented: fused, the reference recipe in fewer passes over the pixels;
             reference, the same recipe step by step in torchvision; or trivial, crop, flip and TrivialAugmentWide.
-        crop_scale: Smallest and largest share of a training image's area that a crop keeps, [0.8,1.0] with brackets.
+        crop_scale: Smallest and largest share of a training image's area that a crop keeps, with brackets as in
+            [0.5,1.0].
         random_erasing: Probability that a random rectangle of a training image is painted over with the mean colour.
         mixup_alpha: Parameter of the Beta distribution of MixUp's shares; 0 for no MixUp.
         cutmix_alpha: Parameter of the Beta distribution of CutMix's shares; 0 for no CutMix. With both, each mixed

@@ -123,6 +123,8 @@ class TrainingRecipe:
         Raises:
             UserError: Its length in epochs is unknown or too small, or its samples do not come with their epoch.
         """
+        from pytorch_lightning.callbacks import BatchSizeFinder  # here, as no loader process needs it
+
         if not self.needs_length or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return self
         option, epochs = self.needs_length[0], trainer.max_epochs
@@ -130,6 +132,11 @@ class TrainingRecipe:
             raise UserError(
                 f"{option} cannot be combined with --trainer.overfit_batches, which repeats the images of the first "
                 "epoch: leave one of them out"
+            )
+        if self.phases and any(isinstance(x, BatchSizeFinder) for x in trainer.callbacks):  # type: ignore[attr-defined]
+            raise UserError(
+                "BatchSizeFinder looks at the first epoch only, whose images may be the smallest, so it cannot be "
+                "combined with --data.progressive: leave one of them out"
             )
         if epochs is None or epochs < 0 or trainer.max_steps >= 0:
             raise UserError(

@@ -1,4 +1,5 @@
 import contextlib
+import itertools
 import os
 import shutil
 from pathlib import Path
@@ -50,7 +51,7 @@ def run_of(root, **options):
     data = ImageFolderDataModule(root, image_size=32, batch_size=8, **options)
     data.trainer = SimpleNamespace(
         max_epochs=4, max_steps=-1, overfit_batches=0.0, fast_dev_run=False, is_global_zero=True, global_rank=0,
-        local_rank=0, world_size=1, num_devices=1, strategy=strategy, training=True,
+        local_rank=0, world_size=1, num_devices=1, strategy=strategy, training=True, callbacks=[],
         fit_loop=SimpleNamespace(
             epoch_progress=SimpleNamespace(current=SimpleNamespace(ready=0, processed=0)),
             epoch_loop=SimpleNamespace(batch_progress=SimpleNamespace(current=SimpleNamespace(ready=0))),
@@ -85,11 +86,9 @@ def test_each_epoch_has_its_size_and_the_last_is_plain(four_epochs):
 
 
 def test_images_are_mixed_with_the_one_before(four_epochs, data_root):
-    unmixed = run_of(data_root, num_workers=0, **{**RECIPE, "mixup_alpha": 0.0, "cutmix_alpha": 0.0,
-                                                  "mix_probability": 1.0})  # fmt: skip
-    for batch, plain in (
-        (b, p) for epochs in zip(four_epochs, unmixed, strict=True) for b, p in zip(*epochs, strict=True)
-    ):
+    off = {"mixup_alpha": 0.0, "cutmix_alpha": 0.0, "mix_probability": 1.0}
+    batches, unmixed = itertools.chain(*four_epochs), itertools.chain(*run_of(data_root, num_workers=0, **RECIPE | off))
+    for batch, plain in zip(batches, unmixed, strict=True):
         expected, before = plain.images, plain.images.roll(1, 0)
         if batch.mix and batch.mix.box:
             left, top, right, bottom = batch.mix.box

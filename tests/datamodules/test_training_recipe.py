@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from pytorch_lightning.callbacks import BatchSizeFinder
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor
 
@@ -22,10 +23,9 @@ def recipe(**options):
     return dataclasses.replace(OFF, **options)
 
 
-def trainer(max_epochs=10, max_steps=-1, overfit_batches=0.0, fast_dev_run=False):
-    return SimpleNamespace(
-        max_epochs=max_epochs, max_steps=max_steps, overfit_batches=overfit_batches, fast_dev_run=fast_dev_run
-    )
+def trainer(max_epochs=10, **options):
+    options = {"max_steps": -1, "overfit_batches": 0.0, "fast_dev_run": False, "callbacks": []} | options
+    return SimpleNamespace(max_epochs=max_epochs, **options)
 
 
 def torchvisions(steps, seed, image):
@@ -115,7 +115,7 @@ def test_the_last_epochs_are_plain():
 
 def test_without_a_length_there_is_one_size_and_nothing_is_plain():
     given = recipe(**MIXED, **PROGRESSIVE, plain_epochs=3)
-    for unknown in (given, given.for_run(trainer(1, 1, fast_dev_run=True))):
+    for unknown in (given, given.for_run(trainer(1, max_steps=1, fast_dev_run=True))):
         assert unknown.size(0) == unknown.size(99) == 32
         assert unknown.draw_mix(99, 0)
 
@@ -173,6 +173,7 @@ def test_refuses(options, sentence):
         (PROGRESSIVE, {"max_epochs": None}, "divides a run whose length is known in epochs: give --trainer.max_epochs"),
         (PROGRESSIVE, {"max_steps": 100}, "and leave --trainer.max_steps out"),
         (PROGRESSIVE, {"overfit_batches": 1.0}, "cannot be combined with --trainer.overfit_batches"),
+        (PROGRESSIVE, {"callbacks": [BatchSizeFinder()]}, "BatchSizeFinder looks at the first epoch only"),
         (PROGRESSIVE, {"max_epochs": 2}, "leaves no epoch for 48 pixels in a run of --trainer.max_epochs 2"),
         (MIXED | {"plain_epochs": 10}, {}, "--data.plain_epochs 10 leaves no other epoch in a run of"),
         (MIXED | {"plain_epochs": 2}, {"max_epochs": -1}, "--data.plain_epochs 2 divides a run"),

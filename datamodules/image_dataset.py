@@ -91,9 +91,10 @@ class ImageDataset(Dataset[Any]):
         epoch, sample = key if isinstance(key, tuple) else (0, key)  # --trainer.overfit_batches brings its own sampler
         image, sample, unreadable = self._read(epoch, sample)
         seed = derive_seed(self.seed, epoch, sample) if sample != BLANK else 0
-        transform, mix = self.transform, None
-        if isinstance(transform, TrainingRecipe):
-            transform, mix = transform.transform(epoch), transform.draw_mix(epoch, seed)
+        if isinstance(self.transform, TrainingRecipe):
+            transform, mix = self.transform.transform(epoch), self.transform.draw_mix(epoch, seed)
+        else:
+            transform, mix = self.transform, None
         target = UNLABELLED if self.targets is None or sample == BLANK else int(self.targets[sample])
         blank = int(sample == BLANK)
         return Batch(transform(image, seed), torch.tensor(target), torch.tensor(sample), tuple(unreadable), blank, mix)

@@ -111,6 +111,11 @@ class TrainingRecipe:
         """Sizes in pixels, each with the share of the epochs at which it ends; empty for one size."""
         return phases_of(self.progressive) if self.progressive is not None else []
 
+    @functools.cached_property
+    def ends(self) -> list[tuple[int, int]]:
+        """Sizes in pixels, each with the epoch before which it ends; empty for one size or an unknown length."""
+        return [(size, int(share * self.epochs)) for size, share in self.phases] if self.epochs is not None else []
+
     @property
     def needs_length(self) -> list[str]:
         """The options, as typed, whose effect depends on how long the run is."""
@@ -143,19 +148,19 @@ class TrainingRecipe:
                 f"{option} divides a run whose length is known in epochs: give --trainer.max_epochs, and leave "
                 "--trainer.max_steps out"
             )
-        if self.plain_epochs >= epochs:
+        run = dataclasses.replace(self, epochs=epochs)
+        if run.is_plain(0):
             raise UserError(
                 f"--data.plain_epochs {self.plain_epochs} leaves no other epoch in a run of --trainer.max_epochs "
                 f"{epochs}: lower it, or leave erasing and mixing out"
             )
-        ends = [0, *(int(share * epochs) for _, share in self.phases)]
-        for (size, _), start, end in zip(self.phases, ends, ends[1:], strict=False):
+        for (size, end), (_, start) in zip(run.ends, [(0, 0), *run.ends], strict=False):
             if start == end:
                 raise UserError(
                     f"--data.progressive {self.progressive} leaves no epoch for {size} pixels in a run of "
                     f"--trainer.max_epochs {epochs}: raise it, or leave that size out"
                 )
-        return dataclasses.replace(self, epochs=epochs)
+        return run
 
     @property
     def side_to_load(self) -> int | None:
@@ -165,12 +170,11 @@ class TrainingRecipe:
 
     def size(self, epoch: int) -> int:
         """Returns the side in pixels of the images of an epoch, which counts from 0."""
-        phases = self.phases if self.epochs is not None else []
-        return next((size for size, share in phases if epoch < int(share * self.epochs)), self.image_size)
+        return next((size for size, end in self.ends if epoch < end), self.image_size)
 
     def is_plain(self, epoch: int) -> bool:
         """Returns whether an epoch is one of the last ones, without erasing and mixing."""
-        return bool(self.epochs and self.plain_epochs) and epoch >= self.epochs - self.plain_epochs
+        return self.plain_epochs > 0 and self.epochs is not None and epoch >= self.epochs - self.plain_epochs
 
     def transform(self, epoch: int) -> Transform:
         """Returns the transform of an epoch."""

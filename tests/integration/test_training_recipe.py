@@ -54,7 +54,7 @@ def test_refuses(option, sentence, data_root, run_folder, refusal):
 
 
 def test_a_trial_run_needs_no_length(data_root, run_folder):
-    main([*FIT, f"--data.root={data_root}", "--trainer.fast_dev_run=true"])
+    main([*FIT, f"--data.root={data_root}", "--trainer.fast_dev_run=true", "--model.restart_epochs=1"])
 
 
 def test_one_class_cannot_be_mixed(data_root, run_folder, refusal, tmp_path):

@@ -72,6 +72,21 @@ class ClassIndex:
             )
         return cls(names)
 
+    @classmethod
+    def of_splits(cls, root: Path, expected: list[str] | None) -> "ClassIndex":
+        """Takes the classes of a checkpoint, or else those of ``root/train``, and checks the splits that are there.
+
+        Raises:
+            UserError: A split has other classes, or as ``from_folder`` tells.
+        """
+        classes = cls(expected) if expected else cls.from_folder(root / "train")
+        source = "the checkpoint" if expected else str(root / "train")
+        for split in ("train", "val"):
+            folder = root / split
+            if folder.is_dir() and str(folder) != source:
+                classes.require_same(cls.from_folder(folder), source, str(folder))
+        return classes
+
     def __len__(self) -> int:
         return len(self.names)
 

@@ -11,10 +11,12 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from datamodules.images.cache import PixelCache
+from datamodules.images.mixing import Mix
 from datamodules.images.read import MAX_PIXELS, ImageReadError, read_image
 from datamodules.images.transforms import Transform
 from datamodules.path_array import PathArray
 from datamodules.sampler import BLANK, derive_seed
+from datamodules.training_recipe import TrainingRecipe
 
 UNLABELLED = -1
 MAX_ATTEMPTS = 200  # not enough only if hardly any file can be read
@@ -30,6 +32,7 @@ class Batch(NamedTuple):
         unreadable: Errors of the files that could not be read.
         num_blanks: Number of ``BLANK`` samples, counted on the host so that reading it does not sync with a GPU.
             Metrics rely on it.
+        mix: How the images are mixed on the device, None if they are not; in a sample, as in the batch it begins.
     """
 
     images: Tensor
@@ -37,6 +40,7 @@ class Batch(NamedTuple):
     samples: Tensor
     unreadable: Sequence[ImageReadError] = ()  # pin_memory turns the tuple into a list
     num_blanks: int = 0
+    mix: Mix | None = None
 
 
 class ImageDataset(Dataset[Any]):
@@ -49,7 +53,8 @@ class ImageDataset(Dataset[Any]):
     Args:
         paths: Image files.
         targets: Class index of each file, or None for unlabelled files.
-        transform: Maps an image and a seed to pixels; see ``datamodules.images.transforms``.
+        transform: Maps an image and a seed to pixels; see ``datamodules.images.transforms``. Or the recipe of training,
+            which has a transform for each epoch and mixes batches.
         seed: Seed of the run, which with epoch and sample determines what a random transform draws.
         max_pixels: As for ``read_image``.
         shorter_side: As for ``read_image``.
@@ -61,7 +66,7 @@ class ImageDataset(Dataset[Any]):
         self,
         paths: Iterable[str],
         targets: Sequence[int] | None,
-        transform: Transform,
+        transform: Transform | TrainingRecipe,
         *,
         seed: int = 0,
         max_pixels: int = MAX_PIXELS,
@@ -85,9 +90,14 @@ class ImageDataset(Dataset[Any]):
         """Returns the sample as an unbatched ``Batch``."""
         epoch, sample = key if isinstance(key, tuple) else (0, key)  # --trainer.overfit_batches brings its own sampler
         image, sample, unreadable = self._read(epoch, sample)
-        pixels = self.transform(image, derive_seed(self.seed, epoch, sample) if sample != BLANK else 0)
+        seed = derive_seed(self.seed, epoch, sample) if sample != BLANK else 0
+        if isinstance(self.transform, TrainingRecipe):
+            transform, mix = self.transform.transform(epoch), self.transform.draw_mix(epoch, seed)
+        else:
+            transform, mix = self.transform, None
         target = UNLABELLED if self.targets is None or sample == BLANK else int(self.targets[sample])
-        return Batch(pixels, torch.tensor(target), torch.tensor(sample), tuple(unreadable), int(sample == BLANK))
+        blank = int(sample == BLANK)
+        return Batch(transform(image, seed), torch.tensor(target), torch.tensor(sample), tuple(unreadable), blank, mix)
 
     def _read(self, epoch: int, wanted: int) -> tuple[Image.Image, int, list[ImageReadError]]:
         """Returns the image, which sample it is, and the errors on the way to it."""
@@ -108,12 +118,17 @@ class ImageDataset(Dataset[Any]):
 
 
 def collate(samples: Sequence[Batch]) -> Batch:
-    """Stacks samples into a batch."""
-    images, targets, positions, unreadable, blanks = map(list, zip(*samples, strict=True))
+    """Stacks samples into a batch.
+
+    It is mixed as its first sample says, which no other batch of the epoch holds, on any process: a function of seed,
+    epoch, step and rank, whoever prepares it.
+    """
+    images, targets, positions, unreadable, blanks, mixes = map(list, zip(*samples, strict=True))
     return Batch(
         default_collate(images).permute(0, 3, 1, 2),
         default_collate(targets),
         default_collate(positions),
         tuple(itertools.chain(*unreadable)),
         sum(blanks),
+        mixes[0] if len(mixes) > 1 else None,  # an image alone has nothing to be mixed with
     )

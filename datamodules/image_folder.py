@@ -11,14 +11,17 @@ from typing_extensions import override
 
 from datamodules.bad_image_hook import hand_over
 from datamodules.class_index import ClassIndex
+from datamodules.data_options import require_usable_options
 from datamodules.files.errors import UserError
 from datamodules.image_dataset import Batch, ImageDataset
-from datamodules.images.cache import Place, open_cache
+from datamodules.images.cache import Place
 from datamodules.images.read import MAX_PIXELS
-from datamodules.images.transforms import eval_transform, normalize, reference_transform, side_to_load, train_transform
+from datamodules.images.transforms import CROP_SCALE, eval_transform, normalize, side_to_load
 from datamodules.prediction_rows import list_prediction
 from datamodules.sampler import EvalSampler, TrainSampler
+from datamodules.split_caches import open_caches
 from datamodules.splits import fingerprint, list_splits
+from datamodules.training_recipe import Augmentation, TrainingRecipe
 from datamodules.workers.loader import build_loader, default_num_workers
 
 
@@ -41,7 +44,17 @@ class ImageFolderDataModule(LightningDataModule):
         on_bad_image: What a fit, validation or test does with an unreadable image: end with an error, or skip it. A
             prediction lists each, and is complete only with --prediction.fallback_label.
         augmentation: How training images are augmented: fused, the reference recipe in fewer passes over the pixels;
-            or reference, the same recipe step by step in torchvision.
+            reference, the same recipe step by step in torchvision; or trivial, crop, flip and TrivialAugmentWide.
+        crop_scale: Smallest and largest share of a training image's area that a crop keeps, with brackets as in
+            [0.5,1.0].
+        random_erasing: Probability that a random rectangle of a training image is painted over with the mean colour.
+        mixup_alpha: Parameter of the Beta distribution of MixUp's shares; 0 for no MixUp.
+        cutmix_alpha: Parameter of the Beta distribution of CutMix's shares; 0 for no CutMix. With both, each mixed
+            batch has one of them, with equal probability.
+        mix_probability: Probability that a batch is mixed, if MixUp or CutMix is on.
+        plain_epochs: Number of last epochs without random erasing, MixUp and CutMix.
+        progressive: Sizes of training images, each with the share of the epochs at which it ends, such as
+            128@0.5,160@0.8,192@1; the last is ``image_size``. By default one size.
         cache: Where a fit keeps decoded images: none, ram (on Linux), or disk for the user's cache folder.
         class_names: Classes to expect, in order; by default the folders of ``train/`` in natural order.
         seed: Seed of the order of samples, their augmentation and the held-out part.
@@ -50,6 +63,7 @@ class ImageFolderDataModule(LightningDataModule):
         classes: The classes and their order.
         prediction_names: The image names of a prediction, as its files spell them.
         prediction_labels: The class names of a prediction, as its files spell them.
+        recipe: What is done to training images in each epoch.
         held_out: A sentence on what is held out of ``train/``; empty if there is a ``val/``.
 
     Raises:
@@ -75,27 +89,24 @@ class ImageFolderDataModule(LightningDataModule):
         worker_timeout: int = 600,
         max_pixels: int = MAX_PIXELS,
         on_bad_image: Literal["error", "skip"] = "error",
-        augmentation: Literal["fused", "reference"] = "fused",
+        augmentation: Augmentation = "fused",
+        crop_scale: tuple[float, float] = CROP_SCALE,
+        random_erasing: float = 0.0,
+        mixup_alpha: float = 0.0,
+        cutmix_alpha: float = 0.0,
+        mix_probability: float = 1.0,
+        plain_epochs: int = 0,
+        progressive: str | None = None,
         cache: Literal["none"] | Place = "none",
         class_names: list[str] | None = None,
         seed: int = 42,
     ) -> None:
         super().__init__()
         root = os.fspath(root)  # a Path would make the checkpoint unreadable with weights_only
+        crop_scale = (crop_scale[0], crop_scale[1])  # lists of two, as notebooks may pass, are not equal to it
         self.save_hyperparameters(logger=False)
-        sizes = {"image_size": image_size, "batch_size": batch_size, "max_pixels": max_pixels}
-        for name, value in {**sizes, "num_workers": num_workers or 0, "worker_timeout": worker_timeout}.items():
-            if value < (floor := 1 if name in sizes else 0):
-                raise UserError(f"--data.{name} must be at least {floor}, got {value}")
-        if not 0 < val_fraction < 1:
-            raise UserError(f"--data.val_fraction must be between 0 and 1, got {val_fraction}: 0.1 is the default")
-        if cache != "none" and augmentation == "reference":
-            raise UserError(
-                f"--data.cache {cache} cannot be combined with --data.augmentation reference, which crops whole "
-                "photos: leave one of them out"
-            )
-        if not os.path.isdir(root):
-            raise UserError(f"there is no folder at {root} (--data.root): check the path")
+        require_usable_options(self.hparams)
+        self.recipe = TrainingRecipe.of_options(self.hparams)
         self.root = Path(root)
         self.image_size = image_size
         self.batch_size = batch_size
@@ -106,10 +117,9 @@ class ImageFolderDataModule(LightningDataModule):
         self.worker_timeout = worker_timeout
         self.max_pixels = max_pixels
         self.on_bad_image = on_bad_image
-        self.augmentation = augmentation
         self.cache = cache
         self.seed = seed
-        self.classes = self._resolve_classes(class_names)
+        self.classes = ClassIndex.of_splits(self.root, class_names)
         self._datasets: dict[str, ImageDataset] = {}
         self.prediction_names: list[str] = []
         self.prediction_labels: list[str] = []
@@ -117,21 +127,14 @@ class ImageFolderDataModule(LightningDataModule):
 
     @property
     def needs_length(self) -> list[str]:
-        """The options, as they are typed, whose effect depends on how long the run is."""
-        return []
-
-    def _resolve_classes(self, class_names: list[str] | None) -> ClassIndex:
-        classes = ClassIndex(class_names) if class_names else ClassIndex.from_folder(self.root / "train")
-        source = "the checkpoint" if class_names else str(self.root / "train")
-        for split in ("train", "val"):
-            folder = self.root / split
-            if folder.is_dir() and str(folder) != source:
-                classes.require_same(ClassIndex.from_folder(folder), source, str(folder))
-        return classes
+        """The options, as typed, whose effect depends on how long the run is."""
+        return self.recipe.needs_length
 
     @override
     def setup(self, stage: str) -> None:
         """Lists the files that a stage needs and checks them by their names, as ``UserError`` tells; opens no image."""
+        if stage == "fit" and self.trainer:
+            self.recipe = self.recipe.for_run(self.trainer)
         if stage == "predict":
             self.prediction_names, self.prediction_labels, paths = list_prediction(
                 self.root, self.classes, self.predict_dir, self.template, say=self._print
@@ -146,40 +149,24 @@ class ImageFolderDataModule(LightningDataModule):
                 targets = [self.classes.position(name) for name, paths in files.items() for _ in paths]
                 self._add(split, [path for paths in files.values() for path in paths], targets)
         if stage == "fit" and self.cache != "none":
-            self._fill_caches(self.cache)
+            num_processes = default_num_workers(1) if self.num_workers is None else self.num_workers
+            open_caches(self._datasets, self.cache, num_processes, self.trainer)
 
     def _add(self, split: str, paths: list[str], targets: list[int] | None) -> None:
-        reference = split == "train" and self.augmentation == "reference"
-        training = reference_transform if reference else train_transform
+        training = split == "train"
         self._datasets[split] = ImageDataset(
             paths,
             targets,
-            (training if split == "train" else eval_transform)(self.image_size),
+            self.recipe if training else eval_transform(self.image_size),
             seed=self.seed,
             max_pixels=self.max_pixels,
-            shorter_side=None if reference else side_to_load(self.image_size),
-            replace_unreadable=split == "train",
+            shorter_side=self.recipe.side_to_load if training else side_to_load(self.image_size),
+            replace_unreadable=training,
         )
 
     def _print(self, line: str) -> None:
         if self.trainer and self.trainer.is_global_zero:
             print(line)
-
-    def _fill_caches(self, place: Place) -> None:
-        """Opens the splits' caches, which the first process of each machine makes while the others wait."""
-        for first in (True, False):
-            if first == (not self.trainer or self.trainer.local_rank == 0):
-                for split, dataset in self._datasets.items():
-                    dataset.cache = open_cache(
-                        place,
-                        dataset.paths,
-                        max_pixels=self.max_pixels,
-                        shorter_side=side_to_load(self.image_size),
-                        num_processes=default_num_workers(1) if self.num_workers is None else self.num_workers,
-                        what=split,
-                    )
-            if self.trainer:
-                self.trainer.strategy.barrier()
 
     @functools.cached_property
     def fingerprint(self) -> dict[str, dict[str, int | str]]:
@@ -238,7 +225,9 @@ class ImageFolderDataModule(LightningDataModule):
 
     @override
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        return batch._replace(images=normalize(batch.images))  # on the device, where they are by now
+        images = normalize(batch.images)  # on the device, where they are by now
+        # Mixed as floats, which need no rounding; normalisation is affine, so the order makes no other difference.
+        return batch._replace(images=batch.mix.mix(images) if batch.mix else images)
 
     def _eval_loader(self, split: str) -> DataLoader[Batch]:
         rank, world_size = self._rank_and_world_size()

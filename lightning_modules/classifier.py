@@ -209,7 +209,11 @@ class ImageClassifier(AveragedModule):
         if getattr(batch, "num_blanks", 0):  # only then, as boolean indexing syncs with a GPU
             real = batch.samples != BLANK
             logits, targets = logits[real], targets[real]
-        losses = focal_loss(logits, targets, gamma=self.gamma, reduction="none", **settings)
+        mix = getattr(batch, "mix", None)  # in training only
+        expected = mix.soft_targets(targets, len(self.classes)) if mix else targets
+        losses = focal_loss(logits, expected, gamma=self.gamma, reduction="none", **settings)
+        if mix:
+            targets = mix.heavier(targets)
         if len(targets):  # a process without a share has blanks only, but still takes part in collective operations
             metrics.update(preds=logits.detach(), target=targets, value=losses.detach())
         # Logged as metric objects, so that processes agree. In a fit, EpochLog writes them, against epochs.

@@ -196,6 +196,8 @@ class ClassifierCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         # Weights are loaded here, before any callback copies or tunes the network.
         assert isinstance(self.model, ImageClassifier)
+        if self.subcommand == "fit":
+            self.datamodule.recipe.for_run(self.trainer)  # refuses a length that setup would refuse after a download
         if self.trained is None:
             needs_length = [*self.model.needs_length, *self.datamodule.needs_length]
             require_usable_length(self.trainer, self.model.hparams, needs_length)

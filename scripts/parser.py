@@ -16,6 +16,7 @@ IN_WORDS = {
     "str": "text",
     "list": "a list",
     "dict": "a mapping",
+    "tuple": "two numbers in brackets like [0.5,1.0]",  # no option takes another
     "NoneType": "null",
 }
 
@@ -49,7 +50,7 @@ def one_sentence(message: str) -> str:
     if inner := re.search(rf'- Parser key "(.*?)": (.*?)( {re.escape(HELP)})? - ', text):
         return f"{inner[1]}: {inner[2]} {HELP}"
     option = re.search(r'Parser key "(?:--)?([\w.]+)": .*(?:Given|Got) value: (.*)', text)
-    expected = re.findall(r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])", text)
+    expected = re.findall(r"Expected an? (?:(?:<class '|(?=tuple with))(\w+)|typing\.Literal\[(.*?)\])", text)
     if option and expected and "Not a valid subclass" not in text:
         choices = [[IN_WORDS.get(kind, kind)] if kind else literals.split(", ") for kind, literals in expected]
         *others, last = dict.fromkeys(word.strip("'") for words in choices for word in words)

@@ -83,7 +83,7 @@ class Insight(Callback):
             return
         if writer := self._writer(trainer):  # after the batch, as EpochLog counts time before it as waiting for data
             images = denormalize(batch.images[:SHOWN])
-            names = [short(pl_module.classes.names[target]) for target in batch.targets[:SHOWN].tolist()]
+            names = batch_names(batch, pl_module.classes.names)[:SHOWN]
             arrays = list(images.permute(0, 2, 3, 1).cpu().numpy())
             writer.add_figure("data/augmented training batch", images_figure(arrays, names), 0, close=False)
 
@@ -170,6 +170,17 @@ class Insight(Callback):
         if self.every_n_epochs == 0 or not trainer.is_global_zero or is_fast_dev_run(trainer):
             return None
         return next((x.experiment for x in trainer.loggers if isinstance(x, TensorBoardLogger)), None)
+
+
+def batch_names(batch: Batch, names: Sequence[str]) -> list[str]:
+    """Returns the class of each image of a training batch, or its two classes with their shares if it is mixed."""
+    own = [short(names[target]) for target in batch.targets.tolist()]
+    if not batch.mix:
+        return own
+    share = batch.mix.share
+    return [
+        f"{name} {share:.1f}\n+ {before} {1 - share:.1f}" for name, before in zip(own, own[-1:] + own, strict=False)
+    ]
 
 
 def pairs_table(confusion: np.ndarray, names: Sequence[str]) -> str:

@@ -5,7 +5,9 @@ from PIL import Image
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from datamodules.image_dataset import UNLABELLED, Batch, ImageDataset, collate
+from datamodules.images.mixing import Mix
 from datamodules.sampler import BLANK
+from tests.datamodules.test_training_recipe import recipe
 
 
 def grey_level(image, seed):
@@ -36,8 +38,12 @@ def test_an_unreadable_file_leaves_a_blank_and_its_name(paths):
     assert batch.num_blanks == 3
 
 
-def test_a_batch_is_one_after_it_is_pinned(paths, monkeypatch):
+@pytest.fixture
+def no_gpu(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor, *_: tensor.clone())  # which takes a GPU
+
+
+def test_a_batch_is_one_after_it_is_pinned(paths, no_gpu):
     batch = collate([dataset(paths)[0, sample] for sample in (1, 2)])
     pinned = pin_memory(batch)
     assert isinstance(pinned, Batch)
@@ -71,3 +77,15 @@ def test_where_no_file_can_be_read_a_blank_remains(paths, tmp_path):
 
 def test_the_pixel_limit_reaches_the_reader(paths):
     assert "--data.max_pixels, 14" in dataset(paths, max_pixels=14)[0, 1].unreadable[0].reason
+
+
+def test_a_batch_is_mixed_as_its_first_sample_says(paths, no_gpu):
+    data = ImageDataset(paths, range(8), recipe(mixup_alpha=1.0), seed=7)
+    samples = {(epoch, sample): data[epoch, sample] for epoch in (0, 1) for sample in (0, 1, 3, 4)}
+    assert len({sample.mix for sample in samples.values()}) == len(samples)  # a draw for each epoch and sample
+    for key, sample in samples.items():
+        assert collate([sample, samples[0, 3], samples[0, 4]]).mix == sample.mix == data[key].mix
+        assert collate([sample]).mix is None
+    assert ImageDataset(paths, range(8), recipe(mixup_alpha=1.0), seed=8)[0, 1].mix != samples[0, 1].mix
+    assert dataset(paths)[0, 1].mix is None
+    assert isinstance(pin_memory(collate([samples[0, 0], samples[0, 1]])).mix, Mix)

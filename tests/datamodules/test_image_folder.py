@@ -1,4 +1,5 @@
 import contextlib
+import itertools
 import os
 import shutil
 from pathlib import Path
@@ -38,6 +39,81 @@ def test_batches_do_not_depend_on_the_number_of_workers(data_root, workers):
         assert len(here) == 48 // 8
         for a, b in zip(here, there, strict=True):
             assert all(torch.equal(x, y) for x, y in zip(a[:3], b[:3], strict=True))
+
+
+RECIPE = {"mixup_alpha": 0.4, "cutmix_alpha": 1.0, "mix_probability": 0.7, "random_erasing": 0.5, "plain_epochs": 1,
+          "progressive": "24@0.25,40@0.5,32@1", "augmentation": "trivial", "crop_scale": (0.5, 1.0)}  # fmt: skip
+
+
+def run_of(root, **options):
+    """The batches of a fit of four epochs, as the device gets them, by epoch."""
+    strategy = SimpleNamespace(root_device=torch.device("cpu"), barrier=lambda: None)
+    data = ImageFolderDataModule(root, image_size=32, batch_size=8, **options)
+    data.trainer = SimpleNamespace(
+        max_epochs=4, max_steps=-1, overfit_batches=0.0, fast_dev_run=False, is_global_zero=True, global_rank=0,
+        local_rank=0, world_size=1, num_devices=1, strategy=strategy, training=True, callbacks=[],
+        fit_loop=SimpleNamespace(
+            epoch_progress=SimpleNamespace(current=SimpleNamespace(ready=0, processed=0)),
+            epoch_loop=SimpleNamespace(batch_progress=SimpleNamespace(current=SimpleNamespace(ready=0))),
+        ),
+    )  # fmt: skip
+    data.setup("fit")
+    loader = data.train_dataloader()
+    for epoch in range(4):
+        loader.sampler.set_epoch(epoch)
+        yield [data.on_after_batch_transfer(data.on_before_batch_transfer(batch, 0), 0) for batch in loader]
+    if loader.num_workers:
+        loader._iterator._shutdown_workers()  # see batches
+
+
+@pytest.fixture(scope="module")
+def four_epochs(data_root):
+    return list(run_of(data_root, num_workers=0, **RECIPE))
+
+
+def test_each_epoch_has_its_size_and_the_last_is_plain(four_epochs):
+    assert [{batch.images.shape for batch in epoch} for epoch in four_epochs] == [
+        {(8, 3, side, side)} for side in (24, 40, 32, 32)
+    ]
+    mixes = [[batch.mix for batch in epoch] for epoch in four_epochs]
+    assert mixes[3] == [None] * 6
+    drawn = [mix for epoch in mixes[:3] for mix in epoch]
+    assert None in drawn
+    assert len(set(drawn) - {None}) == sum(mix is not None for mix in drawn) >= 6  # no draw twice
+    assert {bool(mix.box) for mix in drawn if mix} == {True, False}
+    for batch in (batch for epoch in four_epochs for batch in epoch):
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_images_are_mixed_with_the_one_before(four_epochs, data_root):
+    off = {"mixup_alpha": 0.0, "cutmix_alpha": 0.0, "mix_probability": 1.0}
+    batches, unmixed = itertools.chain(*four_epochs), itertools.chain(*run_of(data_root, num_workers=0, **RECIPE | off))
+    for batch, plain in zip(batches, unmixed, strict=True):
+        expected, before = plain.images, plain.images.roll(1, 0)
+        if batch.mix and batch.mix.box:
+            left, top, right, bottom = batch.mix.box
+            expected[..., top:bottom, left:right] = before[..., top:bottom, left:right]
+        elif batch.mix:
+            expected = batch.mix.share * expected + (1 - batch.mix.share) * before
+        torch.testing.assert_close(batch.images, expected)
+
+
+@pytest.mark.parametrize("options", [{"num_workers": 2}, {"num_workers": 2, "cache": "ram"}])
+def test_loader_processes_that_live_on_see_each_epochs_recipe(options, four_epochs, data_root):
+    for here, there in zip(four_epochs, run_of(data_root, **RECIPE, **options), strict=True):
+        for a, b in zip(here, there, strict=True):
+            assert all(torch.equal(x, y) for x, y in zip(a[:3], b[:3], strict=True))
+            assert a.mix == b.mix
+
+
+def test_two_processes_draw_apart(data_root):
+    data = ImageFolderDataModule(data_root, image_size=32, batch_size=8, num_workers=0, mixup_alpha=1.0)
+    data.setup("fit")
+    mixes = []
+    for rank in (0, 1):
+        data._rank_and_world_size = lambda rank=rank: (rank, 2)
+        mixes += [batch.mix for batch in data.train_dataloader()]
+    assert len(set(mixes)) == len(mixes) == 6
 
 
 @pytest.mark.parametrize("options", [{}, {"cache": "ram"}, {"augmentation": "reference"}])

@@ -17,7 +17,11 @@ METHODS = {"cpu", "item", "tolist", "numpy", "__bool__", "__int__", "__float__",
 OPERATORS = {"_local_scalar_dense", "nonzero", "masked_select", "unique", "_unique", "_unique2", "equal"}
 
 # Options of a training step that are off in the reference recipe.
-ALL_ON = ["--model.class_weights=balanced", "--model.label_smoothing=0.1", "--model.drop_path=0.2"]
+ALL_ON = [
+    "--model.class_weights=balanced", "--model.label_smoothing=0.1", "--model.drop_path=0.2", "--model.ema_decay=auto",
+    "--model.schedule=cosine", "--model.layer_decay=0.8", "--data.mixup_alpha=0.2", "--data.cutmix_alpha=1",
+    "--data.random_erasing=0.5",
+]  # fmt: skip
 
 
 class Operators(TorchDispatchMode):

@@ -3,9 +3,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import IMAGES, TENSORS, EventAccumulator
 
+from callbacks.figures.insight import batch_names
+from datamodules.image_dataset import Batch
+from datamodules.images.mixing import Mix
 from scripts.main import main
 from tests.conftest import SMALL
 
@@ -43,6 +47,13 @@ def test_every_picture_is_there_in_every_epoch(events):
         assert 0 <= events.Scalars(f"gates/{stage}/dead_hidden")[-1].value <= 1
     assert {"lr", "images_per_second", "data_wait_share", "val/nll", "val/ece"} <= scalars
     assert 0 <= events.Scalars("data_wait_share")[-1].value < 1
+
+
+def test_a_mixed_batch_is_named_by_both_classes():
+    batch = Batch(torch.empty(3), torch.tensor([1, 0, 2]), torch.arange(3))
+    assert batch_names(batch, ["a", "b", "c"]) == ["b", "a", "c"]
+    mixed = batch._replace(mix=Mix(0.7))
+    assert batch_names(mixed, ["a", "b", "c"]) == ["b 0.7\n+ c 0.3", "a 0.7\n+ b 0.3", "c 0.7\n+ a 0.3"]
 
 
 def test_looking_changes_nothing(run_folder, data_root):

@@ -1,5 +1,6 @@
 """A run that was interrupted and resumed ends with the same bits as one that was not."""
 
+import contextlib
 import json
 import re
 import shutil
@@ -40,8 +41,9 @@ def differences(a, b, place=""):
     return [] if (torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b) else [place]
 
 
-def fit_and_keep(folder, root, *options):
-    """Runs in a folder that then holds ``saved/<n>.ckpt`` too, each state of ``last.ckpt`` in turn."""
+@contextlib.contextmanager
+def kept_states(folder):
+    """Works in a folder, and keeps in its ``saved/<n>.ckpt`` each state of ``last.ckpt`` in turn."""
     (folder / "saved").mkdir()
     save = CheckpointFile.save_checkpoint
 
@@ -54,6 +56,12 @@ def fit_and_keep(folder, root, *options):
         patch.chdir(folder)
         patch.setattr(CheckpointFile, "save_checkpoint", save_and_keep)
         torch.set_num_threads(1)
+        yield
+
+
+def fit_and_keep(folder, root, *options):
+    """Returns the folder of a run with its ``kept_states``."""
+    with kept_states(folder):
         fit(root, *options)
     return folder
 

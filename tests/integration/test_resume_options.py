@@ -46,7 +46,9 @@ TRAINER_OTHER = {"accelerator", "strategy", "devices", "num_nodes", "max_epochs"
                  "model_registry", "default_root_dir"}  # fmt: skip
 DATA_DECIDES = {
     "image_size": "40", "batch_size": "4", "val_fraction": "0.2", "max_pixels": "1000000", "on_bad_image": "skip",
-    "augmentation": "reference", "seed": None, "class_names": None,
+    "augmentation": "reference", "seed": None, "class_names": None, "crop_scale": "[0.5,1.0]",
+    "random_erasing": "0.5", "mixup_alpha": "0.2", "cutmix_alpha": "1", "progressive": "32@1",
+    "mix_probability": None, "plain_epochs": None,  # which need another option
 }  # fmt: skip
 DATA_FREE = {"root": None, "num_workers": "1", "predict_dir": "absent", "template": "absent", "worker_timeout": "60",
              "cache": "ram"}  # fmt: skip
@@ -108,6 +110,18 @@ def test_what_decides_where_a_run_ends_cannot_change(flag, resumed, capsys):
     (error,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("cbam100: error: "))
     assert f"this run differs from the checkpoint's ({name} " in error
     assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [("mix_probability=0.5", ["--data.mixup_alpha=0.2"]),
+     ("plain_epochs=1", ["--data.random_erasing=0.5", "--trainer.max_epochs=2"])],
+)  # fmt: skip
+def test_what_needs_another_option_cannot_change_either(name, more, resumed, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        resumed(f"--data.{name}", *more)
+    option, value = name.split("=")
+    assert re.search(rf"differs from the checkpoint's \(.*{option} {value} instead of", capsys.readouterr().err)
 
 
 def test_the_checkpoint_is_read_once(resumed, monkeypatch):

@@ -11,6 +11,7 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from datamodules import ImageFolderDataModule
 from datamodules.files.errors import UserError
 from datamodules.image_dataset import Batch
+from datamodules.images.mixing import Mix
 from datamodules.sampler import BLANK
 from lightning_modules import ImageClassifier, focal_loss
 
@@ -101,6 +102,22 @@ def test_a_class_that_a_limited_validation_lacks_is_left_out_of_the_balanced_acc
     expected = (2 / 3 + 1 / 2) / 2
     assert model.val_metrics.compute()["val/accuracy_macro"] == pytest.approx(expected)
     assert model.test_metrics.compute()["test/accuracy_macro"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("share", "correct"), [(0.7, 3 / 6), (0.2, 2 / 6)])
+def test_a_mixed_batch_is_trained_on_both_labels_and_counts_the_heavier(share, correct, batch, monkeypatch):
+    logits = torch.tensor([[9.0, 0, 0], [9, 0, 0], [0, 9, 0], [0, 9, 0], [0, 0, 9], [0, 9, 0]])
+    model = ImageClassifier(CLASSES, backbone="resnet18", loss="cross_entropy")
+    monkeypatch.setattr(model, "log_dict", lambda *_, **__: None)
+    monkeypatch.setattr(model, "forward", lambda _: logits)
+    model.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    # Own labels are 0 0 0 1 1 2, those of the images before 2 0 0 0 1 1, and predictions 0 0 1 1 2 1.
+    before = torch.tensor([2, 0, 0, 0, 1, 1])
+    expected = share * F.cross_entropy(logits, batch.targets) + (1 - share) * F.cross_entropy(logits, before)
+    torch.testing.assert_close(model.training_step(batch._replace(mix=Mix(share)), 0), expected)
+    values = model.train_metrics.compute()
+    torch.testing.assert_close(values["train/loss"], expected)
+    assert values["train/accuracy"] == pytest.approx(correct)
 
 
 def test_a_batch_of_blanks_counts_for_nothing(batch, monkeypatch):

@@ -17,6 +17,7 @@ from datamodules.files.errors import UserError
 from datamodules.image_dataset import Batch
 from datamodules.sampler import BLANK
 from lightning_modules.metrics.metric_sets import evaluation_metrics, training_metrics
+from lightning_modules.metrics.temperature import answers_of_views
 from lightning_modules.model_options import require_usable_options
 from lightning_modules.network.attention import Gate
 from lightning_modules.network.compilation import Compile, compile_in_place
@@ -51,9 +52,14 @@ class ImageClassifier(OptimizedModule):
         min_learning_rate: Lowest learning rate of the cosine schedule.
         restart_epochs: Length of the first cosine cycle in epochs, T_0.
         restart_multiplier: Length of each cosine cycle as a multiple of the previous one's, T_mult.
+        temperature: Calibration of predicted probabilities: none, or fit for a temperature that is fitted on the
+            validation images after each epoch and stored with the weights.
         compile: What torch.compile compiles: none, the gates, or the full network.
         activation_checkpointing: Whether to save memory by computing activations a second time in the backward pass.
         tta: Test-time augmentation: none, or hflip for the mean over an image and its mirror image.
+
+    Attributes:
+        temperature: What logits are divided by for predicted probabilities; 1 for none. Metrics do without.
 
     Raises:
         UserError: An option is out of range, or two options exclude each other.
@@ -80,6 +86,7 @@ class ImageClassifier(OptimizedModule):
         min_learning_rate: float = 1e-5,
         restart_epochs: int = 10,
         restart_multiplier: int = 2,
+        temperature: Literal["none", "fit"] = "none",
         compile: Compile = "none",
         activation_checkpointing: bool = False,
         tta: Literal["none", "hflip"] = "none",
@@ -89,6 +96,7 @@ class ImageClassifier(OptimizedModule):
         require_usable_options(self.hparams)
         self.classes = ClassIndex(class_names)
         self.network = self._build_network()
+        self.temperature = 1.0
         self.has_weights = False  # whether pretrained weights, or a checkpoint's, have been loaded
         # Cross-entropy is the focal loss at gamma 0: one implementation, in float32 inside autocast for both.
         self.gamma = focal_gamma if loss == "focal" else 0.0
@@ -187,15 +195,19 @@ class ImageClassifier(OptimizedModule):
         self._predictor = (for_inference(self.network, torch.bfloat16 if mixed else self.network.fc.weight.dtype),)
 
     @override
-    def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
-        """Returns positions in the data set ``(batch,)`` and float32 class probabilities ``(batch, classes)``."""
+    def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns positions in the data set ``(batch,)``, and what ``answers_of_views`` returns."""
         (network,) = self._predictor
         images = batch.images.to(network.conv1.weight.dtype)
-        probabilities = network(images).float().softmax(1)
-        if self.hparams["tta"] == "hflip":
-            probabilities = (probabilities + network(images.flip(3)).float().softmax(1)) / 2
-        return batch.samples, probabilities
+        views = [images, images.flip(3)] if self.hparams["tta"] == "hflip" else [images]
+        return batch.samples, *answers_of_views([network(view).float() for view in views], self.temperature)
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["class_digest"] = self.classes.digest
+        if self.hparams["temperature"] == "fit":
+            checkpoint["temperature"] = self.temperature
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.temperature = checkpoint.get("temperature", 1.0)

@@ -73,7 +73,7 @@ def test_the_default_is_the_reference_recipe(capsys):
         "focal_gamma": 2.0, "learning_rate": 1e-3, "weight_decay": 1e-4, "min_learning_rate": 1e-5,
         "restart_epochs": 10, "restart_multiplier": 2, "tta": "none",
     }  # fmt: skip
-    assert config["model"] == recipe | {"compile": "none", "activation_checkpointing": False}
+    assert config["model"] == recipe | {"temperature": "none", "compile": "none", "activation_checkpointing": False}
 
 
 @pytest.mark.parametrize("path", [path for path in CONFIGS if path.stem != "default"], ids=lambda path: path.stem)

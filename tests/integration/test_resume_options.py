@@ -55,7 +55,8 @@ MODEL_DECIDES = {
     "backbone": "resnet34", "weights": "IMAGENET1K_V1", "attention": "none", "attention_placement": "block",
     "attention_gate": "identity", "reduction_ratio": "64", "spatial_kernel_size": "5", "dropout": "0.1",
     "loss": "cross_entropy", "focal_gamma": "1", "learning_rate": "0.1", "weight_decay": "0.1",
-    "min_learning_rate": "0.0001", "restart_epochs": "2", "restart_multiplier": "3", "compile": "gates",
+    "min_learning_rate": "0.0001", "restart_epochs": "2", "restart_multiplier": "3", "temperature": "fit",
+    "compile": "gates",
     "class_names": None,
 }  # fmt: skip
 

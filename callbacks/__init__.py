@@ -6,6 +6,7 @@ from callbacks.guards.finite_loss import FiniteLoss
 from callbacks.guards.interruption import Interruption
 from callbacks.guards.peak_memory import PeakMemory
 from callbacks.guards.size_budget import SizeBudget
+from callbacks.predictions.temperature import TemperatureFit
 from callbacks.predictions.writer import PredictionWriter
 from callbacks.run.checkpoint_io import CheckpointFile
 from callbacks.run.checkpoints import BestWeights
@@ -32,4 +33,5 @@ __all__ = [
     "SameStart",
     "SizeBudget",
     "Stopping",
+    "TemperatureFit",
 ]

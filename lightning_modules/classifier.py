@@ -19,6 +19,7 @@ from datamodules.image_folder import ImageFolderDataModule
 from datamodules.sampler import BLANK
 from lightning_modules.averaged_module import AveragedModule
 from lightning_modules.metrics.metric_sets import evaluation_metrics, training_metrics
+from lightning_modules.metrics.temperature import answers_of_views
 from lightning_modules.model_options import require_usable_options
 from lightning_modules.network.attention import Gate
 from lightning_modules.network.class_weights import ClassWeighting, class_weights
@@ -71,9 +72,14 @@ class ImageClassifier(AveragedModule):
         freeze_trunk_epochs: Number of epochs at the start in which only head and gates learn.
         ema_decay: Decay of the moving average of the weights that is validated and exported: a number below 1, auto to
             average over a tenth of the run, or 0 for none.
+        temperature: Calibration of predicted probabilities: none, or fit for a temperature that is fitted on the
+            validation images after each epoch and stored with the weights.
         compile: What torch.compile compiles: none, the gates, or the full network.
         activation_checkpointing: Whether to save memory by computing activations a second time in the backward pass.
         tta: Test-time augmentation: none, or hflip for the mean over an image and its mirror image.
+
+    Attributes:
+        temperature: What logits are divided by for predicted probabilities; 1 for none. Metrics do without.
 
     Raises:
         UserError: An option is out of range, or two options exclude each other.
@@ -110,6 +116,7 @@ class ImageClassifier(AveragedModule):
         weight_decay_on: WeightDecayOn = "all",
         freeze_trunk_epochs: int = 0,
         ema_decay: float | Literal["auto"] = 0.0,
+        temperature: Literal["none", "fit"] = "none",
         compile: Compile = "none",
         activation_checkpointing: bool = False,
         tta: Literal["none", "hflip"] = "none",
@@ -119,6 +126,7 @@ class ImageClassifier(AveragedModule):
         require_usable_options(self.hparams)
         self.classes = ClassIndex(class_names)
         self.network = self._build_network()
+        self.temperature = 1.0
         self.has_weights = False  # whether pretrained weights, or a checkpoint's, have been loaded
         # Cross-entropy is the focal loss at gamma 0: one implementation, in float32 inside autocast for both.
         self.gamma = focal_gamma if loss == "focal" else 0.0
@@ -243,16 +251,21 @@ class ImageClassifier(AveragedModule):
         self._predictor = (for_inference(self.network, torch.bfloat16 if mixed else self.network.fc.weight.dtype),)
 
     @override
-    def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
-        """Returns positions in the data set ``(batch,)`` and float32 class probabilities ``(batch, classes)``."""
+    def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns positions in the data set ``(batch,)``, and what ``answers_of_views`` returns."""
         (network,) = self._predictor
         images = batch.images.to(network.conv1.weight.dtype)
-        probabilities = network(images).float().softmax(1)
-        if self.hparams["tta"] == "hflip":
-            probabilities = (probabilities + network(images.flip(3)).float().softmax(1)) / 2
-        return batch.samples, probabilities
+        views = [images, images.flip(3)] if self.hparams["tta"] == "hflip" else [images]
+        return batch.samples, *answers_of_views([network(view).float() for view in views], self.temperature)
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint["class_digest"] = self.classes.digest
+        if self.hparams["temperature"] == "fit":
+            checkpoint["temperature"] = self.temperature
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self.temperature = checkpoint.get("temperature", 1.0)

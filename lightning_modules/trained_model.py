@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from datamodules.image_folder import ImageFolderDataModule
 from datamodules.images.transforms import MEAN, STD
 from datamodules.lookalike_names import as_seen
 from lightning_modules.classifier import ImageClassifier
+from lightning_modules.metrics.temperature import CALIBRATED
 from lightning_modules.weights.pruning import without_masks
 from lightning_modules.weights.state_dicts import require_finite
 from lightning_modules.weights.weights_file import (
@@ -40,6 +42,7 @@ class TrainedModel:
         epochs: Number of epochs that a checkpoint's run has finished.
         steps: Number of its optimiser steps.
         precision: Precision of the fit, as Lightning's ``Trainer`` spells it, if the file is an export that states it.
+        temperature: What logits are divided by for probabilities, if the fit has fitted it.
         checkpoint: The whole checkpoint, for callbacks that keep their state in it; empty for an export.
     """
 
@@ -49,17 +52,26 @@ class TrainedModel:
     epochs: int = 0
     steps: int = 0
     precision: str | None = None
+    temperature: float | None = None
     checkpoint: dict[str, Any] = field(default_factory=dict)
 
     def load_into(self, model: ImageClassifier) -> None:
-        """Loads the weights into ``model``.
+        """Loads the weights into ``model``, and the temperature unless its options leave it out.
 
         Raises:
-            UserError: Its classes or its architecture differ, or tensors are missing or of other shapes.
+            UserError: Its classes or its architecture differ, tensors are missing or of other shapes, or its options
+                ask for a temperature that the file does not hold.
         """
         wanted = {name: model.hparams[name] for name in ("class_names", *model.architecture)}
         if differing := differences(self.model, wanted):
             raise UserError(f"the model differs from the checkpoint's ({differing}): leave the option out")
+        if model.hparams["temperature"] == "fit":
+            if self.temperature is None:
+                raise UserError(
+                    "--model.temperature fit takes effect in a fit, which stores the temperature with the weights, but "
+                    "this file holds none: leave the option out"
+                )
+            model.temperature = self.temperature
         try:
             model.network.load_state_dict(self.network)
         except RuntimeError as error:
@@ -104,6 +116,7 @@ def export_metadata(model: ImageClassifier, data: ImageFolderDataModule, metrics
         "normalization": {"mean": MEAN, "std": STD},
         "metrics": metrics,
         "precision": str(data.trainer.precision) if data.trainer else None,
+        **({"temperature": model.temperature} if settings["temperature"] == "fit" else {}),
     }
     # JSON, as safetensors takes only UTF-8 strings, which a folder's name need not be. Its readers look for "format".
     return {"format": "pt"} | {name: json.dumps(value) for name, value in values.items()}
@@ -115,8 +128,9 @@ def largest_export_bytes(model: ImageClassifier, data: ImageFolderDataModule) ->
     Only metrics of a user's own callbacks are not counted, as they are not known before.
     """
     measured = [str(name) for metrics in (model.train_metrics, model.val_metrics) for name in metrics.keys()]  # noqa: SIM118
-    names = ["epoch", "partial", "learning_rate", *measured]
-    metadata = export_metadata(model, data, dict.fromkeys(names, LONGEST_NUMBER))
+    fitted = {"temperature": json.dumps(LONGEST_NUMBER)} if model.hparams["temperature"] == "fit" else {}
+    names = ["epoch", "partial", "learning_rate", *measured, *(CALIBRATED if fitted else ())]
+    metadata = export_metadata(model, data, dict.fromkeys(names, LONGEST_NUMBER)) | fitted
     return safetensors_size(model.network.state_dict(), metadata)
 
 
@@ -153,7 +167,10 @@ def _require_known(trained: TrainedModel, path: Path) -> None:
     settings = [(get_type_hints(ImageClassifier.__init__), trained.model)]
     settings += [(get_type_hints(ImageFolderDataModule.__init__), trained.data)]
     settings += [({"precision": str | None}, {"precision": trained.precision})]
+    settings += [({"temperature": float | None}, {"temperature": trained.temperature})]
     wrong = [f"{k} {v!r}" for types, values in settings for k, v in values.items() if not _is_of_type(v, types[k])]
+    if not wrong and trained.temperature is not None and not 0 < trained.temperature < math.inf:
+        wrong = [f"temperature {trained.temperature}"]
     if wrong:
         raise UserError(f"{path} has settings that cannot be used ({listed(wrong)}): the file was altered")
 
@@ -181,7 +198,9 @@ def _read_checkpoint(path: Path) -> tuple[TrainedModel, str]:
     epochs = int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
     model = dict(content["hyper_parameters"])
     steps = int(content["global_step"])
-    return TrainedModel(model, data, network, epochs, steps, checkpoint=content), content["class_digest"]
+    temperature = content.get("temperature")
+    trained = TrainedModel(model, data, network, epochs, steps, temperature=temperature, checkpoint=content)
+    return trained, content["class_digest"]
 
 
 def _read_export(path: Path) -> tuple[TrainedModel, str]:
@@ -189,4 +208,5 @@ def _read_export(path: Path) -> tuple[TrainedModel, str]:
     values = {name: json.loads(text) for name, text in header.items() if name != "format"}
     model = {"class_names": values["classes"], **values["architecture"], **values["training"]}
     data = {name: values["data"][name] for name in (*ImageFolderDataModule.IN_TRAINED_FILE, *values["data"])}
-    return TrainedModel(model, data, network, precision=values.get("precision")), values["class_digest"]
+    precision, temperature = values.get("precision"), values.get("temperature")
+    return TrainedModel(model, data, network, precision=precision, temperature=temperature), values["class_digest"]

@@ -27,6 +27,7 @@ from callbacks import (
     SameStart,
     SizeBudget,
     Stopping,
+    TemperatureFit,
 )
 from callbacks.run.config import plain_settings
 from callbacks.run.exact_resume import require_same_options, saved_recipe
@@ -175,6 +176,7 @@ class ClassifierCLI(LightningCLI):
             BadImages(),
             FiniteLoss(),
             ExactResume(settings.ckpt_path, training),
+            TemperatureFit(),
             EpochLog(),
             Stopping(),
             Interruption(),

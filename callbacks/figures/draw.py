@@ -180,6 +180,27 @@ def reliability_figure(images: np.ndarray, confidence: np.ndarray, accuracy: np.
     return figure
 
 
+def coverage_figure(coverage: np.ndarray, accuracy: np.ndarray, overall: float) -> Figure:
+    """Draws the accuracy of the most confident predictions against how many they are.
+
+    Args:
+        coverage: Shares of images that are kept, the most confident first, ``(images,)``.
+        accuracy: Accuracy of the kept ones, ``(images,)``.
+        overall: Accuracy of all images.
+    """
+    figure = new_figure(5, 3.5)
+    axes = figure.subplots()
+    axes.plot(coverage, accuracy, label="most confident predictions")
+    axes.axhline(overall, color="tab:red", linewidth=1, label=f"all images {overall:.3f}")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(min(0.9 * overall, accuracy.min()), 1.01)
+    axes.set_xlabel("coverage: share of images, most confident first")
+    axes.set_ylabel("accuracy")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower left", fontsize="small")
+    return figure
+
+
 def curves_figure(scalars: Mapping[str, Mapping[int, float]], panels: Mapping[str, Sequence[str]]) -> Figure:
     """Draws scalars against epochs, in two columns of panels.
 

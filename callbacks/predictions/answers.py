@@ -20,6 +20,7 @@ class Answers:
         predicted: Indices of the most probable classes.
         confidence: Probabilities of the predicted classes.
         probability: Probabilities of the targets.
+        logits: Outputs of the network, float32 ``(images, classes)``, if they were kept.
     """
 
     samples: np.ndarray
@@ -27,6 +28,7 @@ class Answers:
     predicted: np.ndarray
     confidence: np.ndarray
     probability: np.ndarray
+    logits: np.ndarray | None = None
 
     def confusion(self, classes: int) -> np.ndarray:
         """Counts images by class (rows) and prediction (columns), ``(classes, classes)``."""
@@ -50,24 +52,30 @@ def most_confused(confusion: np.ndarray, count: int = 20) -> list[tuple[int, int
 
 
 class AnswerCollector:
-    """Gathers ``Answers`` while a split is evaluated, in 32 bytes per image.
+    """Gathers ``Answers`` while a split is evaluated, in 32 bytes per image, and 4 for each logit.
 
     Args:
         images: Number of images in the split.
+        temperature: What logits are divided by for probabilities.
+        keep_logits: Whether the answers hold all logits.
     """
 
-    def __init__(self, images: int) -> None:
+    def __init__(self, images: int, temperature: float = 1.0, keep_logits: bool = False) -> None:
         self._table = Table(images)
+        self._temperature = temperature
+        self._keep_logits = keep_logits
 
     def add(self, batch: Batch, logits: Tensor) -> None:
         """Adds a batch with its logits ``(batch, classes)``."""
-        probabilities = logits.float().softmax(1)
+        logits = logits.float()
+        probabilities = (logits / self._temperature).softmax(1)
         self._table.add(
             batch.samples,
             targets=batch.targets,
             predicted=logits.argmax(1),  # breaks ties as the accuracy does
             confidence=probabilities.amax(1),
             probability=probabilities.gather(1, batch.targets.clamp(min=0)[:, None])[:, 0],
+            **({"logits": logits} if self._keep_logits else {}),
         )
 
     def finish(self, trainer: Trainer) -> Answers:
@@ -76,5 +84,8 @@ class AnswerCollector:
         counts = columns.pop("count")
         samples = np.flatnonzero(counts)
         # With --trainer.overfit_batches every process sees all images: equal values were summed.
-        means = {name: (x[samples] / counts[samples]).astype(x.dtype) for name, x in columns.items()}
+        seen = counts[samples]
+        means = {
+            name: (x[samples] / seen.reshape(-1, *[1] * (x.ndim - 1))).astype(x.dtype) for name, x in columns.items()
+        }
         return Answers(samples, **means)

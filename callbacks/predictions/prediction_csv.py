@@ -15,7 +15,6 @@ from datamodules.files.own_files import PREDICTION, PROBABILITIES, TOP_K, kind_o
 from datamodules.prediction_rows import NAME_COLUMN
 
 HEADER = [NAME_COLUMN, "pred_label"]
-TOP_K_ENDING, PROBABILITIES_ENDING = "topk.csv", "probabilities.npz"  # after the table's stem
 
 
 @dataclass
@@ -29,6 +28,7 @@ class Predictions:
         readable: Booleans ``(images,)``; False where the image could not be read and ``label`` is the fallback.
         top_label: Class indices ``(images, k)``, most probable first, or None.
         top_probability: Probabilities of ``top_label`` ``(images, k)``, or None.
+        review: Booleans ``(images,)``, for a column beside the top classes, or None.
         probability: All probabilities ``(images, classes)``, or None.
     """
 
@@ -38,6 +38,7 @@ class Predictions:
     readable: np.ndarray
     top_label: np.ndarray | None = None
     top_probability: np.ndarray | None = None
+    review: np.ndarray | None = None
     probability: np.ndarray | None = None
 
 
@@ -46,15 +47,20 @@ def partial_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.partial")
 
 
-def _beside(path: Path, ending: str) -> Path:
-    return path.with_name(f"{path.stem}_{ending}")
+def top_k_path(path: Path) -> Path:
+    """Returns where the top classes are written, beside the table ``path``."""
+    return path.with_name(f"{path.stem}_topk.csv")
+
+
+def _probabilities_path(path: Path) -> Path:
+    return path.with_name(f"{path.stem}_probabilities.npz")
 
 
 def kinds(path: Path, top_k: int, probabilities: bool) -> dict[Path, str]:
     """Returns all files that may be written for the table ``path``, with the kind of each."""
     files = {path: PREDICTION, path.with_suffix(".zip"): zip_of(path.name), partial_path(path): PREDICTION}
-    files |= {_beside(path, TOP_K_ENDING): TOP_K} if top_k else {}
-    return files | ({_beside(path, PROBABILITIES_ENDING): PROBABILITIES} if probabilities else {})
+    files |= {top_k_path(path): TOP_K} if top_k else {}
+    return files | ({_probabilities_path(path): PROBABILITIES} if probabilities else {})
 
 
 def write_partial(path: Path, predictions: Predictions) -> None:
@@ -73,21 +79,12 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     names, classes = predictions.names, predictions.classes
     if predictions.probability is not None:
         probability = np.where(predictions.readable[:, None], predictions.probability, np.float32("nan"))
-        with atomic_file(_beside(path, PROBABILITIES_ENDING)) as temporary, open(temporary, "wb") as file:
+        with atomic_file(_probabilities_path(path)) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(
                 file, image_name=np.array(names, str), class_name=np.array(classes, str), probability=probability
             )
     if predictions.top_label is not None and predictions.top_probability is not None:
-        k = predictions.top_label.shape[1]
-        ranks = range(1, k + 1)
-        header = [NAME_COLUMN, *(f"label_{rank}" for rank in ranks), *(f"probability_{rank}" for rank in ranks)]
-        top = zip(names, predictions.readable, predictions.top_label, predictions.top_probability, strict=True)
-        rows = (
-            [name, *(classes[i] for i in labels), *map(str, values)] if readable else [name, *[""] * (2 * k)]
-            for name, readable, labels, values in top
-        )
-        with atomic_file(_beside(path, TOP_K_ENDING)) as temporary:
-            _write_csv(temporary, header, rows)
+        _write_top_k(top_k_path(path), predictions, predictions.top_label, predictions.top_probability)
     labels = (classes[position] for position in predictions.label)
     # Both files get their final names, or neither does.
     with atomic_file(path) as csv_file, atomic_file(path.with_suffix(".zip")) as zip_file:
@@ -95,6 +92,21 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
         _write_zip(zip_file, path.name, csv_file.read_bytes())
     if kind_of(partial_path(path)) == PREDICTION:  # of an earlier attempt
         partial_path(path).unlink()
+
+
+def _write_top_k(path: Path, predictions: Predictions, top_label: np.ndarray, top_probability: np.ndarray) -> None:
+    names, classes, k = predictions.names, predictions.classes, top_label.shape[1]
+    ranks = range(1, k + 1)
+    header = [NAME_COLUMN, *(f"label_{rank}" for rank in ranks), *(f"probability_{rank}" for rank in ranks)]
+    rows = (
+        [name, *(classes[i] for i in labels), *map(str, values)] if readable else [name, *[""] * (2 * k)]
+        for name, readable, labels, values in zip(names, predictions.readable, top_label, top_probability, strict=True)
+    )
+    if predictions.review is not None:
+        header.append("review")
+        rows = ([*row, str(int(review))] for row, review in zip(rows, predictions.review, strict=True))
+    with atomic_file(path) as temporary:
+        _write_csv(temporary, header, rows)
 
 
 def _write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:

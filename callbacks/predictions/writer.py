@@ -9,7 +9,14 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from callbacks.predictions.image_table import Table
-from callbacks.predictions.prediction_csv import Predictions, kinds, partial_path, write_partial, write_predictions
+from callbacks.predictions.prediction_csv import (
+    Predictions,
+    kinds,
+    partial_path,
+    top_k_path,
+    write_partial,
+    write_predictions,
+)
 from callbacks.processes import fail, gather
 from callbacks.run.manifest import versions, write_json
 from callbacks.trainer_parts import data_of
@@ -22,7 +29,6 @@ from datamodules.images.read import ImageReadError
 from datamodules.lookalike_names import as_seen, spelled_apart
 from datamodules.split_names import require_outside_splits
 from lightning_modules.classifier import ImageClassifier
-from lightning_modules.metrics.accuracies import ranked
 
 
 class PredictionWriter(Callback, UnreadableImageHandler):
@@ -33,11 +39,13 @@ class PredictionWriter(Callback, UnreadableImageHandler):
         top_k: Most probable classes of each image to write to STEM_topk.csv; 0 writes no such file.
         probabilities: Whether to write all class probabilities to STEM_probabilities.npz, with arrays image_name
             (images,), class_name (classes,) and probability (images, classes), float32.
+        min_probability: Probability below which the most probable class of an image is to be reviewed: a column review
+            of STEM_topk.csv, which then has at least one class, is 1 there and for unreadable images, else 0.
         fallback_label: Class to write for images that cannot be read, which STEM_manifest.json lists. Without one, such
             images are an error after all others have been predicted.
 
     Raises:
-        UserError: ``path`` does not end in ``.csv``, or ``top_k`` is negative.
+        UserError: ``path`` does not end in ``.csv``, ``top_k`` is negative, or ``min_probability`` is outside 0 to 1.
     """
 
     def __init__(
@@ -45,16 +53,23 @@ class PredictionWriter(Callback, UnreadableImageHandler):
         path: str = "prediction.csv",
         top_k: int = 0,
         probabilities: bool = False,
+        min_probability: float | None = None,
         fallback_label: str | None = None,
     ) -> None:
         self.path = Path(path)
-        self.top_k = top_k
+        self.top_k = top_k if min_probability is None else max(top_k, 1)
         self.probabilities = probabilities
+        self.min_probability = min_probability
         self.fallback_label = fallback_label
         if self.path.suffix != ".csv":
             raise UserError(f"--prediction.path must end in .csv, got {path}")
         if top_k < 0:
             raise UserError(f"--prediction.top_k must be at least 0, got {top_k}: 0 writes no such file")
+        if min_probability is not None and not 0 <= min_probability <= 1:
+            raise UserError(
+                f"--prediction.min_probability must be between 0 and 1, got {min_probability}: leave it out to mark no "
+                "image for review"
+            )
         self._manifest_path = Path(f"{self.path.with_suffix('')}_manifest.json")
         self._table = Table(0)
         self._reasons: dict[str, str] = {}  # why a path cannot be read
@@ -107,11 +122,11 @@ class PredictionWriter(Callback, UnreadableImageHandler):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        samples, probabilities = outputs
-        values, labels = ranked(probabilities)
+        samples, labels, probabilities = outputs
         columns = {"label": labels[:, 0]}
         if self.top_k:
-            columns |= {"top_label": labels[:, : self.top_k], "top_probability": values[:, : self.top_k]}
+            top_label = labels[:, : self.top_k]
+            columns |= {"top_label": top_label, "top_probability": probabilities.gather(1, top_label)}
         if self.probabilities:
             columns["probability"] = probabilities
         self._table.add(samples, **columns)
@@ -141,6 +156,8 @@ class PredictionWriter(Callback, UnreadableImageHandler):
             )
         if self.fallback_label is not None:
             columns["label"][~readable] = model.classes.position(self.fallback_label)
+        if self.min_probability is not None:
+            columns["review"] = ~readable | (columns["top_probability"][:, 0] < self.min_probability)
         predictions = Predictions(names, data.prediction_labels, readable=readable, **columns)
         whole = not unreadable or self.fallback_label is not None
         if trainer.is_global_zero:
@@ -156,6 +173,8 @@ class PredictionWriter(Callback, UnreadableImageHandler):
             )
         if trainer.is_global_zero:
             print(f"{len(names):,} predictions in {self.path} and {self.path.with_suffix('.zip')}")
+            if predictions.review is not None:
+                print(f"{predictions.review.sum():,} of them to review: see {top_k_path(self.path)}")
             if unreadable:
                 print(f"{len(unreadable):,} of them unread, labelled {self.fallback_label}: see {self._manifest_path}")
 

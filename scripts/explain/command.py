@@ -87,7 +87,8 @@ def explain_image(model: ImageClassifier, image: np.ndarray, title: str) -> byte
     """Draws the attention over one image, as it enters the network: uint8 ``(size, size, 3)``; returns a PNG file."""
     batch = normalize(torch.from_numpy(image).permute(2, 0, 1)[None])
     logits, gates = spatial_gates(model.network, batch)
-    probability, predicted = logits.float().softmax(1)[0].max(0)
+    predicted = logits[0].argmax()
+    probability = (logits.float() / model.temperature).softmax(1)[0, predicted]
     cam = grad_cam(model.network, batch, predicted[None])[0]
     target = f"{short(model.classes.names[int(predicted)])} {probability:.2f}"
     maps = {stage: factors[0].numpy() for stage, factors in gates.items()}

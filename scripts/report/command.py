@@ -16,6 +16,7 @@ from callbacks import BadImages, SizeBudget
 from callbacks.figures.draw import (
     class_accuracy_figure,
     confusion_figure,
+    coverage_figure,
     curves_figure,
     reliability_figure,
     short,
@@ -36,13 +37,14 @@ from lightning_modules.network.model_size import format_size, parameter_count, p
 from scripts.arguments import Arguments
 from scripts.explain.command import explain_image, load_classifier
 from scripts.hardware import set_tf32
+from scripts.report.calibration import calibration_rows, coverage, temperature_sentence, threshold_rows
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 PANELS = {
     "accuracy": ("train/accuracy", "val/accuracy", "val/accuracy_macro", "val/accuracy_top5"),
     "loss": ("train/loss", "val/loss"),
     "learning rate": ("lr",),
-    "negative log-likelihood": ("val/nll",),
+    "negative log-likelihood": ("val/nll", "val/nll_calibrated"),
     "training images per second": ("images_per_second",),
     "share of training time spent waiting for data": ("data_wait_share",),
 }
@@ -55,13 +57,18 @@ MAPS = 4  # images each of the most confident right and of the worst predictions
 
 
 class Recorder(Callback):
-    """Collects the predictions and the calibration of a validation over ``images`` images."""
+    """Collects the predictions and the calibration of a validation over ``images`` images.
+
+    Args:
+        images: Number of validation images.
+        temperature: That of the predictions.
+    """
 
     answers: Answers
     reliability: tuple[Tensor, Tensor, Tensor]  # images, confidence and accuracy of each bin
 
-    def __init__(self, images: int) -> None:
-        self._collector = AnswerCollector(images)
+    def __init__(self, images: int, temperature: float) -> None:
+        self._collector = AnswerCollector(images, temperature, keep_logits=True)
 
     @override
     def on_validation_batch_end(
@@ -107,7 +114,7 @@ def report(run: str | Path, root: str | Path | None = None) -> Path:
             f"{data.root} does not hold the {manifest['data']['val']['images']} validation images of the run, as names "
             "or sizes in bytes differ: restore them, or pass --data.root"
         )
-    recorder = Recorder(len(data.dataset("val")))
+    recorder = Recorder(len(data.dataset("val")), model.temperature)
     set_tf32(trained.precision)
     trainer = Trainer(
         logger=False, callbacks=[BadImages(), recorder], precision=trained.precision,  # type: ignore[arg-type]
@@ -167,6 +174,10 @@ def _page(
         worst=to_png(worst_images_figure(dataset, answers, names)),
         maps=_maps(model, dataset, answers),
         reliability=to_png(reliability_figure(counts, confidence, accuracy, metrics["val/ece"])),
+        calibration=calibration_rows(answers, metrics["val/nll"], metrics["val/ece"]),
+        temperature=temperature_sentence(answers, model.temperature if model.hparams["temperature"] == "fit" else None),
+        coverage=to_png(coverage_figure(*coverage(answers), metrics["val/accuracy"])),
+        thresholds=threshold_rows(answers),
         sizes=[(part, format_size(size)) for part, size in sizes.items()],
         size_figure=to_png(sizes_figure(sizes, limit)),
         speed=[

@@ -144,8 +144,9 @@ def test_predict_keeps_what_it_could_read_and_fails_with_the_list(model, root, r
 
     # With a fallback the same rows, and three more that the manifest lists
     main(
-        predict(model, root, "--prediction.fallback_label=2", "--prediction.top_k=2", "--prediction.probabilities=true")
-    )
+        predict(model, root, "--prediction.fallback_label=2", "--prediction.top_k=2", "--prediction.probabilities=true",
+                "--prediction.min_probability=0")
+    )  # fmt: skip
     assert not Path("prediction.csv.partial").exists()
     whole = rows("prediction.csv")
     assert [row for row in whole if row["image_name"] in readable] == partial
@@ -155,6 +156,7 @@ def test_predict_keeps_what_it_could_read_and_fails_with_the_list(model, root, r
     assert {row["image_name"] for row in manifest["unreadable"]} == filled
     assert (manifest["fallback_label"], manifest["complete"], len(filled)) == ("2", True, 3)
     assert {row["image_name"] for row in rows("prediction_topk.csv") if row["label_1"] == ""} == filled
+    assert {row["image_name"] for row in rows("prediction_topk.csv") if row["review"] == "1"} == filled
 
 
 def test_a_fallback_that_is_no_class_is_refused(model, root, run_folder, capsys):

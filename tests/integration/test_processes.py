@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
+from lightning_modules.trained_model import read_trained_model
 from tests.conftest import SMALL
 from tests.integration.fork_driver import LAST_RESORT, REPOSITORY, drive
 from tests.integration.test_lightnings_callbacks import metrics_of
 from tests.integration.test_resume import differences, load
+from tests.integration.test_calibration import temperature_by_hand
 
 pytestmark = pytest.mark.processes
 DDP = ["--trainer.accelerator=cpu", "--trainer.strategy=ddp", "--trainer.devices=2"]
@@ -26,12 +29,18 @@ def fitted(data_root, tmp_path_factory):
     folder = tmp_path_factory.mktemp("elsewhere")
     small = [arg for arg in SMALL if "trainer" not in arg]
     options = ["--data.root", data_root, "--trainer.max_epochs=1", "--model.restart_epochs=1"]
+    options += ["--model.temperature=fit", "--trainer.precision=32-true"]
     # Both are recommended, and torch cannot combine accumulation with every way of DDP.
     recommended = [f"--config={REPOSITORY}/configs/trainer/ddp.yaml", "--trainer.accumulate_grad_batches=2"]
     processes = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--run_name=default"]
     command = [Path(sys.executable).parent / "cbam100", "fit", *small, *recommended, *processes, *options]
     subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=LAST_RESORT)
     return folder / "runs/default/version_0"
+
+
+def test_the_temperature_is_that_of_all_validation_images(fitted, data_root):
+    expected = temperature_by_hand(load_file(fitted / "model.safetensors"), data_root)
+    assert read_trained_model(fitted / "model.safetensors").temperature == pytest.approx(expected, rel=1e-4)
 
 
 def outputs(*commands):

@@ -59,6 +59,7 @@ MODEL_DECIDES = {
     "drop_path": "0.1", "loss": "cross_entropy", "focal_gamma": "1", "class_weights": "balanced",
     "label_smoothing": "0.1", "learning_rate": "0.1", "weight_decay": "0.1",
     "min_learning_rate": "0.0001", "restart_epochs": "2", "restart_multiplier": "3", "compile": "gates",
+    "temperature": "fit",
     "schedule": "cosine", "trunk_learning_rate_ratio": "0.1", "layer_decay": "0.8", "weight_decay_on": "matrices",
     "freeze_trunk_epochs": "1", "warmup_epochs": None, "class_names": None,
 }  # fmt: skip

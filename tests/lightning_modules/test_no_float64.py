@@ -11,6 +11,7 @@ from datamodules.image_dataset import Batch
 from datamodules.images.transforms import normalize
 from lightning_modules import ImageClassifier, focal_loss
 from lightning_modules.metrics.gate_statistics import GateStatistics
+from lightning_modules.metrics.temperature import answers_of_views
 from lightning_modules.network.inference import for_inference
 from lightning_modules.network.optimization import build_optimizer
 
@@ -86,7 +87,8 @@ def test_no_step_needs_float64_on_the_device(monkeypatch):
                 numbers |= metrics.compute()
             assert {value.dtype for value in numbers.values()} == {torch.float32}  # Lightning puts them on the device
             numbers = {name: value.item() for name, value in numbers.items()} | statistics.finish()
-            probabilities = for_inference(copy.eval().network, torch.float32)(images).float().softmax(1)
+            logits = for_inference(copy.eval().network, torch.float32)(images).float()
+            _, probabilities = answers_of_views([logits], temperature=2.0)
             numbers |= {
                 f"probability {i}": float(value) for i, value in enumerate(probabilities.detach().flatten().cpu())
             }

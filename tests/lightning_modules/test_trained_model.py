@@ -55,6 +55,9 @@ WRONG = [
     ("data", "image_size", "224", "image_size '224'"),
     ("data", "seed", {}, "seed {}"),
     ("precision", None, 16, "precision 16"),
+    ("temperature", None, "1", "temperature '1'"),
+    ("temperature", None, 0.0, "temperature 0.0"),
+    ("temperature", None, float("nan"), "temperature nan"),
 ]
 
 

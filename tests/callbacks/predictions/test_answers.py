@@ -48,6 +48,20 @@ def test_an_image_that_several_processes_saw_is_one_row():
     np.testing.assert_array_equal(answers.confusion(3), [[0, 0, 0], [0, 0, 0], [0, 0, 1]])
 
 
+def test_logits_are_kept_on_request_and_divided_by_the_temperature():
+    logits = torch.tensor([[2.0, 0.0], [0.0, 6.0]])
+    for times in (1, 2):  # as several processes may see an image
+        collector = AnswerCollector(3, temperature=2.0, keep_logits=True)
+        for _ in range(times):
+            collector.add(Batch(torch.empty(2), torch.tensor([0, 0]), torch.tensor([2, 0])), logits)
+        answers = collector.finish(ALONE)
+        np.testing.assert_array_equal(answers.logits, [[0, 6], [2, 0]])
+        assert answers.logits.dtype == np.float32
+        sigmoid = 1 / (1 + np.exp(-np.array([3, 1])))
+        np.testing.assert_allclose(answers.confidence, sigmoid, rtol=1e-6)
+        np.testing.assert_allclose(answers.probability, [1 - sigmoid[0], sigmoid[1]], rtol=1e-6)
+
+
 def test_pairs_are_mistakes_only_most_first():
     confusion = np.array([[9, 2, 0], [5, 1, 0], [0, 2, 7]])
     assert most_confused(confusion, 2) == [(1, 0, 5), (0, 1, 2)]

@@ -37,7 +37,8 @@ def test_a_row_that_came_never_or_twice_is_named_and_nothing_is_written(batches,
     writer.on_predict_start(*stage)
     for samples in batches:
         samples = torch.tensor(samples)
-        writer.on_predict_batch_end(*stage, (samples, torch.ones(len(samples), 2)), None, 0)
+        outputs = samples, torch.zeros(len(samples), 2, dtype=torch.long), torch.ones(len(samples), 2)
+        writer.on_predict_batch_end(*stage, outputs, None, 0)
     with pytest.raises(UserError, match=wrong):
         writer.on_predict_end(*stage)
     assert os.listdir(run_folder) == []
@@ -51,3 +52,9 @@ def test_needs_the_projects_data_module():
 def test_refuses_another_suffix():
     with pytest.raises(UserError, match=r"--prediction.path must end in \.csv, got out\.zip"):
         PredictionWriter("out.zip")
+
+
+@pytest.mark.parametrize("value", [1.5, -0.1, float("nan"), float("inf")])
+def test_refuses_a_threshold_that_is_no_probability(value):
+    with pytest.raises(UserError, match=f"--prediction.min_probability must be between 0 and 1, got {value}: leave"):
+        PredictionWriter(min_probability=value)

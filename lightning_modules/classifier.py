@@ -15,7 +15,6 @@ from typing_extensions import override
 from datamodules.class_index import ClassIndex
 from datamodules.files.errors import UserError
 from datamodules.image_dataset import Batch
-from datamodules.image_folder import ImageFolderDataModule
 from datamodules.sampler import BLANK
 from lightning_modules.averaged_module import AveragedModule
 from lightning_modules.metrics.metric_sets import evaluation_metrics, training_metrics
@@ -153,25 +152,14 @@ class ImageClassifier(AveragedModule):
         use_matmul_convs(network)
         return network
 
-    def _count_classes(self) -> Tensor | None:
-        if (weighting := self.hparams["class_weights"]) == "none":
-            return None
-        data = getattr(self.trainer, "datamodule", None)
-        if not isinstance(data, ImageFolderDataModule):
-            raise UserError(
-                f"--model.class_weights {weighting} counts the training images of an ImageFolderDataModule, got "
-                f"{type(data).__name__}: pass one to the Trainer, or choose none"
-            )
-        targets = torch.as_tensor(data.dataset("train").targets)  # of all processes
-        return class_weights(targets.bincount(minlength=len(self.classes)), weighting)
-
     @override
     def setup(self, stage: str) -> None:
         super().setup(stage)
         device = self.trainer.strategy.root_device.type
         if stage == "fit":
             self.load_pretrained()  # does nothing where the command line has loaded them
-            self.class_weights = self._count_classes()
+            if (weighting := self.hparams["class_weights"]) != "none":
+                self.class_weights = class_weights(self.count_training_images(len(self.classes)), weighting)
         if device == "cuda":  # on the CPU the memory layout of weights makes no difference
             self.network.to(memory_format=torch.channels_last)
         what: Compile = self.hparams["compile"] if stage == "fit" else "none"

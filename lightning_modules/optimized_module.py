@@ -3,11 +3,13 @@
 import math
 from typing import Any
 
+import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.callbacks import GradientAccumulationScheduler
 from pytorch_lightning.plugins import MixedPrecision, Precision
 from pytorch_lightning.utilities import GradClipAlgorithmType, rank_zero_only, rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm  # SyncBatchNorm too
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -38,12 +40,23 @@ class OptimizedModule(LightningModule):
 
     @property
     def _data(self) -> ImageFolderDataModule:
-        return self.trainer.datamodule  # type: ignore[attr-defined]
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, ImageFolderDataModule):
+            raise UserError(
+                f"cosine schedule, frozen epochs, averages of length auto and class weights count the training images of "
+                f"an ImageFolderDataModule, got {type(data).__name__}: pass one to the Trainer, or leave them out"
+            )
+        return data
+
+    def count_training_images(self, num_classes: int) -> Tensor:
+        """Returns the number of training images of each class ``(classes,)``, over all processes."""
+        return torch.as_tensor(self._data.dataset("train").targets).bincount(minlength=num_classes)
 
     @override
     def setup(self, stage: str) -> None:
         if stage == "fit":  # before a callback lifts a limit for a time
-            require_usable_length(self.trainer, self.hparams, [*self.needs_length, *self._data.needs_length])
+            others = getattr(getattr(self.trainer, "datamodule", None), "needs_length", [])
+            require_usable_length(self.trainer, self.hparams, [*self.needs_length, *others])
             self._max_epochs, self._max_steps = int(self.trainer.max_epochs or 0), self.trainer.max_steps
 
     @override

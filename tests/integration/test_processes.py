@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from lightning_modules.trained_model import read_trained_model
 from tests.conftest import SMALL
 from tests.integration.fork_driver import LAST_RESORT, REPOSITORY, drive
+from tests.integration.test_calibration import temperature_by_hand
 from tests.integration.test_lightnings_callbacks import metrics_of
 from tests.integration.test_resume import differences, load
-from tests.integration.test_calibration import temperature_by_hand
 
 pytestmark = pytest.mark.processes
 DDP = ["--trainer.accelerator=cpu", "--trainer.strategy=ddp", "--trainer.devices=2"]

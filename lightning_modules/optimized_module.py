@@ -43,8 +43,8 @@ class OptimizedModule(LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, ImageFolderDataModule):
             raise UserError(
-                f"cosine schedule, frozen epochs, averages of length auto and class weights count the training images of "
-                f"an ImageFolderDataModule, got {type(data).__name__}: pass one to the Trainer, or leave them out"
+                "the cosine schedule, an average of length auto and class weights count the training images of an "
+                f"ImageFolderDataModule, got {type(data).__name__}: pass one to the Trainer, or leave them out"
             )
         return data
 

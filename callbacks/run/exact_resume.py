@@ -1,5 +1,6 @@
 """State that makes a resumed run end with the same bits as an uninterrupted one."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -184,6 +185,13 @@ def _kept(part: Any) -> dict[str, Any]:
     return {name: value for name, value in part.hparams.items() if name not in part.FREE_ON_RESUME}
 
 
+def _defaults() -> dict[str, Any]:
+    """Returns the options' defaults, which a run had for one that came with a later version."""
+    options = [*inspect.signature(ImageClassifier).parameters.values()]
+    options += inspect.signature(ImageFolderDataModule).parameters.values()
+    return {option.name: option.default for option in options if option.default is not option.empty}
+
+
 def _needs_length(model: LightningModule, data: ImageFolderDataModule) -> list[str]:
     return [*getattr(model, "needs_length", []), *data.needs_length]
 
@@ -198,7 +206,7 @@ def _fault(checkpoint: Mapping[str, Any], given: dict[str, Any], needs_length: l
     """Returns why a run cannot resume from the checkpoint with these options; empty if it can."""
     if missing := [name for name in (KEY, "optimizer_states", "lr_schedulers") if name not in checkpoint]:
         return f"the checkpoint cannot be resumed, as it lacks {listed(missing)}: pass a last.ckpt"
-    saved = {**checkpoint["hyper_parameters"], **saved_recipe(checkpoint)}
+    saved = {**_defaults(), **checkpoint["hyper_parameters"], **saved_recipe(checkpoint)}
     limits: dict[str, Any] = {name: given.pop(name) for name in ("max_epochs", "max_steps") if name in given}
     new_run = "start a new one from its weights with --model.weights model.safetensors"
     if differing := differences(saved, given):

@@ -59,7 +59,7 @@ MODEL_DECIDES = {
     "drop_path": "0.1", "loss": "cross_entropy", "focal_gamma": "1", "class_weights": "balanced",
     "label_smoothing": "0.1", "learning_rate": "0.1", "weight_decay": "0.1",
     "min_learning_rate": "0.0001", "restart_epochs": "2", "restart_multiplier": "3", "compile": "gates",
-    "temperature": "fit",
+    "ema_decay": "0.9", "temperature": "fit",
     "schedule": "cosine", "trunk_learning_rate_ratio": "0.1", "layer_decay": "0.8", "weight_decay_on": "matrices",
     "freeze_trunk_epochs": "1", "warmup_epochs": None, "class_names": None,
 }  # fmt: skip
@@ -123,6 +123,17 @@ def test_what_needs_another_option_cannot_change_either(name, more, resumed, cap
         resumed(f"--data.{name}", *more)
     option, value = name.split("=")
     assert re.search(rf"differs from the checkpoint's \(.*{option} {value} instead of", capsys.readouterr().err)
+
+
+def test_an_option_that_came_with_a_later_version_was_off(resumed, capsys):
+    (path,) = Path("runs").rglob("last.ckpt")
+    content = torch.load(path, weights_only=True)
+    del content["hyper_parameters"]["label_smoothing"]
+    torch.save(content, path)
+    with pytest.raises(SystemExit, match="2"):
+        resumed("--model.label_smoothing=0.1")
+    assert "(label_smoothing 0.1 instead of 0.0)" in capsys.readouterr().err
+    resumed()
 
 
 def test_the_checkpoint_is_read_once(resumed, monkeypatch):

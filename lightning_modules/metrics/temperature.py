@@ -64,7 +64,8 @@ def cross_fitted(logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:
     for half in (0, 1):
         temperatures[half::2] = fit_temperature(logits[1 - half :: 2], targets[1 - half :: 2])
     numbers = {}
-    for name, metric in {"nll": NegativeLogLikelihood(), "ece": CalibrationError()}.items():
+    alone = {"sync_on_compute": False}  # other processes may not be measuring
+    for name, metric in {"nll": NegativeLogLikelihood(**alone), "ece": CalibrationError(**alone)}.items():
         metric.update(torch.from_numpy(logits / temperatures), torch.from_numpy(targets))
         numbers[name] = float(metric.compute())
     return numbers

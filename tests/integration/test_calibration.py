@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from scipy.optimize import minimize_scalar
 
 from datamodules import ImageFolderDataModule
+from datamodules.class_index import natural_key
 from lightning_modules import ImageClassifier, ResNetCBAM
 from lightning_modules.trained_model import largest_export_bytes, read_trained_model
 from scripts.main import main
@@ -48,10 +49,14 @@ def logits_by_hand(weights, paths):
         return [network.eval()(x) for x in (images, images.flip(3))]
 
 
+def validation_by_hand(weights, root):
+    """Logits and targets of the validation images."""
+    paths = sorted(root.glob("val/*/*"), key=lambda path: natural_key(path.as_posix()))  # as the data set lists them
+    return logits_by_hand(weights, paths)[0], torch.tensor([int(path.parent.name) for path in paths])
+
+
 def temperature_by_hand(weights, root):
-    paths = sorted(root.glob("val/*/*"))
-    logits, _ = logits_by_hand(weights, paths)
-    targets = torch.tensor([int(path.parent.name) for path in paths])  # the classes are named 0 to 11
+    logits, targets = validation_by_hand(weights, root)
 
     def likelihood(log_temperature):
         return F.cross_entropy(logits.double() / math.exp(log_temperature), targets).item()

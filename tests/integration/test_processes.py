@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from lightning_modules.metrics.temperature import cross_fitted
 from lightning_modules.trained_model import read_trained_model
 from tests.conftest import SMALL
 from tests.integration.fork_driver import LAST_RESORT, REPOSITORY, drive
-from tests.integration.test_calibration import temperature_by_hand
+from tests.integration.test_calibration import temperature_by_hand, validation_by_hand
 from tests.integration.test_lightnings_callbacks import metrics_of
 from tests.integration.test_resume import differences, load
 
@@ -39,8 +40,14 @@ def fitted(data_root, tmp_path_factory):
 
 
 def test_the_temperature_is_that_of_all_validation_images(fitted, data_root):
-    expected = temperature_by_hand(load_file(fitted / "model.safetensors"), data_root)
+    weights = load_file(fitted / "model.safetensors")
+    expected = temperature_by_hand(weights, data_root)
     assert read_trained_model(fitted / "model.safetensors").temperature == pytest.approx(expected, rel=1e-4)
+    # Which may be at its bound; but not without the logits of each image at its place can this be the same:
+    logits, targets = validation_by_hand(weights, data_root)
+    best = json.loads((fitted / "manifest.json").read_text())["best"]
+    measured = {name: best[f"val/{name}_calibrated"] for name in ("nll", "ece")}
+    assert measured == pytest.approx(cross_fitted(logits.numpy(), targets.numpy()), rel=1e-4, abs=1e-5)
 
 
 def outputs(*commands):

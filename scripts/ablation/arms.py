@@ -17,8 +17,11 @@ from scripts.config_files import read_yaml
 OWN = ("seed_everything", "run_name", "ckpt_path")  # options that ablate sets
 IMAGES = ("data.root", "data.val_fraction")  # options that decide which images a fit uses
 NULL = "tag:yaml.org,2002:null"
-# Neither in a folder's name on Windows, nor in a cell of a table.
-UNFIT = re.compile(r'[<>:"/\\|?*\x00-\x1f]|^\s|[\s.]$|^$')
+# Neither in a folder's name on Windows, nor in a cell of a table; and not the names of files beside the folders.
+UNFIT = re.compile(
+    r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]|^[\s.]|[\s.]$|^$|^ablation(_runs)?\.(md|csv|png)$', re.IGNORECASE
+)
+OPTION = re.compile(r"(--)?[A-Za-z_][\w.-]*\+?")
 FORM = "'name: {model.loss: cross_entropy}'"
 
 
@@ -148,8 +151,8 @@ def read_arms(path: Path) -> list[Arm]:
 def _name(node: yaml.Node, path: Path) -> str:
     if not isinstance(node, yaml.ScalarNode) or UNFIT.search(node.value):
         raise UserError(
-            f'the arm {node.value!r} in {path} needs a name that a folder can have, without any of <>:"/\\|?*: '
-            "choose another"
+            f"the arm {_text(node)!r} in {path} needs a name that a folder can have beside ablation.md, without a dot "
+            'in front or any of <>:"/\\|?*: choose another'
         )
     return node.value
 
@@ -159,13 +162,25 @@ def _options(node: yaml.Node, arm: str, path: Path) -> dict[str, str]:
         return {}
     if not isinstance(node, yaml.MappingNode):
         raise UserError(f"the arm {arm} in {path} must hold options by name: write it like {FORM}")
+    own = [_text(name).lstrip("-") for name, _ in node.value]
+    if twice := [name for place, name in enumerate(own) if name in own[:place]]:
+        raise UserError(f"the arm {arm} in {path} has {twice[0]} twice, with and without dashes: leave one out")
     try:
         yaml.SafeLoader("").flatten_mapping(node)
     except yaml.YAMLError as error:
         raise UserError(
             f"the arm {arm} in {path} cannot be merged ({' '.join(str(error).split())}): correct it"
         ) from error
-    return {str(name.value).lstrip("-"): _typed(value) for name, value in node.value}
+    if wrong := [text for name, _ in node.value if not OPTION.fullmatch(text := _text(name))]:
+        raise UserError(
+            f"the arm {arm} in {path} has {wrong[0]!r} in the place of an option: write it like {FORM}, with quotation "
+            "marks around a value that has commas"
+        )
+    return {name.value.lstrip("-"): _typed(value) for name, value in node.value}
+
+
+def _text(node: yaml.Node) -> str:
+    return node.value if isinstance(node, yaml.ScalarNode) else _typed(node)
 
 
 def _typed(node: yaml.Node) -> str:

@@ -214,7 +214,7 @@ def phases_of(progressive: str) -> list[tuple[int, Decimal]]:
     if len(phases) != len(parts) or not all(size > 0 for size, _ in phases):
         raise UserError(
             f"--data.progressive must list sizes in pixels, each with the share of the epochs at which it ends, got "
-            f"{progressive}: write it like 128@0.5,160@0.8,192@1"
+            f"{progressive or 'an empty text'}: write it like 128@0.5,160@0.8,192@1"
         )
     if shares[0] <= 0 or shares != sorted(set(shares)) or shares[-1] != 1:
         raise UserError(

@@ -149,6 +149,7 @@ def test_a_loader_process_may_be_sent_it():
         ({"mix_probability": 0.5}, "--data.mix_probability 0.5 has no effect, as nothing is mixed"),
         ({"plain_epochs": -1}, "--data.plain_epochs must be at least 0, got -1"),
         ({"plain_epochs": 2}, "--data.plain_epochs 2 has no effect, as no epoch has erasing or mixing"),
+        ({"progressive": ""}, "got an empty text: write it like 128@0.5"),
         ({"progressive": "16@0.5,48@1"}, "must end with the size of validation's images, --data.image_size 32"),
         ({"progressive": "16@0.5,32@0.9"}, "must rise from above 0 to 1, got 16@0.5,32@0.9"),
         ({"progressive": "16@0.5,24@0.5,32@1"}, "must rise from above 0 to 1"),

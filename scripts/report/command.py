@@ -61,7 +61,7 @@ class Recorder(Callback):
 
     Args:
         images: Number of validation images.
-        temperature: That of the predictions.
+        temperature: What logits are divided by for probabilities.
     """
 
     answers: Answers

@@ -34,10 +34,13 @@ class AveragedModule(OptimizedModule):
         """The options, as they are typed, whose effect depends on the length of the run."""
         return [*super().needs_length, *(["--model.ema_decay auto"] if self.hparams["ema_decay"] == "auto" else [])]
 
+    @property
+    def _is_in_fit(self) -> bool:
+        return bool(self._trainer) and self.trainer.state.fn == TrainerFn.FITTING
+
     def _current_average(self) -> WeightAverage | None:
-        """Returns the average of the latest fit, which begins with the weights that this finds."""
-        is_fit = bool(self._trainer) and self.trainer.state.fn == TrainerFn.FITTING
-        if self._average is None and self.hparams["ema_decay"] and is_fit:
+        """Returns the average of the latest fit; the first call in a fit begins it with the current weights."""
+        if self._average is None and self.hparams["ema_decay"] and self._is_in_fit:
             self._average = WeightAverage(self.network, self.device)
         return self._average
 
@@ -80,7 +83,7 @@ class AveragedModule(OptimizedModule):
 
     @override
     def on_validation_end(self) -> None:
-        if self._average and self.trainer.state.fn == TrainerFn.FITTING:
+        if self._average and self._is_in_fit:
             self._average.show(False)
 
     @override
@@ -97,7 +100,7 @@ class AveragedModule(OptimizedModule):
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if KEY not in checkpoint or not self._trainer or self.trainer.state.fn != TrainerFn.FITTING:
+        if KEY not in checkpoint or not self._is_in_fit:
             return
         averaged, trained = checkpoint["state_dict"], checkpoint[KEY]["trained"]
         if average := self._current_average():

@@ -78,9 +78,6 @@ class ImageClassifier(AveragedModule):
         activation_checkpointing: Whether to save memory by computing activations a second time in the backward pass.
         tta: Test-time augmentation: none, or hflip for the mean over an image and its mirror image.
 
-    Attributes:
-        temperature: What logits are divided by for predicted probabilities; 1 for none. Metrics do without.
-
     Raises:
         UserError: An option is out of range, or two options exclude each other.
     """
@@ -126,7 +123,7 @@ class ImageClassifier(AveragedModule):
         require_usable_options(self.hparams)
         self.classes = ClassIndex(class_names)
         self.network = self._build_network()
-        self.temperature = 1.0
+        self.temperature = 1.0  # what logits are divided by for predicted probabilities; metrics do without
         self.has_weights = False  # whether pretrained weights, or a checkpoint's, have been loaded
         # Cross-entropy is the focal loss at gamma 0: one implementation, in float32 inside autocast for both.
         self.gamma = focal_gamma if loss == "focal" else 0.0

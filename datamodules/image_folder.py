@@ -52,8 +52,8 @@ class ImageFolderDataModule(LightningDataModule):
         cutmix_alpha: Parameter of the Beta distribution of CutMix's shares; 0 for no CutMix. With both, each mixed
             batch has one of them, with equal probability.
         mix_probability: Probability that a batch is mixed, if MixUp or CutMix is on.
-        plain_epochs: Number of last epochs without random erasing, MixUp and CutMix.
-        progressive: Sizes of training images, each with the share of the epochs at which it ends, such as
+        plain_epochs: Number of epochs at the end without random erasing, MixUp and CutMix.
+        progressive: Sizes of training images in pixels, each with the share of the epochs at which it ends, such as
             128@0.5,160@0.8,192@1; the last is ``image_size``. By default one size.
         cache: Where a fit keeps decoded images: none, ram (on Linux), or disk for the user's cache folder.
         class_names: Classes to expect, in order; by default the folders of ``train/`` in natural order.
@@ -127,7 +127,7 @@ class ImageFolderDataModule(LightningDataModule):
 
     @property
     def needs_length(self) -> list[str]:
-        """The options, as typed, whose effect depends on how long the run is."""
+        """The options, as they are typed, whose effect depends on the length of the run."""
         return self.recipe.needs_length
 
     @override

@@ -39,15 +39,6 @@ class TrainingRecipe:
     epoch, and would not see that an attribute changed.
 
     Args:
-        image_size: Side in pixels of validation's images, and of training's in the last epochs.
-        augmentation: Way of augmenting.
-        crop_scale: Smallest and largest share of an image's area that a crop keeps.
-        random_erasing: Probability that a part of an image is erased.
-        mixup_alpha: As for ``draw_mix``.
-        cutmix_alpha: As for ``draw_mix``.
-        mix_probability: As for ``draw_mix``.
-        plain_epochs: Number of last epochs without erasing and mixing.
-        progressive: Sizes of the run's epochs; None for ``image_size`` in all.
         epochs: Length of the run; None if it is unknown, and then every epoch is of ``image_size`` and none is plain.
 
     Raises:
@@ -69,12 +60,12 @@ class TrainingRecipe:
         smallest, largest = self.crop_scale
         if not 0 < smallest <= largest <= 1:
             raise UserError(
-                f"--data.crop_scale must be two shares of an image's area that rise and are above 0 and at most 1, got "
-                f"[{smallest}, {largest}]: write it like --data.crop_scale=[0.8,1.0]"
+                "--data.crop_scale must be the smallest and the largest share of an image's area, above 0 and at most "
+                f"1, got [{smallest}, {largest}]: write it like --data.crop_scale=[0.8,1.0]"
             )
-        for name in ("random_erasing", "mix_probability"):
+        for name, hint in {"random_erasing": "0 turns it off", "mix_probability": "1 mixes every batch"}.items():
             if not 0 <= (value := getattr(self, name)) <= 1:
-                raise UserError(f"--data.{name} is a probability and must be between 0 and 1, got {value}: correct it")
+                raise UserError(f"--data.{name} must be between 0 and 1, got {value}: {hint}")
         for name in ("mixup_alpha", "cutmix_alpha"):
             if not 0 <= (value := getattr(self, name)) <= LARGEST_ALPHA:
                 raise UserError(
@@ -118,7 +109,7 @@ class TrainingRecipe:
 
     @property
     def needs_length(self) -> list[str]:
-        """The options, as typed, whose effect depends on how long the run is."""
+        """The options, as they are typed, whose effect depends on the length of the run."""
         options = {"progressive": self.progressive, "plain_epochs": self.plain_epochs or None}
         return [f"--data.{name} {value}" for name, value in options.items() if value is not None]
 
@@ -145,7 +136,7 @@ class TrainingRecipe:
             )
         if epochs is None or epochs < 0 or trainer.max_steps >= 0:
             raise UserError(
-                f"{option} divides a run whose length is known in epochs: give --trainer.max_epochs, and leave "
+                f"{option} needs a run whose length is known in epochs: give --trainer.max_epochs, and leave "
                 "--trainer.max_steps out"
             )
         run = dataclasses.replace(self, epochs=epochs)

@@ -7,13 +7,12 @@ from pytorch_lightning.trainer.states import TrainerFn
 from typing_extensions import override
 
 from datamodules.files.errors import UserError, listed
-from lightning_modules.network.resnet_cbam import ResNetCBAM
 from lightning_modules.network.weight_average import WeightAverage, decay_for
 from lightning_modules.optimized_module import OptimizedModule
 
 KEY = "ema"  # of a checkpoint
 PREFIX = "network."
-# With others weights have 16 bits, and their average would not move, as its steps are smaller than their last digit.
+# With any other, weights have 16 bits, and their average would not move: its steps are smaller than the last digit.
 PRECISIONS = ("32-true", "64-true", "16-mixed", "bf16-mixed")
 # Callbacks that average weights themselves, or replace them by others.
 OTHERS = (WeightAveraging, StochasticWeightAveraging, ModelPruning)
@@ -27,19 +26,21 @@ class AveragedModule(OptimizedModule):
     Lightning 2.6's callback, whose checkpoints have the two mixed up if they are saved inside a validation.
     """
 
-    network: ResNetCBAM
     _average: WeightAverage | None = None  # of the latest fit
     _decay = 0.0
 
     @property
     def needs_length(self) -> list[str]:
-        """The options, as typed, whose effect depends on how long the run is."""
+        """The options, as they are typed, whose effect depends on the length of the run."""
         return [*super().needs_length, *(["--model.ema_decay auto"] if self.hparams["ema_decay"] == "auto" else [])]
 
+    @property
+    def _is_in_fit(self) -> bool:
+        return bool(self._trainer) and self.trainer.state.fn == TrainerFn.FITTING
+
     def _current_average(self) -> WeightAverage | None:
-        """Returns the average of the latest fit, which begins with the weights that this finds."""
-        is_fit = bool(self._trainer) and self.trainer.state.fn == TrainerFn.FITTING
-        if self._average is None and self.hparams["ema_decay"] and is_fit:
+        """Returns the average of the latest fit; the first call in a fit begins it with the current weights."""
+        if self._average is None and self.hparams["ema_decay"] and self._is_in_fit:
             self._average = WeightAverage(self.network, self.device)
         return self._average
 
@@ -70,7 +71,7 @@ class AveragedModule(OptimizedModule):
 
     @override
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        average = self._current_average()  # before the first step, which it begins with the weights of
+        average = self._current_average()  # now, so that it begins with the weights before the first step
         super().optimizer_step(*args, **kwargs)
         if average:
             average.update(self._decay)
@@ -82,7 +83,7 @@ class AveragedModule(OptimizedModule):
 
     @override
     def on_validation_end(self) -> None:
-        if self._average and self.trainer.state.fn == TrainerFn.FITTING:
+        if self._average and self._is_in_fit:
             self._average.show(False)
 
     @override
@@ -99,7 +100,7 @@ class AveragedModule(OptimizedModule):
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if KEY not in checkpoint or not self._trainer or self.trainer.state.fn != TrainerFn.FITTING:
+        if KEY not in checkpoint or not self._is_in_fit:
             return
         averaged, trained = checkpoint["state_dict"], checkpoint[KEY]["trained"]
         if average := self._current_average():

@@ -58,17 +58,18 @@ class ImageClassifier(AveragedModule):
         label_smoothing: Share of each target that the training loss spreads evenly over all classes. Validation and
             test losses have neither smoothing nor class weights.
         learning_rate: Highest learning rate of AdamW; that of head and gates where the trunk has its own.
-        weight_decay: Weight decay of AdamW, applied to what weight_decay_on says.
-        min_learning_rate: Lowest learning rate of the cosine schedule; multiplied like learning_rate for the trunk.
-        restart_epochs: Length of the first cosine cycle in epochs, T_0.
-        restart_multiplier: Length of each cosine cycle as a multiple of the previous one's, T_mult.
-        schedule: Learning-rate schedule: warm_restarts, by epochs, or cosine, one cycle over the whole run, by steps.
-        warmup_epochs: Epochs, or a part of one, in which the learning rate of the cosine schedule rises linearly.
         trunk_learning_rate_ratio: Learning rate of the trunk divided by that of head and gates.
-        layer_decay: Factor on the trunk's learning rate for each part's distance from the top, from 1 for layer4 to 5
-            for the stem.
-        weight_decay_on: What decays: all parameters, or matrices, which spares biases, norms and gates.
+        layer_decay: Factor on the trunk's learning rate, applied once to layer4, twice to layer3, and so on to five
+            times to the stem.
         freeze_trunk_epochs: Number of epochs at the start in which only head and gates learn.
+        weight_decay: Weight decay of AdamW.
+        weight_decay_on: What decays: all parameters, or matrices, which spares biases, norms and gates.
+        schedule: Learning-rate schedule: warm_restarts, by epochs, or cosine, one cycle over the whole run, by steps.
+        min_learning_rate: Lowest learning rate of either schedule; scaled for the trunk like learning_rate.
+        restart_epochs: Length in epochs of the first cycle of warm_restarts, T_0.
+        restart_multiplier: Length of each cycle of warm_restarts as a multiple of the previous one's, T_mult.
+        warmup_epochs: Number of epochs at the start, or a fraction of one, in which the learning rate of the cosine
+            schedule rises linearly.
         ema_decay: Decay of the moving average of the weights that is validated and exported: a number below 1, auto to
             average over a tenth of the run, or 0 for none.
         temperature: Calibration of predicted probabilities: none, or fit for a temperature that is fitted on the
@@ -76,9 +77,6 @@ class ImageClassifier(AveragedModule):
         compile: What torch.compile compiles: none, the gates, or the full network.
         activation_checkpointing: Whether to save memory by computing activations a second time in the backward pass.
         tta: Test-time augmentation: none, or hflip for the mean over an image and its mirror image.
-
-    Attributes:
-        temperature: What logits are divided by for predicted probabilities; 1 for none. Metrics do without.
 
     Raises:
         UserError: An option is out of range, or two options exclude each other.
@@ -104,16 +102,16 @@ class ImageClassifier(AveragedModule):
         class_weights: ClassWeighting = "none",
         label_smoothing: float = 0.0,
         learning_rate: float = 1e-3,
+        trunk_learning_rate_ratio: float = 1.0,
+        layer_decay: float = 1.0,
+        freeze_trunk_epochs: int = 0,
         weight_decay: float = 1e-4,
+        weight_decay_on: WeightDecayOn = "all",
+        schedule: Schedule = "warm_restarts",
         min_learning_rate: float = 1e-5,
         restart_epochs: int = 10,
         restart_multiplier: int = 2,
-        schedule: Schedule = "warm_restarts",
         warmup_epochs: float = 0.0,
-        trunk_learning_rate_ratio: float = 1.0,
-        layer_decay: float = 1.0,
-        weight_decay_on: WeightDecayOn = "all",
-        freeze_trunk_epochs: int = 0,
         ema_decay: float | Literal["auto"] = 0.0,
         temperature: Literal["none", "fit"] = "none",
         compile: Compile = "none",
@@ -125,7 +123,7 @@ class ImageClassifier(AveragedModule):
         require_usable_options(self.hparams)
         self.classes = ClassIndex(class_names)
         self.network = self._build_network()
-        self.temperature = 1.0
+        self.temperature = 1.0  # what logits are divided by for predicted probabilities; metrics do without
         self.has_weights = False  # whether pretrained weights, or a checkpoint's, have been loaded
         # Cross-entropy is the focal loss at gamma 0: one implementation, in float32 inside autocast for both.
         self.gamma = focal_gamma if loss == "focal" else 0.0

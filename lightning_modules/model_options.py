@@ -43,7 +43,7 @@ def require_usable_length(trainer: Trainer, options: Mapping[str, Any], needs_le
     Args:
         trainer: Trainer of the run.
         options: Options of ``ImageClassifier``.
-        needs_length: Options of model and data, as they are typed, whose effect depends on how long the run is.
+        needs_length: Options of model and data, as they are typed, whose effect depends on the length of the run.
 
     Raises:
         UserError: It is not.

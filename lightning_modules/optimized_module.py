@@ -35,7 +35,7 @@ class OptimizedModule(LightningModule):
 
     @property
     def needs_length(self) -> list[str]:
-        """The options, as they are typed, whose effect depends on how long the run is."""
+        """The options, as they are typed, whose effect depends on the length of the run."""
         return ["--model.schedule cosine"] if self.hparams["schedule"] == "cosine" else []
 
     @property
@@ -43,8 +43,8 @@ class OptimizedModule(LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, ImageFolderDataModule):
             raise UserError(
-                "the cosine schedule, an average of length auto and class weights count the training images of an "
-                f"ImageFolderDataModule, got {type(data).__name__}: pass one to the Trainer, or leave them out"
+                "--model.schedule cosine, --model.ema_decay auto and --model.class_weights need the training images of "
+                f"an ImageFolderDataModule, got {type(data).__name__}: pass one to the Trainer, or leave them out"
             )
         return data
 

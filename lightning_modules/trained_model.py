@@ -164,10 +164,12 @@ def _require_known(trained: TrainedModel, path: Path) -> None:
     unknown = sorted((trained.model.keys() - known) | (trained.data.keys() - {*ImageFolderDataModule.IN_TRAINED_FILE}))
     if unknown:
         raise UserError(f"{path} has settings unknown to this version ({listed(unknown)}): update cbam100")
-    settings = [(get_type_hints(ImageClassifier.__init__), trained.model)]
-    settings += [(get_type_hints(ImageFolderDataModule.__init__), trained.data)]
-    settings += [({"precision": str | None}, {"precision": trained.precision})]
-    settings += [({"temperature": float | None}, {"temperature": trained.temperature})]
+    facts = {"precision": trained.precision, "temperature": trained.temperature}
+    settings: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        (get_type_hints(ImageClassifier.__init__), trained.model),
+        (get_type_hints(ImageFolderDataModule.__init__), trained.data),
+        ({"precision": str | None, "temperature": float | None}, facts),
+    ]
     wrong = [f"{k} {v!r}" for types, values in settings for k, v in values.items() if not _is_of_type(v, types[k])]
     if not wrong and trained.temperature is not None and not 0 < trained.temperature < math.inf:
         wrong = [f"temperature {trained.temperature}"]

@@ -16,6 +16,7 @@ WARNINGS = {
     r"You're resuming from a checkpoint that ended before the epoch ended": "the sampler resumes inside an epoch",
     r"LightningCLI's args parameter is intended": "an ablation asks it for the settings of its arms",
     r"The '.*_dataloader' does not have many workers": "Lightning 2.6 ignores a container's CPU quota",
+    r"When using `Trainer\(accumulate_grad_batches != 1\)` and overriding": "an average counts optimiser steps, too",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated": "Lightning 2.6 calls torch by its older name",
 }
 

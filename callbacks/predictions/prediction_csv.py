@@ -28,7 +28,7 @@ class Predictions:
         readable: Booleans ``(images,)``; False where the image could not be read and ``label`` is the fallback.
         top_label: Class indices ``(images, k)``, most probable first, or None.
         top_probability: Probabilities of ``top_label`` ``(images, k)``, or None.
-        review: Booleans ``(images,)``, for a column beside the top classes, or None.
+        review: Booleans ``(images,)``, a column beside the top classes; True where a person is to look; or None.
         probability: All probabilities ``(images, classes)``, or None.
     """
 

@@ -187,8 +187,8 @@ def _kept(part: Any) -> dict[str, Any]:
 
 def _defaults() -> dict[str, Any]:
     """Returns the options' defaults, which a run had for one that came with a later version."""
-    options = [*inspect.signature(ImageClassifier).parameters.values()]
-    options += inspect.signature(ImageFolderDataModule).parameters.values()
+    parts = (ImageClassifier, ImageFolderDataModule)
+    options = [option for part in parts for option in inspect.signature(part).parameters.values()]
     return {option.name: option.default for option in options if option.default is not option.empty}
 
 
@@ -207,9 +207,9 @@ def _fault(checkpoint: Mapping[str, Any], given: dict[str, Any], needs_length: l
     if missing := [name for name in (KEY, "optimizer_states", "lr_schedulers") if name not in checkpoint]:
         return f"the checkpoint cannot be resumed, as it lacks {listed(missing)}: pass a last.ckpt"
     saved = {**_defaults(), **checkpoint["hyper_parameters"], **saved_recipe(checkpoint)}
-    limits: dict[str, Any] = {name: given.pop(name) for name in ("max_epochs", "max_steps") if name in given}
+    limits: dict[str, Any] = {name: given[name] for name in ("max_epochs", "max_steps") if name in given}
     new_run = "start a new one from its weights with --model.weights model.safetensors"
-    if differing := differences(saved, given):
+    if differing := differences(saved, {name: value for name, value in given.items() if name not in limits}):
         return (
             f"this run differs from the checkpoint's ({differing}): resume with the options and the data of that run, "
             f"or {new_run}"

@@ -60,11 +60,11 @@ def draw_mix(seed: int, side: int, *, mixup_alpha: float, cutmix_alpha: float, p
     the pixels.
 
     Args:
-        seed: Of the batch.
+        seed: Seed of the batch.
         side: Side of the images in pixels.
         mixup_alpha: MixUp's share is drawn from Beta(alpha, alpha); 0 for no MixUp.
         cutmix_alpha: The same for CutMix. With both, each mixed batch has one of them, with equal probability.
-        probability: That the batch is mixed at all.
+        probability: Probability that the batch is mixed at all.
     """
     if not (mixup_alpha or cutmix_alpha):
         return None

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 ClassWeighting = Literal["none", "balanced", "effective"]
-BETA = 0.999  # Cui et al. try 0.9 to 0.9999 and find that it depends on the data; 1 - BETA is 1/1000 images
+BETA = 0.999  # Cui et al. try 0.9 to 0.9999, and find that the best depends on the data
 
 
 def class_weights(counts: Tensor, weighting: Literal["balanced", "effective"]) -> Tensor:
@@ -18,7 +18,7 @@ def class_weights(counts: Tensor, weighting: Literal["balanced", "effective"]) -
     for classes of more than about a thousand images.
 
     Source: Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019, arXiv 1901.05555,
-    equation 2. Differs from the paper in the mean, which there is over classes.
+    proposition 1. Differs from the paper in the mean, which there is over classes.
 
     >>> class_weights(torch.tensor([1, 3]), "balanced")  # the mean of 2 once and 2/3 three times is 1
     tensor([2.0000, 0.6667])

@@ -32,9 +32,9 @@ def parameter_groups(
     ``layer_decay`` the trunk is one group. Each group names its ``ratio`` to ``learning_rate``; one that can be frozen
     counts the steps of its schedule that it stays so as ``frozen``, which the schedule sets.
 
-    Sources: Bao et al., "BEiT", arXiv 2106.08254, section 3 (layer-wise decay, with the head at distance 0 as in its
-    program); He et al., "Bag of Tricks for Image Classification", arXiv 1812.01187, section 3.1 (no decay on biases and
-    norms).
+    Sources: Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", arXiv 1801.06146, section
+    3.2 (a rate for each layer; here the head is at distance 0, as in BEiT's program); He et al., "Bag of Tricks for
+    Image Classification", arXiv 1812.01187, section 3.1 (no decay on biases and norms).
 
     Args:
         network: Network whose parameters are named as ``ResNetCBAM``'s.

@@ -49,9 +49,10 @@ class ResNetCBAM(nn.Module):
         reduction_ratio: Number of channels divided by the hidden width of the channel gate.
         spatial_kernel_size: Side of the spatial gate's convolution kernel.
         dropout: Probability of dropping a feature before the head.
-        drop_path: Probability with which training drops the residual branch of the last block for an image (stochastic
-            depth: Huang et al., ECCV 2016, arXiv 1603.09382). That of block l of L is l / L times as large; a branch
-            that is kept is divided by its probability of being kept, so that evaluation needs no factor.
+        drop_path: Probability with which training drops the residual branch of the last block (stochastic depth: Huang
+            et al., ECCV 2016, arXiv 1603.09382); that of block l of L is l / L times as large. Differs from the paper
+            in dropping it for each image apart rather than for a whole batch, and in dividing a branch that is kept by
+            the probability of that, so that evaluation needs no factor.
 
     Attributes:
         activation_checkpointing: Whether training keeps only the outputs of the four stages and recomputes what is

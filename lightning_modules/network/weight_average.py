@@ -13,8 +13,8 @@ def decay_for(steps: int) -> float:
 
     The weights of k steps ago count (1 - d) · d^k, so their mean age is about 1 / (1 - d) steps. Such shares of a run
     do well: 7 to 13 % in Karras et al., "Analyzing and Improving the Training Dynamics of Diffusion Models", arXiv
-    2312.02696, and 4 % in torchvision's recipe for ResNet50. The growing decay of ``WeightAverage``, which reaches back
-    a ninth of the steps so far, is the smaller one until the run's last tenth.
+    2312.02696, and 4 % in torchvision's recipe for ResNet50. The growing decay of ``WeightAverage``, with which
+    the mean age is a tenth of the steps so far, is the smaller one until the run's last tenth.
 
     >>> decay_for(5_000), decay_for(10_000_000)
     (0.998, 0.9999)
@@ -26,8 +26,8 @@ class WeightAverage:
     """An exponential moving average of the parameters and buffers of a network, batch-norm statistics among them.
 
     With w the weights after update t = 0, 1, …, the average becomes d · average + (1 - d) · w, where
-    d = min(decay, (1 + t) / (10 + t)) grows, so that the initial weights are soon forgotten; TensorFlow's and timm's
-    averages grow alike. Integer buffers are copied.
+    d = min(decay, (1 + t) / (10 + t)) grows, so that the initial weights are soon forgotten, as in TensorFlow's
+    average. Integer buffers are copied.
 
     The network shows either the weights that are trained or the average. Its tensors then exchange their storage with
     those of a copy, and so remain the ones that an optimiser, DDP, hooks and compiled code hold.

@@ -57,11 +57,11 @@ MAPS = 4  # images each of the most confident right and of the worst predictions
 
 
 class Recorder(Callback):
-    """Collects the predictions and the calibration of a validation over ``images`` images.
+    """Collects the predictions and the calibration of a validation.
 
     Args:
         images: Number of validation images.
-        temperature: That of the predictions.
+        temperature: What logits are divided by for probabilities.
     """
 
     answers: Answers

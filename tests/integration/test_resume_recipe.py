@@ -22,7 +22,7 @@ def uninterrupted(data_root, tmp_path_factory):
     return fit_and_keep(tmp_path_factory.mktemp("recipe"), data_root, *RECIPE)
 
 
-@pytest.mark.parametrize("saved", some_of(range(11), {2, 5, 8}))  # after steps 1 to 11 of 12; 5 is at an epoch's end
+@pytest.mark.parametrize("saved", some_of(range(1, 12), {3, 6, 9}))  # steps of 12; 6 is at an epoch's end
 def test_every_saved_state_leads_to_the_same_end(saved, uninterrupted, data_root, run_folder):
     fit(data_root, *RECIPE, f"--ckpt_path={uninterrupted / 'saved' / f'{saved}.ckpt'}")
     ended, expected = (
@@ -37,7 +37,7 @@ def test_every_saved_state_leads_to_the_same_end(saved, uninterrupted, data_root
 def test_warm_restarts_with_a_frozen_start_too(data_root, run_folder, tmp_path_factory):
     options = ["--model.freeze_trunk_epochs=1", "--model.restart_epochs=1", "--model.restart_multiplier=1"]
     whole = fit_and_keep(tmp_path_factory.mktemp("restarts"), data_root, *options)
-    for saved in (2, 5, 8):
+    for saved in (3, 6, 9):
         fit(data_root, *options, f"--ckpt_path={whole / 'saved' / f'{saved}.ckpt'}", f"--run_name=from_{saved}")
         ended = load(f"runs/from_{saved}/version_0/checkpoints/last.ckpt")
         assert differences(load(whole / "runs/default/version_0/checkpoints/last.ckpt"), ended) == []
@@ -51,7 +51,7 @@ def test_warm_restarts_with_a_frozen_start_too(data_root, run_folder, tmp_path_f
     ],
 )
 def test_another_length_is_refused(limit, differing, uninterrupted, refusal, data_root, run_folder):
-    checkpoint = uninterrupted / "saved" / "2.ckpt"
+    checkpoint = uninterrupted / "saved" / "3.ckpt"
     assert refusal("fit", *FIT, f"--data.root={data_root}", *RECIPE, f"--ckpt_path={checkpoint}", limit) == (
         f"cbam100: error: this run is not as long as the checkpoint's ({differing}), which matters to --model.schedule "
         "cosine: resume with --trainer.max_epochs 2 --trainer.max_steps -1, or start a new one from its weights with "
@@ -68,6 +68,6 @@ def test_a_finished_run_is_not_told_to_go_on(uninterrupted, data_root, run_folde
 def test_max_steps_may_be_the_length(data_root, run_folder, tmp_path_factory):
     options = [*RECIPE, "--trainer.max_epochs=-1", "--trainer.max_steps=9"]
     whole = fit_and_keep(tmp_path_factory.mktemp("steps"), data_root, *options)
-    fit(data_root, *options, f"--ckpt_path={whole / 'saved' / '3.ckpt'}")
+    fit(data_root, *options, f"--ckpt_path={whole / 'saved' / '4.ckpt'}")
     ended, expected = (load(Path(folder) / "runs/default/version_0/checkpoints/last.ckpt") for folder in (".", whole))
     assert differences(expected, ended) == []

@@ -27,7 +27,7 @@ def uninterrupted(data_root, tmp_path_factory):
 
 @pytest.mark.parametrize("steps", [4, 8, 16])
 def test_a_resume_inside_each_part_leads_to_the_same_end(steps, uninterrupted, data_root, run_folder):
-    (saved,) = (path for path in (uninterrupted / "saved").iterdir() if load(path)["global_step"] == steps)
+    saved = uninterrupted / "saved" / f"{steps}.ckpt"
     workers = ["--data.num_workers=2"] if steps == 8 else []
     main([*FIT, f"--data.root={data_root}", f"--ckpt_path={saved}", *workers])
     ended, expected = load(LAST), load(uninterrupted / LAST)
@@ -39,10 +39,10 @@ def test_a_resume_inside_each_part_leads_to_the_same_end(steps, uninterrupted, d
 @pytest.mark.parametrize(
     ("option", "sentence"),
     [
-        ("--trainer.max_epochs=-1", "--data.progressive 24@0.34,40@0.67,32@1 divides a run whose length is known in"),
+        ("--trainer.max_epochs=-1", "--data.progressive 24@0.34,40@0.67,32@1 needs a run whose length is known in"),
         ("--trainer.max_epochs=2", "leaves no epoch for 24 pixels in a run of --trainer.max_epochs 2"),
         ("--data.progressive=24@0.5", "the shares of --data.progressive must rise from above 0 to 1, got 24@0.5"),
-        ("--data.crop_scale=[0.5,2]", "--data.crop_scale must be two shares of an image's area that rise"),
+        ("--data.crop_scale=[0.5,2]", "--data.crop_scale must be the smallest and the largest share of an image's"),
         ("--data.crop_scale=0.5", "--data.crop_scale must be two numbers in brackets like [0.5,1.0], got 0.5 ("),
         ("--data.crop_scale=[0.5]", "--data.crop_scale must be two numbers in brackets like [0.5,1.0], got [0.5] ("),
         ("--data.mixup_alpha=.nan", "--data.mixup_alpha must be between 0 and 100, got nan"),

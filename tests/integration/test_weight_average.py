@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 import signal
 from pathlib import Path
 
@@ -11,13 +10,12 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from safetensors.torch import load_file
 
-from callbacks import CheckpointFile
 from datamodules import ImageFolderDataModule
 from lightning_modules import ImageClassifier
 from scripts.main import main
 from tests.conftest import SMALL
 from tests.integration.test_lightnings_callbacks import lightning, metrics_of, overlay
-from tests.integration.test_resume import differences, load, some_of
+from tests.integration.test_resume import differences, kept_states, load, some_of
 
 DECAY = 0.3
 # 48 images in batches of 8, two to a step: 3 steps an epoch
@@ -69,20 +67,9 @@ def require_average(checkpoint, states, decay=DECAY):
 
 @pytest.fixture(scope="module")
 def whole(data_root, tmp_path_factory):
-    """The folder of a run, in it ``saved/<step>.ckpt``, and the trained weights after each step."""
+    """The folder of a run with its ``kept_states``, and the trained weights after each step."""
     folder = tmp_path_factory.mktemp("whole")
-    (folder / "saved").mkdir()
-    save = CheckpointFile.save_checkpoint
-
-    def save_and_keep(self, checkpoint, path, storage_options=None):
-        save(self, checkpoint, path)
-        if Path(path).name == "last.ckpt":
-            shutil.copy(path, folder / "saved" / f"{checkpoint['global_step']}.ckpt")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(CheckpointFile, "save_checkpoint", save_and_keep)
-        torch.set_num_threads(1)
+    with kept_states(folder):
         main([*FIT, f"--data.root={data_root}", *overlay(WATCHED)])
     return folder, Weights.seen
 

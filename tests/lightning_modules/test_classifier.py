@@ -61,7 +61,7 @@ def test_class_weights_count_all_training_images(data_root, tmp_path):
     data.setup("fit")
     model = ImageClassifier(list(data.classes.names), backbone="resnet18", weights="none", class_weights="balanced")
     model.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
-    with pytest.raises(UserError, match="counts the training images of an ImageFolderDataModule, got NoneType: pass"):
+    with pytest.raises(UserError, match="need the training images of an ImageFolderDataModule, got NoneType: pass"):
         model.setup("fit")
     model.trainer.datamodule = data
     names = set(model.state_dict())

@@ -39,12 +39,12 @@ def rates(monkeypatch):
     ("options", "warmup", "steps"),
     [
         ([], 3, 6 + 6),
-        (["--trainer.accumulate_grad_batches=2"], round(0.5 * 3), 3 + 3),
+        pytest.param(["--trainer.accumulate_grad_batches=2"], round(0.5 * 3), 3 + 3, marks=pytest.mark.slow),
         (["--trainer.accumulate_grad_batches=4"], 1, 2 + 2),  # the second step of an epoch is of 2 batches
         (["--trainer.limit_train_batches=0.84", "--trainer.accumulate_grad_batches=2"], round(0.5 * 3), 3 + 3),
         (["--trainer.limit_train_batches=3"], round(0.5 * 3), 3 + 3),
         (["--trainer.max_steps=7"], 3, 7),
-        (["--trainer.max_epochs=-1", "--trainer.max_steps=9"], 3, 9),
+        pytest.param(["--trainer.max_epochs=-1", "--trainer.max_steps=9"], 3, 9, marks=pytest.mark.slow),
         (["--data.batch_size=64"], 0, 1 + 1),  # half a step of warm-up rounds to none
         (["--config=accumulating.yaml", "--run_name=default"], 3, 6 + 2),
     ],

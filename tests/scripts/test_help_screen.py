@@ -1,9 +1,12 @@
+import inspect
 import re
 import shlex
 
 import pytest
 import yaml
 
+from datamodules import ImageFolderDataModule
+from lightning_modules import ImageClassifier
 from scripts.help_screen import SCREENS
 from scripts.main import main
 
@@ -51,6 +54,16 @@ def test_a_topic_shows_its_options_alone(capsys):
     assert "--data.max_pixels" in text
     assert "--trainer" not in text
     assert "--trainer.profiler" in shown(capsys, "predict", "--help", "trainer")
+
+
+@pytest.mark.parametrize(("topic", "part"), [("model", ImageClassifier), ("data", ImageFolderDataModule)])
+def test_a_topic_tells_what_the_docstring_says_of_an_option(topic, part, capsys):
+    """Not what it says of an attribute of the same name."""
+    text = " ".join(shown(capsys, "fit", "--help", topic).split())
+    options = inspect.getdoc(part).partition("Args:")[2].partition("\n\n")[0]
+    for name, start in re.findall(r"^    (\w+): (\S+ \S+)", options, re.M):
+        if (topic, name) not in (("model", "class_names"), ("data", "seed")):  # which are set by others
+            assert start in text.partition(f"--{topic}.{name} ")[2].partition("type: ")[0], name
 
 
 def test_all_shows_every_option(capsys):

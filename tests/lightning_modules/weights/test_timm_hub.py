@@ -47,10 +47,7 @@ def load(name=NAME, backbone="resnet18"):
     ("config", "remark"),
     [
         (IMAGENET, ""),
-        (
-            None,
-            ", without a config.json that tells how its images were normalised",
-        ),  # timm's own cache
+        (None, ", without a config.json that tells how its images were normalised"),  # timm's own cache
     ],
 )
 def test_loads_from_the_cache_without_its_head(config, remark, snapshot):

@@ -40,7 +40,7 @@ class AveragedModule(OptimizedModule):
         """Returns the average of the latest fit, which begins with the weights that this finds."""
         is_fit = bool(self._trainer) and self.trainer.state.fn == TrainerFn.FITTING
         if self._average is None and self.hparams["ema_decay"] and is_fit:
-            self._average = WeightAverage(self.network, self.device)
+            self._average = WeightAverage(self.network, self.trainer.strategy.root_device)
         return self._average
 
     @override
@@ -99,7 +99,11 @@ class AveragedModule(OptimizedModule):
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if KEY not in checkpoint or not self._trainer or self.trainer.state.fn != TrainerFn.FITTING:
+        if not self._trainer or self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        # Lightning does so only after it has loaded the weights, which loses the digits of 64 bits.
+        self.trainer.precision_plugin.convert_module(self)
+        if KEY not in checkpoint:
             return
         averaged, trained = checkpoint["state_dict"], checkpoint[KEY]["trained"]
         if average := self._current_average():

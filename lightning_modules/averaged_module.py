@@ -41,7 +41,7 @@ class AveragedModule(OptimizedModule):
     def _current_average(self) -> WeightAverage | None:
         """Returns the average of the latest fit; the first call in a fit begins it with the current weights."""
         if self._average is None and self.hparams["ema_decay"] and self._is_in_fit:
-            self._average = WeightAverage(self.network, self.device)
+            self._average = WeightAverage(self.network, self.trainer.strategy.root_device)
         return self._average
 
     @override
@@ -100,7 +100,11 @@ class AveragedModule(OptimizedModule):
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if KEY not in checkpoint or not self._is_in_fit:
+        if not self._is_in_fit:
+            return
+        # Lightning does so only after it has loaded the weights, which loses the digits of 64 bits.
+        self.trainer.precision_plugin.convert_module(self)
+        if KEY not in checkpoint:
             return
         averaged, trained = checkpoint["state_dict"], checkpoint[KEY]["trained"]
         if average := self._current_average():

@@ -4,10 +4,12 @@ import json
 import math
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.trainer.states import TrainerFn
 from safetensors.torch import load_file
 
 from datamodules import ImageFolderDataModule
@@ -100,6 +102,21 @@ def test_both_are_resumed_to_the_bit(step, whole, data_root, run_folder):
     assert differences(load(folder / LAST), load(LAST)) == []
     bests = [json.loads((run / "manifest.json").read_text())["best"] for run in (folder / RUN, RUN)]
     assert bests[0] == bests[1]
+
+
+def test_64_bits_are_resumed_to_the_bit(data_root, run_folder):
+    words = [*FIT, f"--data.root={data_root}", "--trainer.precision=64-true"]
+    main([*words, "--run_name=whole"])
+    main([*words, "--trainer.max_steps=2"])
+    main([*words, "--ckpt_path=last"])
+    assert differences(load("runs/whole/version_0/checkpoints/last.ckpt"), load(LAST)) == []
+
+
+def test_a_resumed_average_begins_on_the_device_that_the_network_moves_to():
+    model = ImageClassifier(["a", "b"], "resnet18", "none", ema_decay=DECAY)
+    strategy = SimpleNamespace(root_device=torch.device("meta"))
+    model._trainer = SimpleNamespace(state=SimpleNamespace(fn=TrainerFn.FITTING), strategy=strategy)
+    assert all(x.is_meta for x in model._current_average().averaged.parameters())
 
 
 class Disturbing(Callback):

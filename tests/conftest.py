@@ -89,6 +89,20 @@ def data_root(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="module")
+def new_folder(tmp_path_factory):
+    """Makes folders that go with the module: with the checkpoints of all modules, memory would run out."""
+    folders = []
+
+    def make(name):
+        folders.append(tmp_path_factory.mktemp(name))
+        return folders[-1]
+
+    yield make
+    for folder in folders:
+        shutil.rmtree(folder)
+
+
 @pytest.fixture
 def refusal(capsys):
     """Runs a command that must end with 2, and returns the one sentence that it says."""

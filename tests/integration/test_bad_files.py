@@ -25,9 +25,9 @@ def snapshot(root):
 
 
 @pytest.fixture(scope="module")
-def five_classes(tmp_path_factory):
+def five_classes(new_folder):
     """200 training images, 3 of them bad, and 100 validation images, 3 of them bad."""
-    root = tmp_path_factory.mktemp("bad") / "root"
+    root = new_folder("bad") / "root"
     make_demo_data(root, size=36, num_classes=5, train_images=40, val_images=20, test_images=2)
     for split in ("train", "val"):
         images = sorted((root / split / "3").iterdir())
@@ -46,8 +46,8 @@ def root(five_classes):
 
 
 @pytest.fixture(scope="module")
-def model(five_classes, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
+def model(five_classes, new_folder):
+    folder = new_folder("model")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         main(["fit", *FIT, f"--data.root={five_classes}", "--data.on_bad_image=skip"])

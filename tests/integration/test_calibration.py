@@ -28,9 +28,9 @@ RUN = Path("runs/default/version_0")
 
 
 @pytest.fixture(scope="module")
-def calibrated(data_root, tmp_path_factory):
+def calibrated(data_root, new_folder):
     """The run folder of a two-epoch fit with a temperature."""
-    folder = tmp_path_factory.mktemp("calibrated")
+    folder = new_folder("calibrated")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         torch.set_num_threads(1)

@@ -58,9 +58,9 @@ def three_processes(folder):
 
 
 @pytest.fixture(scope="module")
-def results(trained, data_root, tmp_path_factory):
+def results(trained, data_root, new_folder):
     """By number of processes, the folder with the CSVs and the metrics of a validation of 17 images."""
-    root = Path(shutil.copytree(data_root, tmp_path_factory.mktemp("odd") / "root"))
+    root = Path(shutil.copytree(data_root, new_folder("odd") / "root"))
     for label in range(7):
         next((root / "val" / str(label)).iterdir()).unlink()
     for size in SIZES:
@@ -80,7 +80,7 @@ def results(trained, data_root, tmp_path_factory):
     fit = [*ddp_config, *small, *data, "--trainer.max_epochs=2", "--model.restart_epochs=2"]
     folders = {}
     for processes, nodes in ((1, 1), (2, 2), (3, 1)):
-        folder = folders[processes] = tmp_path_factory.mktemp(f"processes{processes}")
+        folder = folders[processes] = new_folder(f"processes{processes}")
         plan["output"] = str(folder)
         plan["fit"] = fit if nodes > 1 else []
         plan["distributed"] = [*CPU_DDP, f"--trainer.devices={processes // nodes}", f"--trainer.num_nodes={nodes}"]

@@ -44,9 +44,9 @@ def require_equal(name, uninterrupted):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(data_root, tmp_path_factory):
+def uninterrupted(data_root, new_folder):
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("uninterrupted"))
+        patch.chdir(new_folder("uninterrupted"))
         (outcome,) = drive({"args": [*FIT, f"--data.root={data_root}", "--data.num_workers=0"]})
         assert outcome["code"] == 0, outcome["error"]
         return state("default"), manifest("default")["best"]

@@ -26,8 +26,8 @@ def accuracy(output):
 
 
 @pytest.fixture(scope="module")
-def fitted(data_root, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("elsewhere")
+def fitted(data_root, new_folder):
+    folder = new_folder("elsewhere")
     small = [arg for arg in SMALL if "trainer" not in arg]
     options = ["--data.root", data_root, "--trainer.max_epochs=1", "--model.restart_epochs=1"]
     options += ["--model.temperature=fit", "--trainer.precision=32-true"]

@@ -67,8 +67,8 @@ def fit_and_keep(folder, root, *options):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(data_root, tmp_path_factory):
-    return fit_and_keep(tmp_path_factory.mktemp("uninterrupted"), data_root)
+def uninterrupted(data_root, new_folder):
+    return fit_and_keep(new_folder("uninterrupted"), data_root)
 
 
 def numbers(run_folder):

@@ -82,8 +82,8 @@ def test_every_option_is_in_a_list():
 
 
 @pytest.fixture(scope="module")
-def finished(data_root, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("finished")
+def finished(data_root, new_folder):
+    folder = new_folder("finished")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         torch.set_num_threads(1)

@@ -18,8 +18,8 @@ RECIPE = [
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(data_root, tmp_path_factory):
-    return fit_and_keep(tmp_path_factory.mktemp("recipe"), data_root, *RECIPE)
+def uninterrupted(data_root, new_folder):
+    return fit_and_keep(new_folder("recipe"), data_root, *RECIPE)
 
 
 @pytest.mark.parametrize("saved", some_of(range(1, 12), {3, 6, 9}))  # steps of 12; 6 is at an epoch's end
@@ -34,9 +34,9 @@ def test_every_saved_state_leads_to_the_same_end(saved, uninterrupted, data_root
     )
 
 
-def test_warm_restarts_with_a_frozen_start_too(data_root, run_folder, tmp_path_factory):
+def test_warm_restarts_with_a_frozen_start_too(data_root, run_folder, new_folder):
     options = ["--model.freeze_trunk_epochs=1", "--model.restart_epochs=1", "--model.restart_multiplier=1"]
-    whole = fit_and_keep(tmp_path_factory.mktemp("restarts"), data_root, *options)
+    whole = fit_and_keep(new_folder("restarts"), data_root, *options)
     for saved in (3, 6, 9):
         fit(data_root, *options, f"--ckpt_path={whole / 'saved' / f'{saved}.ckpt'}", f"--run_name=from_{saved}")
         ended = load(f"runs/from_{saved}/version_0/checkpoints/last.ckpt")
@@ -65,9 +65,9 @@ def test_a_finished_run_is_not_told_to_go_on(uninterrupted, data_root, run_folde
     assert line.endswith("has done its 2 epochs: nothing is left to do")
 
 
-def test_max_steps_may_be_the_length(data_root, run_folder, tmp_path_factory):
+def test_max_steps_may_be_the_length(data_root, run_folder, new_folder):
     options = [*RECIPE, "--trainer.max_epochs=-1", "--trainer.max_steps=9"]
-    whole = fit_and_keep(tmp_path_factory.mktemp("steps"), data_root, *options)
+    whole = fit_and_keep(new_folder("steps"), data_root, *options)
     fit(data_root, *options, f"--ckpt_path={whole / 'saved' / '4.ckpt'}")
     ended, expected = (load(Path(folder) / "runs/default/version_0/checkpoints/last.ckpt") for folder in (".", whole))
     assert differences(expected, ended) == []

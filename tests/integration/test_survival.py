@@ -37,8 +37,8 @@ def equal(a, b):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(data_root, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("uninterrupted")
+def uninterrupted(data_root, new_folder):
+    folder = new_folder("uninterrupted")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         (outcome,) = drive({"args": fit(data_root)})

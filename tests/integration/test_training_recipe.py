@@ -18,8 +18,8 @@ LAST = Path("runs/default/version_0/checkpoints/last.ckpt")
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(data_root, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("uninterrupted")
+def uninterrupted(data_root, new_folder):
+    folder = new_folder("uninterrupted")
     with kept_states(folder):
         main([*FIT, f"--data.root={data_root}"])
     return folder

@@ -68,9 +68,9 @@ def require_average(checkpoint, states, decay=DECAY):
 
 
 @pytest.fixture(scope="module")
-def whole(data_root, tmp_path_factory):
+def whole(data_root, new_folder):
     """The folder of a run with its ``kept_states``, and the trained weights after each step."""
-    folder = tmp_path_factory.mktemp("whole")
+    folder = new_folder("whole")
     with kept_states(folder):
         main([*FIT, f"--data.root={data_root}", *overlay(WATCHED)])
     return folder, Weights.seen

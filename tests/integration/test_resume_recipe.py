@@ -34,6 +34,7 @@ def test_every_saved_state_leads_to_the_same_end(saved, uninterrupted, data_root
     )
 
 
+@pytest.mark.slow
 def test_warm_restarts_with_a_frozen_start_too(data_root, run_folder, new_folder):
     options = ["--model.freeze_trunk_epochs=1", "--model.restart_epochs=1", "--model.restart_multiplier=1"]
     whole = fit_and_keep(new_folder("restarts"), data_root, *options)

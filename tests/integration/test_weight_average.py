@@ -104,6 +104,7 @@ def test_both_are_resumed_to_the_bit(step, whole, data_root, run_folder):
     assert bests[0] == bests[1]
 
 
+@pytest.mark.slow
 def test_64_bits_are_resumed_to_the_bit(data_root, run_folder):
     words = [*FIT, f"--data.root={data_root}", "--trainer.precision=64-true"]
     main([*words, "--run_name=whole"])

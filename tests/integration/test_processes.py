@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,11 @@ from safetensors.torch import load_file
 from lightning_modules.metrics.temperature import cross_fitted
 from lightning_modules.trained_model import read_trained_model
 from tests.conftest import SMALL
-from tests.integration.fork_driver import LAST_RESORT, REPOSITORY, drive
+from tests.integration.fork_driver import LAST_RESORT, REPOSITORY, TRAINING, drive
 from tests.integration.test_calibration import temperature_by_hand, validation_by_hand
 from tests.integration.test_lightnings_callbacks import metrics_of
 from tests.integration.test_resume import differences, load
+from tests.integration.test_resume_recipe import RECIPE
 
 pytestmark = pytest.mark.processes
 DDP = ["--trainer.accelerator=cpu", "--trainer.strategy=ddp", "--trainer.devices=2"]
@@ -86,3 +88,19 @@ def test_averaged_weights(data_root, run_folder, capsys):
     best = json.loads((resumed / "manifest.json").read_text())["best"]
     measured = {name: value for name, value in best.items() if name.startswith("val/")}
     assert metrics_of(resumed / "checkpoints/best.ckpt", data_root, capsys) == measured
+
+
+@pytest.mark.slow
+def test_all_options_at_once_resume_after_every_step(data_root, run_folder):
+    small = [arg for arg in SMALL if "trainer" not in arg]
+    args = ["fit", *small, *DDP, f"--data.root={data_root}", "--data.batch_size=4", "--trainer.max_epochs=2", *RECIPE]
+    plans = [{"args": [*args, "--run_name=whole"]}]
+    for step in range(1, 12):  # of 12
+        named = [*args, f"--run_name=step_{step}"]
+        plans.append({"args": named, "at": [TRAINING, step], "signal": signal.SIGTERM, "group": True})
+        plans.append({"args": [*named, "--ckpt_path=last"]})
+    outcomes = drive(*plans)
+    assert [outcome["code"] for outcome in outcomes] == [0, *11 * [143, 0]], outcomes
+    expected = load("runs/whole/version_0/checkpoints/last.ckpt")
+    for step in range(1, 12):
+        assert differences(load(f"runs/step_{step}/version_0/checkpoints/last.ckpt"), expected) == []

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from typing_extensions import override
 
@@ -18,7 +18,7 @@ from callbacks.figures.draw import (
     worst_images_figure,
 )
 from callbacks.guards.size_budget import SizeBudget
-from callbacks.predictions.answers import AnswerCollector, Answers, most_confused
+from callbacks.predictions.answers import AnswerCollector, Answers, ValidationAnswers, most_confused
 from callbacks.processes import agree
 from callbacks.run.exact_resume import resumed_from
 from callbacks.run.loop_state import epochs_done
@@ -40,7 +40,7 @@ FIRST_GUESS = 2.0  # seconds that drawing may take
 SHOWN = 16
 
 
-class Insight(Callback):
+class Insight(ValidationAnswers):
     """Writes the confusion matrix, most confused pairs, accuracy by class, worst images and gate statistics.
 
     At the start of a run it also writes an augmented training batch and the model's sizes beside the budget.
@@ -58,7 +58,6 @@ class Insight(Callback):
             raise UserError(f"--insight.every_n_epochs must be at least 0, got {every_n_epochs}: 0 turns it off")
         self.every_n_epochs = every_n_epochs
         # Of the current or latest validation
-        self._answers: AnswerCollector | None = None
         self._gates: GateStatistics | None = None
         self._due = False
         self._epoch = 0
@@ -120,19 +119,6 @@ class Insight(Callback):
     ) -> None:
         if self._gates:
             self._gates.real = batch.samples != BLANK if getattr(batch, "num_blanks", 0) else None
-
-    @override
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        if self._answers:
-            self._answers.add(batch, outputs)
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,10 +1,12 @@
 """Predictions for the images of a split, gathered while it is evaluated."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
+from typing_extensions import override
 
 from callbacks.predictions.image_table import Table
 from datamodules.image_dataset import Batch
@@ -89,3 +91,22 @@ class AnswerCollector:
             name: (x[samples] / seen.reshape(-1, *[1] * (x.ndim - 1))).astype(x.dtype) for name, x in columns.items()
         }
         return Answers(samples, **means)
+
+
+class ValidationAnswers(Callback):
+    """Base of callbacks that look at the answers of a validation; they begin to gather when they set ``_answers``."""
+
+    _answers: AnswerCollector | None = None  # of the current or latest validation
+
+    @override
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if self._answers:
+            self._answers.add(batch, outputs)

@@ -1,46 +1,28 @@
 """Fitting of the temperature that calibrates a model's probabilities, on the validation images of a fit."""
 
-from typing import Any
-
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_warn
 from typing_extensions import override
 
-from callbacks.predictions.answers import AnswerCollector
+from callbacks.predictions.answers import AnswerCollector, ValidationAnswers
 from callbacks.processes import gather
 from callbacks.trainer_parts import data_of
 from lightning_modules.classifier import ImageClassifier
 from lightning_modules.metrics.temperature import CALIBRATED, HIGHEST, LOWEST, cross_fitted, fit_temperature
 
 
-class TemperatureFit(Callback):
+class TemperatureFit(ValidationAnswers):
     """Gives the model a temperature after each validation of a fit with ``--model.temperature fit``.
 
     Checkpoints and exports are made after it, so that each holds the temperature of its weights. Logs it, and the
     likelihood and the calibration error that it leads to on images that it was not fitted on.
     """
 
-    def __init__(self) -> None:
-        self._answers: AnswerCollector | None = None
-
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         fits = isinstance(pl_module, ImageClassifier) and pl_module.hparams["temperature"] == "fit"
         fits &= trainer.state.fn == "fit" and not trainer.sanity_checking
         self._answers = AnswerCollector(len(data_of(trainer).dataset("val")), keep_logits=True) if fits else None
-
-    @override
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        if self._answers:
-            self._answers.add(batch, outputs)
 
     @override
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -10,10 +10,12 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, and for process
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from torchvision.models import _api
 from xdist.scheduler import LoadFileScheduling
 
 from scripts.demo.make_demo_data import make_demo_data
 from scripts.main import main
+from tests import narrow_resnet
 
 CLASSES = 12  # more than ten, so that natural and lexical order differ
 
@@ -79,6 +81,12 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True)
 def _one_thread():
     torch.set_num_threads(1)  # the same sums on every machine
+
+
+@pytest.fixture
+def wide_resnet18(monkeypatch):
+    """torchvision's own resnet18 instead of the narrow one."""
+    monkeypatch.setitem(_api.BUILTIN_MODELS, "resnet18", narrow_resnet.WIDE)
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,7 @@ from scripts.ablation import command as _ablate  # noqa: F401
 from scripts.benchmark import command as _benchmark  # noqa: F401
 from scripts.explain import command as _explain  # noqa: F401
 from scripts.report import command as _report  # noqa: F401
+from tests import narrow_resnet  # noqa: F401
 
 REPOSITORY = Path(__file__).parents[2]
 LAST_RESORT = 300.0  # seconds after which a command counts as hanging; nothing waits for them otherwise
@@ -187,7 +188,7 @@ class ForkingPopen(subprocess.Popen):
         if cwd is not None:
             os.chdir(cwd)
         _begin_anew(dict(os.environ if env is None else env))
-        interpret([str(word) for word in args[1:]])
+        interpret([str(word) for word in args[1:] if word != "-u"])
 
 
 def half_written():

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from scripts.main import main
+from tests import narrow_resnet  # noqa: F401
 
 
 def evaluate(*args: str) -> dict[str, float]:

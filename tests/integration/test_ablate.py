@@ -164,11 +164,11 @@ def test_the_function_returns_the_table(data_root, run_folder, monkeypatch):
 def test_a_fit_that_fails_says_why(data_root, run_folder):
     vary = ["ablate", *VARY, *SMALL, f"--data.root={data_root}"]
     large, fast = drive(
-        {"args": [*vary, "--size_budget.limit_mb=1"]},
+        {"args": [*vary, "--size_budget.limit_mb=0.1"]},
         {"args": [*vary, "--trainer.fast_dev_run=true", "--name=fast"]},
     )
     assert (large["code"], fast["code"]) == (2, 2)
-    assert re.search(r"the fit of .* ended with 2 \(.*1\.00 MB", large["error"])
+    assert re.search(r"the fit of .* ended with 2 \(.*0\.10 MB", large["error"])
     assert "left no finished run folder with checkpoints" in fast["error"]
 
 

@@ -77,7 +77,7 @@ def rows(path):
 def test_both_files_hold_the_temperature_of_their_weights(calibrated, data_root):
     weights = load_file(calibrated / "model.safetensors")
     expected = temperature_by_hand(weights, data_root)
-    assert 0.1 < expected < 10
+    assert 0.05 < expected < 20  # not at a bound
     with safe_open(calibrated / "model.safetensors", framework="pt") as file:
         header = {name: json.loads(text) for name, text in file.metadata().items() if name != "format"}
     assert header["temperature"] == pytest.approx(expected, rel=1e-4)

@@ -120,11 +120,11 @@ def test_a_typed_flag_beats_the_checkpoint(trained, data_root, run_folder, capsy
 def test_a_users_callback_replaces_the_projects_own(data_root, run_folder, capsys):
     config = Path("limit.yaml")
     config.write_text(
-        "trainer:\n  callbacks:\n    class_path: callbacks.SizeBudget\n    init_args:\n      limit_mb: 1\n"
+        "trainer:\n  callbacks:\n    class_path: callbacks.SizeBudget\n    init_args:\n      limit_mb: 0.1\n"
     )
     with pytest.raises(SystemExit, match="2"):
         run("fit", "--config", config, *SMALL, "--data.root", data_root, "--size_budget.limit_mb=1000")
-    assert "more than the budget of 1.00 MB" in capsys.readouterr().err
+    assert "more than the budget of 0.10 MB" in capsys.readouterr().err
 
 
 def test_an_overlay_names_the_run(data_root, run_folder, capsys):
@@ -162,8 +162,8 @@ def test_an_over_budget_file_never_gets_its_name(data_root, run_folder, monkeypa
     monkeypatch.setattr("callbacks.guards.size_budget.model_size_bytes", lambda _: 0)
     with pytest.raises(SystemExit):
         run("fit", *SMALL, "--data.root", data_root, "--trainer.max_epochs=1", "--model.restart_epochs=1",
-            "--size_budget.limit_mb=10")  # fmt: skip
-    assert "more than the budget of 10.00 MB" in capsys.readouterr().err
+            "--size_budget.limit_mb=0.1")  # fmt: skip
+    assert "more than the budget of 0.10 MB" in capsys.readouterr().err
     assert not list(Path("runs").rglob("*model.safetensors*"))
 
 

@@ -1,17 +1,15 @@
 """One, two and three processes, and two machines, give the same numbers and the same bytes."""
 
+import contextlib
 import json
-import os
 import shutil
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import SMALL
-from tests.integration.fork_driver import LAST_RESORT, REPOSITORY, Command
+from tests.integration.fork_driver import REPOSITORY, Command
 from tests.integration.processes_driver import run
 
 pytestmark = pytest.mark.processes
@@ -28,16 +26,15 @@ def free_port():
 
 def two_machines(folder):
     """Starts two agents of torchrun on the loopback interface with a process each, and waits for them."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1",
-               "--master-addr=127.0.0.1", f"--master-port={free_port()}"]  # fmt: skip
-    agents = [
-        subprocess.Popen([*command, f"--node-rank={node}", "-m", DRIVER, "plan.json"], cwd=folder,
-                         env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, stdout=subprocess.PIPE,
-                         stderr=subprocess.STDOUT, text=True)
-        for node in range(2)
-    ]  # fmt: skip
-    outputs = [agent.communicate(timeout=LAST_RESORT)[0] for agent in agents]
-    assert all(agent.returncode == 0 for agent in agents), "\n".join(outputs)
+    agent = ["--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={free_port()}"]
+    with contextlib.chdir(folder):
+        run_all(
+            {
+                "module": "torch.distributed.run",
+                "args": [*agent, f"--node-rank={node}", "-m", DRIVER, folder / "plan.json"],
+            }
+            for node in range(2)
+        )
 
 
 def three_processes(folder):
@@ -48,12 +45,21 @@ def three_processes(folder):
         "WORLD_SIZE": "3",
         "TORCHELASTIC_RUN_ID": "x",
     }
-    commands = [
-        Command({"module": DRIVER, "args": [str(folder / "plan.json")],
-                 "env": {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}})
+    run_all(
+        {
+            "module": DRIVER,
+            "args": [folder / "plan.json"],
+            "env": {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        }
         for rank in range(3)
-    ]  # fmt: skip
-    outcomes = [command.finish() for command in commands]
+    )
+
+
+def run_all(plans):
+    """Follows plans at the same time, as their processes wait for each other."""
+    outcomes = [
+        command.finish() for command in [Command({**plan, "args": [*map(str, plan["args"])]}) for plan in plans]
+    ]
     assert all(outcome["code"] == 0 for outcome in outcomes), outcomes
 
 

@@ -1,5 +1,6 @@
 """All subcommands on two processes, and the installed command from a folder that is not the repository."""
 
+import contextlib
 import json
 import shutil
 import signal
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from safetensors.torch import load_file
 
 from lightning_modules.metrics.temperature import cross_fitted
@@ -36,9 +38,15 @@ def fitted(data_root, new_folder):
     # Both are recommended, and torch cannot combine accumulation with every way of DDP.
     recommended = [f"--config={REPOSITORY}/configs/trainer/ddp.yaml", "--trainer.accumulate_grad_batches=2"]
     processes = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--run_name=default"]
-    command = [Path(sys.executable).parent / "cbam100", "fit", *small, *recommended, *processes, *options]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=LAST_RESORT)
+    with contextlib.chdir(folder):
+        outputs(["fit", *small, *recommended, *processes, *options])
     return folder / "runs/default/version_0"
+
+
+def test_the_installed_command_finds_its_defaults(data_root, tmp_path):
+    command = [Path(sys.executable).parent / "cbam100", "fit", "--data.root", data_root, "--print_config"]
+    printed = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=LAST_RESORT).stdout
+    assert yaml.safe_load(printed)["model"]["weights"] == "IMAGENET1K_V2"
 
 
 def test_the_temperature_is_that_of_all_validation_images(fitted, data_root):

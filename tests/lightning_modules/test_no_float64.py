@@ -15,6 +15,7 @@ from lightning_modules.metrics.temperature import answers_of_views
 from lightning_modules.network.inference import for_inference
 from lightning_modules.network.optimization import build_optimizer
 
+pytestmark = pytest.mark.usefixtures("wide_resnet18")
 META = torch.device("meta")
 
 

@@ -64,7 +64,7 @@ def test_each_step_has_the_rate_of_the_closed_form(options, warmup, steps, rates
     assert f"schedule: one cosine over {steps} steps, {warmup} of them warm-up" in capsys.readouterr().out
 
 
-def test_the_groups_are_printed(data_root, run_folder, capsys):
+def test_the_groups_are_printed(wide_resnet18, data_root, run_folder, capsys):
     main([*FIT, "--trainer.max_epochs=1", *COSINE, f"--data.root={data_root}", "--model.weight_decay_on=matrices",
           "--trainer.precision=bf16-mixed", "--trainer.gradient_clip_val=1"])  # fmt: skip
     lines = capsys.readouterr().out.splitlines()

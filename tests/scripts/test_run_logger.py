@@ -65,7 +65,7 @@ def test_a_file_system_without_locks(run_folder, monkeypatch):
 
 def test_a_refused_start_leaves_no_folder(data_root, run_folder, refusal):
     words = ["fit", *SMALL, f"--data.root={data_root}", "--trainer.max_epochs=1", "--model.restart_epochs=1"]
-    assert "1.00 MB" in refusal(*words, "--size_budget.limit_mb=1")
+    assert "0.10 MB" in refusal(*words, "--size_budget.limit_mb=0.1")
     assert list(Path("runs/default").iterdir()) == []
 
 

@@ -5,6 +5,8 @@ import torch
 from lightning_modules import ResNetCBAM
 from lightning_modules.metrics.gate_statistics import GateStatistics, Moments
 
+pytestmark = pytest.mark.usefixtures("wide_resnet18")
+
 
 @pytest.fixture
 def network():

@@ -11,6 +11,8 @@ from datamodules.files.errors import UserError
 from lightning_modules import ResNetCBAM
 from lightning_modules.weights.pretrained import load_pretrained
 
+pytestmark = pytest.mark.usefixtures("wide_resnet18")
+
 
 @pytest.fixture(scope="module")
 def imagenet_state():

@@ -12,6 +12,7 @@ from lightning_modules import ResNetCBAM
 from lightning_modules.weights.pretrained import load_pretrained
 from tests.conftest import SMALL
 
+pytestmark = pytest.mark.usefixtures("wide_resnet18")
 NAME = "timm/resnet18.a1_in1k"
 CLASSES = [f"class {i}" for i in range(12)]
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "input_size": [3, 224, 224]}

@@ -14,6 +14,7 @@ COMMANDS = {
     "validate": "evaluate a checkpoint on ROOT/val",
     "test": "evaluate a checkpoint on ROOT/test/<class>/",
     "predict": "write prediction.csv and prediction.zip for the images of ROOT/test",
+    "serve": "classify images over HTTP, with a page to drop them on",
     "explain": "draw attention maps of a checkpoint over images",
     "report": "write report.html, a page about a run, to its folder",
     "ablate": "train several settings with several seeds, and compare them",
@@ -44,7 +45,7 @@ def main(args: "ArgsType" = None) -> None:
         from pathlib import Path
 
         # By its path, as importing its package would import torch.
-        file = Path(__file__).parents[1] / "callbacks" / "run" / "version.py"
+        file = Path(__file__).parents[1] / "datamodules" / "files" / "version.py"
         print("cbam100", runpy.run_path(str(file))["version"]())
         raise SystemExit(0)
     if isinstance(words, list) and words and not words[0].startswith("-") and words[0] not in COMMANDS:

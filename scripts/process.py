@@ -28,6 +28,7 @@ OWN = {
     "audit": "scripts.audit",
     "explain": "scripts.explain.command",
     "report": "scripts.report.command",
+    "serve": "scripts.serve.command",
     "ablate": "scripts.ablation.command",
     "benchmark": "scripts.benchmark.command",
 }

@@ -56,9 +56,10 @@ def test_commands_are_understood(command, monkeypatch, capsys):
         options, fit = ablation_parser().parse_known_args(shlex.split(command)[2:])
         for arm in comparison(options.vary, options.arms)[0]:
             parse(shlex.join(["cbam100", "fit", *fit, *arm.flags]), capsys)
-    elif command.split()[1] in ("explain", "report"):
+    elif command.split()[1] in ("explain", "report", "serve"):
+        port = ["--port=0"] if command.split()[1] == "serve" else []  # whatever runs on this machine
         with pytest.raises(SystemExit):
-            main(shlex.split(command)[1:])
+            main([*shlex.split(command)[1:], *port])
         assert re.search("there is no file at (FILE|runs)|is not the run folder of a fit", capsys.readouterr().err)
     else:
         parse(command, capsys)

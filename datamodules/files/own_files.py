@@ -13,6 +13,7 @@ MARK = "cbam100"  # in a picture's text, and a page's generator
 PREDICTION, TOP_K, ABLATION = "table of predictions", "table of top-k predictions", "table of an ablation"
 PROBABILITIES, PICTURE, REPORT = "file of probabilities", "picture", "report"
 CHECKPOINT, OTHER_CHECKPOINT, WEIGHTS = "checkpoint", "checkpoint of another module", "model"
+EXPORT = "exported model"
 RUN_MANIFEST, PREDICTION_MANIFEST = "manifest of a run", "manifest of a prediction"
 AUDIT, BENCHMARK = "audit report", "benchmark report"
 JSON_KEYS = {
@@ -22,6 +23,7 @@ JSON_KEYS = {
     BENCHMARK: {"benchmark", "machine", "rows"},
 }
 HEAD = 10_000  # bytes
+TAIL = 10_000_000  # bytes; the header of an ONNX or OpenVINO file is at its end, and may list many classes
 
 
 def kind_of(path: Path, suffix: str | None = None) -> str | None:
@@ -123,6 +125,21 @@ def _containing(kinds: dict[str, str]) -> Callable[[Path], str | None]:
     return lambda path: next((kind for text, kind in kinds.items() if text.encode() in _head(path)), None)
 
 
+def _tail(path: Path, length: int) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(-min(length, os.path.getsize(path)), os.SEEK_END)
+        return file.read()
+
+
+def _exported(path: Path) -> str | None:
+    return EXPORT if b"class_digest" in _tail(path, TAIL) else None
+
+
+def _exported_weights(path: Path) -> str | None:
+    """As lightning_modules/exports/openvino_file ends it: with the mark and a hash of 32 bytes."""
+    return EXPORT if _tail(path, len(MARK) + 32).startswith(MARK.encode()) else None
+
+
 READERS: dict[str, Callable[[Path], str | None]] = {
     ".csv": _table,
     ".partial": _table,
@@ -131,6 +148,9 @@ READERS: dict[str, Callable[[Path], str | None]] = {
     ".json": _json,
     ".ckpt": _checkpoint,
     ".safetensors": _weights,
+    ".onnx": _exported,
+    ".xml": _exported,
+    ".bin": _exported_weights,
     ".png": _containing({f"Software\0{MARK}": PICTURE}),
     ".html": _containing({f'<meta name="generator" content="{MARK}">': REPORT}),
     ".md": _containing({f"`{MARK} ablate ": ABLATION, f"`{MARK} benchmark ": BENCHMARK}),

@@ -7,6 +7,7 @@ import errno
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageChops, ImageFile
@@ -50,7 +51,9 @@ class ImageReadError(UserError):
         return f"cannot read {self.path} ({self.reason}): replace or remove the file"
 
 
-def read_image(path: str, max_pixels: int = MAX_PIXELS, shorter_side: int | None = None) -> Image.Image:
+def read_image(
+    path: str, max_pixels: int = MAX_PIXELS, shorter_side: int | None = None, *, content: BinaryIO | None = None
+) -> Image.Image:
     """Decodes a file to an upright RGB image.
 
     EXIF orientation is applied. Transparent pixels become white, as most viewers show them. 16-bit grey is scaled to 8
@@ -61,11 +64,12 @@ def read_image(path: str, max_pixels: int = MAX_PIXELS, shorter_side: int | None
         max_pixels: The largest width times height that is decoded.
         shorter_side: Length in pixels to which a longer shorter side is reduced. A JPEG of twice that or more is
             decoded at 1/2, 1/4 or 1/8 of its size to begin with, which skips most of the work.
+        content: The file's content, where it lies in memory and ``path`` is only its name.
 
     Raises:
         ImageReadError: The file is missing, damaged, too large, or in a format that is not in ``FORMATS``.
     """
-    with open_image(path, max_pixels) as image:
+    with open_image(path, max_pixels, content) as image:
         if shorter_side is None:
             return upright_rgb(image)
         image.draft(None, (shorter_side, shorter_side))
@@ -88,31 +92,32 @@ def size_to_load(width: int, height: int, shorter_side: int) -> tuple[int, int]:
 
 
 @contextmanager
-def open_image(path: str, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+def open_image(path: str, max_pixels: int = MAX_PIXELS, content: BinaryIO | None = None) -> Iterator[Image.Image]:
     """Opens a file, as ``read_image`` does, for a block that may decode it.
 
     Raises:
         ImageReadError: The file cannot be read, or the block raised an exception.
     """
+    source = path if content is None else content
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2  # Pillow refuses above twice this, before it takes memory
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sizes above half the limit, and of damaged EXIF
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(source, formats=FORMATS) as image:
                 if image.width * image.height > max_pixels:
                     raise Image.DecompressionBombError
                 if image.format != "PNG":
                     yield image
                     return
                 _require_sound_png(image)
-            with Image.open(path, formats=FORMATS) as image:  # again, as the check has read to the file's end
+            with Image.open(source, formats=FORMATS) as image:  # again, as the check has read to the file's end
                 yield image
     except Image.DecompressionBombError as error:
         raise ImageReadError(path, f"it has more pixels than --data.max_pixels, {max_pixels:,}") from error
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error and more
         machine = isinstance(error, MemoryError) or getattr(error, "errno", None) in OUT_OF_RESOURCES
-        reason = str(error).replace(f" {path!r}", "").strip(": ")  # the sentence names the path already
+        reason = str(error).replace(f" {source!r}", "").strip(": ")  # the sentence names the path already
         raise ImageReadError(path, f"{type(error).__name__}: {reason}".strip(": "), machine) from error
     finally:
         Image.MAX_IMAGE_PIXELS = limit

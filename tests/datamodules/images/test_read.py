@@ -1,5 +1,6 @@
 """Every kind of file that a real folder holds: what is read from it, or how it is refused."""
 
+import io
 import os
 import pickle
 import resource
@@ -225,3 +226,21 @@ except ImageReadError as error:
     reason, peak = output.strip().split("|")
     assert reason == "it has more pixels than --data.max_pixels, 64,000,000"
     assert int(peak) < 100  # MiB, Python and Pillow included; a decoded one would take 400 or more
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp"])
+def test_content_in_memory_is_read_like_a_file(suffix, tmp_path):
+    path = tmp_path / f"x.{suffix}"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    Image.fromarray(np.dstack([GREY, GREY.T, GREY])).resize((64, 32)).save(
+        path, **{} if suffix == "bmp" else {"exif": exif}
+    )
+    for options in ({}, {"shorter_side": 9}):
+        assert np.array_equal(read(path, **options), read("x", content=io.BytesIO(path.read_bytes()), **options))
+    with pytest.raises(
+        ImageReadError, match=r"^cannot read its name \(UnidentifiedImageError: cannot identify image file\)"
+    ):
+        read_image("its name", content=io.BytesIO(b"no image"))
+    with pytest.raises(ImageReadError, match="more pixels"):
+        read_image("its name", max_pixels=100, content=io.BytesIO(path.read_bytes()))

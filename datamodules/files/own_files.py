@@ -14,12 +14,13 @@ PREDICTION, TOP_K, ABLATION = "table of predictions", "table of top-k prediction
 PROBABILITIES, PICTURE, REPORT = "file of probabilities", "picture", "report"
 CHECKPOINT, OTHER_CHECKPOINT, WEIGHTS = "checkpoint", "checkpoint of another module", "model"
 RUN_MANIFEST, PREDICTION_MANIFEST = "manifest of a run", "manifest of a prediction"
-AUDIT, BENCHMARK = "audit report", "benchmark report"
+AUDIT, BENCHMARK, COMPARISON = "audit report", "benchmark report", "comparison"
 JSON_KEYS = {
     RUN_MANIFEST: {"versions", "events"},
     PREDICTION_MANIFEST: {"versions", "complete", "unreadable"},
     AUDIT: {"splits", "stops", "duplicates"},
     BENCHMARK: {"benchmark", "machine", "rows"},
+    COMPARISON: {"agreement", "moved", "differing"},
 }
 HEAD = 10_000  # bytes
 

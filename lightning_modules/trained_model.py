@@ -43,6 +43,7 @@ class TrainedModel:
         steps: Number of its optimiser steps.
         precision: Precision of the fit, as Lightning's ``Trainer`` spells it, if the file is an export that states it.
         temperature: What logits are divided by for probabilities, if the fit has fitted it.
+        metrics: What the fit measured of these weights in its best epoch, as far as the file states it.
         checkpoint: The whole checkpoint, for callbacks that keep their state in it; empty for an export.
     """
 
@@ -53,6 +54,7 @@ class TrainedModel:
     steps: int = 0
     precision: str | None = None
     temperature: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
     checkpoint: dict[str, Any] = field(default_factory=dict)
 
     def load_into(self, model: ImageClassifier) -> None:
@@ -105,17 +107,25 @@ def _only_in_one(old: Sequence[str], new: Sequence[str]) -> Iterator[str]:
 
 def export_metadata(model: ImageClassifier, data: ImageFolderDataModule, metrics: dict[str, float]) -> dict[str, str]:
     """Builds the header of ``model.safetensors``: what ``read_trained_model`` needs, and facts for other readers."""
+    options = {name: data.hparams[name] for name in data.IN_TRAINED_FILE}
+    return describe(model, options, metrics, str(data.trainer.precision) if data.trainer else None)
+
+
+def describe(
+    model: ImageClassifier, data: Mapping[str, Any], metrics: Mapping[str, float], precision: str | None
+) -> dict[str, str]:
+    """Builds the header from the data module's options ``IN_TRAINED_FILE`` and the precision of the fit."""
     settings = dict(model.hparams)
     values = {
         "classes": settings.pop("class_names"),
         "class_digest": model.classes.digest,
         "architecture": {name: settings.pop(name) for name in model.architecture},
         "training": settings,
-        "data": {name: data.hparams[name] for name in data.IN_TRAINED_FILE},
-        "image_size": data.hparams["image_size"],
+        "data": dict(data),
+        "image_size": data["image_size"],
         "normalization": {"mean": MEAN, "std": STD},
-        "metrics": metrics,
-        "precision": str(data.trainer.precision) if data.trainer else None,
+        "metrics": dict(metrics),
+        "precision": precision,
         **({"temperature": model.temperature} if settings["temperature"] == "fit" else {}),
     }
     # JSON, as safetensors takes only UTF-8 strings, which a folder's name need not be. Its readers look for "format".
@@ -211,4 +221,5 @@ def _read_export(path: Path) -> tuple[TrainedModel, str]:
     model = {"class_names": values["classes"], **values["architecture"], **values["training"]}
     data = {name: values["data"][name] for name in (*ImageFolderDataModule.IN_TRAINED_FILE, *values["data"])}
     precision, temperature = values.get("precision"), values.get("temperature")
-    return TrainedModel(model, data, network, precision=precision, temperature=temperature), values["class_digest"]
+    facts = {"precision": precision, "temperature": temperature, "metrics": values.get("metrics", {})}
+    return TrainedModel(model, data, network, **facts), values["class_digest"]

@@ -45,7 +45,7 @@ def main(args: "ArgsType" = None) -> None:
         from pathlib import Path
 
         # By its path, as importing its package would import torch.
-        file = Path(__file__).parents[1] / "callbacks" / "run" / "version.py"
+        file = Path(__file__).parents[1] / "datamodules" / "files" / "version.py"
         print("cbam100", runpy.run_path(str(file))["version"]())
         raise SystemExit(0)
     if isinstance(words, list) and words and not words[0].startswith("-") and words[0] not in COMMANDS:

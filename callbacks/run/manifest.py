@@ -22,9 +22,9 @@ from callbacks.run.checkpoints import BestWeights
 from callbacks.run.config import RunConfig
 from callbacks.run.exact_resume import resumed_from
 from callbacks.run.run_folder import RunFolder
-from callbacks.run.version import version
 from callbacks.trainer_parts import callbacks_of, data_of, is_fast_dev_run
 from datamodules.files.atomic_file import write_bytes
+from datamodules.files.version import version
 from lightning_modules.classifier import ImageClassifier
 from lightning_modules.network.model_size import model_size_bytes, parameter_count
 

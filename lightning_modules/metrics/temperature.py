@@ -86,8 +86,12 @@ def answers_of_views(views: list[Tensor], temperature: float) -> tuple[Tensor, T
         The indices do not depend on the temperature, even if it makes probabilities equal.
     """
     logits = torch.stack(views)
-    probabilities = logits.softmax(2).mean(0)
-    _, labels = ranked(probabilities)
-    if temperature != 1:  # in log space, as a small probability may be 0 in float32
-        probabilities = (logits.log_softmax(2).logsumexp(0) / temperature).softmax(1)
-    return labels, probabilities
+    _, labels = ranked(logits.softmax(2).mean(0))
+    return labels, probabilities_of_views(logits, temperature)
+
+
+def probabilities_of_views(logits: Tensor, temperature: float) -> Tensor:
+    """Maps logits ``(views, batch, classes)`` to the probabilities ``(batch, classes)`` of ``answers_of_views``."""
+    if temperature == 1:
+        return logits.softmax(2).mean(0)
+    return (logits.log_softmax(2).logsumexp(0) / temperature).softmax(1)  # as a small probability may be 0 in float32

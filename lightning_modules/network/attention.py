@@ -56,7 +56,7 @@ class ChannelGate(nn.Module):
         positions = x.shape[2] * x.shape[3]
         # A power of two near 1 / positions is exact in every precision, and keeps float16 from overflowing.
         share = 0.5 ** positions.bit_length()
-        mean = (x.new_full((len(x), 1, positions), share) @ rows(x))[:, 0] / (positions * share)
+        mean = (x.new_full((x.shape[0], 1, positions), share) @ rows(x))[:, 0] / (positions * share)
         logits = self.expand(torch.relu(self.reduce(mean)))
         return _gate_factors(logits, self.gate)[:, :, None, None]
 

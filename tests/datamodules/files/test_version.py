@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from callbacks.run import version as module
 from callbacks.run.manifest import versions
-from callbacks.run.version import version
+from datamodules.files import version as module
+from datamodules.files.version import version
 from scripts.main import main
 
 SETUP = Path(__file__).parents[3] / "setup.cfg"

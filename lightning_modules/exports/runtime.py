@@ -1,0 +1,98 @@
+"""Opens a trained file of any format for predictions on the CPU."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from datamodules.files.errors import UserError, listed
+from lightning_modules.classifier import ImageClassifier
+from lightning_modules.exports.delivered import DeliveredNetwork
+from lightning_modules.exports.header import decoded, export_header, foreign
+from lightning_modules.exports.packages import require
+from lightning_modules.trained_model import read_trained_model
+
+
+class Runtime(Protocol):
+    """An opened file.
+
+    Attributes:
+        header: What the file says about itself, with decoded values.
+        description: What runs it: "ONNX Runtime 1.32.0, CPU, 2 threads, int8".
+    """
+
+    header: dict[str, Any]
+    description: str
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Maps uint8 RGB images ``(batch, size, size, 3)`` to float32 ``(batch, classes)``."""
+        ...
+
+
+def open_runtime(path: Path, *, threads: int | None = None) -> Runtime:
+    """Opens a ``.ckpt``, ``.safetensors``, ``.onnx`` or ``.xml`` file; which of them decides what runs it.
+
+    Args:
+        path: The file; beside an ``.xml`` lies its ``.bin``.
+        threads: Number of CPU threads; by default, as many as torch uses.
+
+    Raises:
+        UserError: The file is missing, damaged or of another project, its classes do not match their hash, or the
+            package that runs it is not installed.
+    """
+    runtimes: dict[str, Callable[[Path, int], Runtime]] = {
+        ".ckpt": TorchRuntime,
+        ".safetensors": TorchRuntime,
+        ".onnx": OnnxRuntime,
+    }
+    if path.suffix not in runtimes:
+        raise UserError(f"--ckpt_path must end in {listed([*runtimes])}, got {path}: export one with cbam100 export")
+    if not path.is_file():
+        raise UserError(f"there is no file at {path}: check the path")
+    return runtimes[path.suffix](path, threads or torch.get_num_threads())
+
+
+class TorchRuntime:
+    """Runs a checkpoint or safetensors file in float32, whatever the precision of its weights."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        trained = read_trained_model(path)
+        model = ImageClassifier(**trained.model)
+        trained.load_into(model)
+        self.header = decoded(export_header(model, trained, format="safetensors", precision="fp32"), path)
+        self._network = DeliveredNetwork(model)
+        torch.set_num_threads(threads)
+        self.description = f"PyTorch {torch.__version__}, CPU, {_count(threads)}, fp32"
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Maps uint8 RGB images ``(batch, size, size, 3)`` to float32 ``(batch, classes)``."""
+        with torch.inference_mode():
+            return self._network(torch.from_numpy(images)).numpy()
+
+
+class OnnxRuntime:
+    """Runs an ONNX file with ONNX Runtime."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        ort = require("onnxruntime", "onnx")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        try:
+            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its own types derive from nothing else
+            raise foreign(path, str(error)) from error
+        self.header = decoded(self._session.get_modelmeta().custom_metadata_map, path)
+        self.description = (
+            f"ONNX Runtime {ort.__version__}, CPU, {_count(threads)}, {self.header['export']['precision']}"
+        )
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Maps uint8 RGB images ``(batch, size, size, 3)`` to float32 ``(batch, classes)``."""
+        (result,) = self._session.run(None, {self._session.get_inputs()[0].name: images})
+        return result
+
+
+def _count(threads: int) -> str:
+    return f"{threads} thread{'s' if threads > 1 else ''}"

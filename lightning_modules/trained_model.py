@@ -168,6 +168,18 @@ def read_trained_model(path: Path) -> TrainedModel:
     return trained
 
 
+def load_classifier(path: Path) -> tuple[ImageClassifier, TrainedModel]:
+    """Returns a trained model in evaluation mode, and what its file says about it.
+
+    Raises:
+        UserError: The file cannot be read, or its weights do not fit the model that it describes.
+    """
+    trained = read_trained_model(path)
+    model = ImageClassifier(**trained.model)
+    trained.load_into(model)
+    return model.eval(), trained
+
+
 def _require_known(trained: TrainedModel, path: Path) -> None:
     """Checks names and types of settings, as those of a file are used without the command line's parser."""
     known = inspect.signature(ImageClassifier).parameters.keys()

@@ -14,6 +14,7 @@ COMMANDS = {
     "validate": "evaluate a checkpoint on ROOT/val",
     "test": "evaluate a checkpoint on ROOT/test/<class>/",
     "predict": "write prediction.csv and prediction.zip for the images of ROOT/test",
+    "export": "write a checked file that runs without this project: ONNX, OpenVINO, safetensors",
     "explain": "draw attention maps of a checkpoint over images",
     "report": "write report.html, a page about a run, to its folder",
     "ablate": "train several settings with several seeds, and compare them",

@@ -26,6 +26,7 @@ LAUNCHER = "CBAM100_LAUNCHER"
 # Modules whose ``main`` runs a command; LightningCLI runs the others.
 OWN = {
     "audit": "scripts.audit",
+    "export": "scripts.export.command",
     "explain": "scripts.explain.command",
     "report": "scripts.report.command",
     "ablate": "scripts.ablation.command",

@@ -22,7 +22,7 @@ from datamodules.name_spellings import Spellings
 from datamodules.prediction_rows import NAME_COLUMN
 from datamodules.split_names import place_below, require_outside_splits
 from datamodules.splits import list_split
-from lightning_modules.metrics.mcnemar import mcnemar
+from lightning_modules.metrics.proportions import mcnemar_p_value
 from scripts.arguments import Arguments
 from scripts.console import printable
 
@@ -210,7 +210,7 @@ def _correctness(a: list[str], b: list[str], truth: list[str]) -> Correctness:
     both, only_a, only_b = right[True, True], right[True, False], right[False, True]
     never = sorted({*truth} - {*a, *b}, key=natural_key)
     accuracy_a, accuracy_b = (both + only_a) / len(truth), (both + only_b) / len(truth)
-    return Correctness(accuracy_a, accuracy_b, only_a, only_b, mcnemar(only_a, only_b), never)
+    return Correctness(accuracy_a, accuracy_b, only_a, only_b, mcnemar_p_value(only_a, only_b), never)
 
 
 def _print(found: Comparison, a: str, b: str) -> None:

@@ -15,6 +15,7 @@ COMMANDS = {
     "test": "evaluate a checkpoint on ROOT/test/<class>/",
     "predict": "write prediction.csv and prediction.zip for the images of ROOT/test",
     "compare": "tell where two predictions differ, and which is right",
+    "export": "write a checked file that runs without this project: ONNX, OpenVINO, safetensors",
     "explain": "draw attention maps of a checkpoint over images",
     "report": "write report.html, a page about a run, to its folder",
     "ablate": "train several settings with several seeds, and compare them",

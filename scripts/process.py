@@ -27,6 +27,7 @@ LAUNCHER = "CBAM100_LAUNCHER"
 OWN = {
     "audit": "scripts.audit",
     "compare": "scripts.compare",
+    "export": "scripts.export.command",
     "explain": "scripts.explain.command",
     "report": "scripts.report.command",
     "ablate": "scripts.ablation.command",

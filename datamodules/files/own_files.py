@@ -1,6 +1,7 @@
 """Which files this project may replace: its own of the same kind, recognised by their content."""
 
 import json
+import mmap
 import os
 import zipfile
 from collections.abc import Callable, Iterable
@@ -13,6 +14,7 @@ MARK = "cbam100"  # in a picture's text, and a page's generator
 PREDICTION, TOP_K, ABLATION = "table of predictions", "table of top-k predictions", "table of an ablation"
 PROBABILITIES, PICTURE, REPORT = "file of probabilities", "picture", "report"
 CHECKPOINT, OTHER_CHECKPOINT, WEIGHTS = "checkpoint", "checkpoint of another module", "model"
+GRAPH, BINARY, MODEL_CARD = "exported model", "binary file of an exported model", "model card"
 RUN_MANIFEST, PREDICTION_MANIFEST = "manifest of a run", "manifest of a prediction"
 AUDIT, BENCHMARK, COMPARISON = "audit report", "benchmark report", "comparison"
 JSON_KEYS = {
@@ -119,6 +121,17 @@ def _weights(path: Path) -> str | None:
     return WEIGHTS if "class_digest" in header["__metadata__"] else None
 
 
+def _graph(path: Path) -> str | None:
+    """Looks through the whole file, as the header of a graph stands behind its weights."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return GRAPH if content.find(b"class_digest") >= 0 else None
+
+
+def _binary(path: Path) -> str | None:
+    """Goes by the graph beside it, as OpenVINO's weights say nothing about themselves."""
+    return BINARY if kind_of(path.with_suffix(".xml")) == GRAPH else None
+
+
 def _containing(kinds: dict[str, str]) -> Callable[[Path], str | None]:
     """Makes a reader that returns the kind whose text is near the start of the file."""
     return lambda path: next((kind for text, kind in kinds.items() if text.encode() in _head(path)), None)
@@ -134,5 +147,10 @@ READERS: dict[str, Callable[[Path], str | None]] = {
     ".safetensors": _weights,
     ".png": _containing({f"Software\0{MARK}": PICTURE}),
     ".html": _containing({f'<meta name="generator" content="{MARK}">': REPORT}),
-    ".md": _containing({f"`{MARK} ablate ": ABLATION, f"`{MARK} benchmark ": BENCHMARK}),
+    ".md": _containing(
+        {f"`{MARK} ablate ": ABLATION, f"`{MARK} benchmark ": BENCHMARK, f"`{MARK} export ": MODEL_CARD}
+    ),
+    ".onnx": _graph,
+    ".xml": _graph,
+    ".bin": _binary,
 }

@@ -27,7 +27,7 @@ def open_model(path: str) -> tuple[dict[str, Any], Callable[[np.ndarray], np.nda
     """Returns what the file says about itself, and its function from uint8 RGB images to probabilities."""
     core = openvino.Core()
     model = core.read_model(path)
-    header = json.loads(model.get_rt_info(["cbam100"]).astype(str))
+    header = {name: json.loads(text.astype(str)) for name, text in model.get_rt_info(["cbam100"]).astype(dict).items()}
     exact = {"INFERENCE_PRECISION_HINT": "f32"} if header["export"]["precision"] == "fp32" else {}  # not bf16
     compiled = core.compile_model(model, "CPU", exact)
     return header, lambda batch: compiled(batch)[0]

@@ -12,7 +12,7 @@ from callbacks.run.exact_resume import saved_recipe
 from datamodules.files.atomic_file import require_writable
 from datamodules.files.errors import UserError
 from datamodules.split_names import require_outside_splits
-from lightning_modules.exports.header import SUFFIXES, Format, Precision, export_header, require_pair
+from lightning_modules.exports.header import Format, Precision, export_header, require_pair
 from lightning_modules.exports.write import write_export
 from lightning_modules.metrics.proportions import wilson_interval
 from lightning_modules.network.model_size import format_size
@@ -100,7 +100,7 @@ def export(
     header = export_header(model, trained, format=format, precision=precision)
     calibration = calibration_images(data) if precision == "int8" else None
     with candidate_folder(output) as folder:
-        path = folder / (STEM + SUFFIXES[format])
+        *_, path = files_of(folder, format, STEM)
         size = write_export(model, header, path, format=format, precision=precision, calibration=calibration)
         require_within(limit, size, weights, format=format, precision=precision)
         try:
@@ -114,9 +114,8 @@ def export(
             model, data, checkpoint, answers, comparison, files=[file.name for file in files], size=size,
             format=format, precision=precision, max_drop=max_drop, licence=licence_of(output / CARD),
         )  # fmt: skip
-        put_into_place(list(files_of(folder, format, STEM)), files, card)
-    *_, opened = files
-    return Exported(opened, size, comparison, answers)
+        put_into_place(files_of(folder, format, STEM), files, card)
+    return Exported(files[-1], size, comparison, answers)
 
 
 def main(words: list[str]) -> int:

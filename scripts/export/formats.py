@@ -4,27 +4,21 @@ import math
 from pathlib import Path
 
 from datamodules.files.errors import UserError
-from datamodules.files.own_files import BINARY, GRAPH, WEIGHTS
-from lightning_modules.exports.header import PRECISIONS, Format, Precision
+from lightning_modules.exports.header import PRECISIONS, SUFFIXES, Format, Precision
 from lightning_modules.network.model_size import BYTES_PER_MB, format_size
 
 STEM = "model"
 BYTES_PER_WEIGHT: dict[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
-# Suffixes with the kinds of files that they stand for; the file that is opened comes last.
-FILES: dict[Format, dict[str, str]] = {
-    "safetensors": {".safetensors": WEIGHTS},
-    "onnx": {".onnx": GRAPH},
-    "openvino": {".bin": BINARY, ".xml": GRAPH},
-}
 
 
-def files_of(folder: Path, format: Format, stem: str = STEM) -> dict[Path, str]:
-    """Returns the files of a format, with their kinds, in the order in which they are put into place.
+def files_of(folder: Path, format: Format, stem: str = STEM) -> list[Path]:
+    """Returns the files of a format in the order in which they are put into place; the one that is opened comes last.
 
     >>> [path.name for path in files_of(Path("out"), "openvino")]
     ['model.bin', 'model.xml']
     """
-    return {folder / (stem + suffix): kind for suffix, kind in FILES[format].items()}
+    opened = folder / f"{stem}{SUFFIXES[format]}"
+    return [opened.with_suffix(".bin"), opened] if format == "openvino" else [opened]
 
 
 def limit_in_bytes(limit_mb: float) -> int:

@@ -10,12 +10,13 @@ from scripts.export.candidate import CARD, candidate_folder, put_into_place, req
 from scripts.export.formats import files_of
 
 GRAPH = "class_digest"  # by which a graph is known
+MARK = "cbam100" + 32 * "#"  # by which its weights are
 TEXT = "`cbam100 export ` wrote this"
 
 
 def make(folder, weights, graph=GRAPH, stem="candidate"):
-    paths = list(files_of(folder, "openvino", stem))
-    for path, text in zip(paths, (weights, graph), strict=True):
+    paths = files_of(folder, "openvino", stem)
+    for path, text in zip(paths, (weights + MARK, graph), strict=True):
         path.write_text(text)
     return paths
 
@@ -28,7 +29,7 @@ def test_a_pair_replaces_an_earlier_one_through_links(run_folder):
     files = files_of(Path(), "openvino")
     with candidate_folder(Path()) as folder:
         put_into_place(make(folder, "1", f"{GRAPH} 1"), files, TEXT)
-    assert visible() == {"model.bin": "1", "model.xml": f"{GRAPH} 1", CARD: TEXT}
+    assert visible() == {"model.bin": f"1{MARK}", "model.xml": f"{GRAPH} 1", CARD: TEXT}
     Path("away").mkdir()
     os.replace("model.xml", "away/x.xml")
     Path("model.xml").symlink_to("away/x.xml")
@@ -36,7 +37,7 @@ def test_a_pair_replaces_an_earlier_one_through_links(run_folder):
     with candidate_folder(Path()) as folder:
         put_into_place(make(folder, "2", f"{GRAPH} 2"), files, TEXT)
     assert Path("model.xml").is_symlink()
-    assert [Path(name).read_text() for name in ("model.bin", "away/x.xml")] == ["2", f"{GRAPH} 2"]
+    assert [Path(name).read_text() for name in ("model.bin", "away/x.xml")] == [f"2{MARK}", f"{GRAPH} 2"]
 
 
 @pytest.mark.parametrize("name", ["model.bin", "model.xml", CARD])
@@ -64,7 +65,7 @@ def test_a_graph_is_not_left_beside_other_weights(run_folder, monkeypatch):
         monkeypatch.setattr("os.replace", fail_at_the_second)
         with pytest.raises(KeyboardInterrupt):
             put_into_place(make(folder, "new"), files, TEXT)
-    assert visible() == {"model.bin": "new"}
+    assert visible() == {"model.bin": f"new{MARK}"}
 
 
 def test_what_a_kill_has_left_is_removed(run_folder):
@@ -72,7 +73,7 @@ def test_what_a_kill_has_left_is_removed(run_folder):
     folder.mkdir()
     (folder / "lock").touch()
     make(folder, "new")
-    Path("model.bin").write_text("new")  # renamed, and then came the kill
+    Path(".model.bin.abc.part").touch()
     require_free(files_of(Path(), "openvino"), [])
     assert visible() == {}
 

@@ -34,4 +34,4 @@ def test_a_limit_is_a_size(limit):
 
 def test_the_file_that_is_opened_comes_last():
     for format, opened in (("safetensors", ".safetensors"), ("onnx", ".onnx"), ("openvino", ".xml")):
-        assert list(files_of(Path(), format))[-1].suffix == opened
+        assert files_of(Path(), format)[-1].suffix == opened

@@ -89,11 +89,13 @@ def export(
     if ckpt_path.suffix not in (".ckpt", ".safetensors"):
         raise UserError(f"export starts from a .ckpt or .safetensors file, got {ckpt_path}: pass the trained model")
     files = files_of(output, format)
-    _prepare(output, root)
+    require_outside_splits(output, "--output")
+    require_outside_splits(output, "--output", root)
     require_free(files, [ckpt_path])
     model, trained = load_classifier(ckpt_path)
     weights = sum(tensor.numel() for tensor in model.network.state_dict().values())
     require_within(limit, weights * BYTES_PER_WEIGHT[precision], weights, format=format, precision=precision)
+    _make(output)
     data = validation_data(root, trained, num_workers)
     checkpoint = evaluate(model, data)
     trained = _with_facts(trained, checkpoint.right_among(1) / len(checkpoint.targets))
@@ -133,9 +135,7 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def _prepare(output: Path, root: Path) -> None:
-    require_outside_splits(output, "--output")
-    require_outside_splits(output, "--output", root)
+def _make(output: Path) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -146,7 +146,8 @@ def _prepare(output: Path, root: Path) -> None:
 def _with_facts(trained: TrainedModel, accuracy: float) -> TrainedModel:
     """Adds to what a file says about its fit what is known otherwise."""
     precision = trained.precision or saved_recipe(trained.checkpoint).get("precision")
-    return replace(trained, precision=precision, metrics=trained.metrics or {"val/accuracy": accuracy})
+    metrics = trained.metrics or {"val/accuracy": accuracy}
+    return replace(trained, precision=precision, metrics=metrics, checkpoint={})  # whose optimiser takes memory
 
 
 def _print(exported: Exported, limit_mb: float) -> None:

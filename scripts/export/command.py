@@ -89,8 +89,8 @@ def export(
     if ckpt_path.suffix not in (".ckpt", ".safetensors"):
         raise UserError(f"export starts from a .ckpt or .safetensors file, got {ckpt_path}: pass the trained model")
     files = files_of(output, format)
-    require_outside_splits(output, "--output")
     require_outside_splits(output, "--output", root)
+    require_outside_splits(output, "--output")
     require_free(files, [ckpt_path])
     model, trained = load_classifier(ckpt_path)
     weights = sum(tensor.numel() for tensor in model.network.state_dict().values())

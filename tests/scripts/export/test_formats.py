@@ -16,8 +16,8 @@ def test_over_the_limit_names_what_would_fit():
     """40 million weights: 160, 80 and 40 MB; the header of 1 MB is counted for each."""
     text = sentence(100_000_000, 161_000_000, 40_000_000, "safetensors", "fp32")
     assert text.startswith("safetensors in fp32 takes 161.00 MB (153.54 MiB), more than the limit of 100.00 MB")
-    assert "by 61,000,000 bytes: choose --precision fp16 (about 81 MB; safetensors or onnx or openvino)" in text
-    assert "or --precision bf16 (about 81 MB; safetensors) or --precision int8 (about 41 MB; onnx or openvino)" in text
+    assert "by 61,000,000 bytes: choose --precision fp16 (about 81 MB; safetensors, onnx, openvino)" in text
+    assert "or --precision bf16 (about 81 MB; safetensors) or --precision int8 (about 41 MB; onnx, openvino)" in text
     text = sentence(81_000_000 - 1, 161_000_000, 40_000_000, "onnx", "fp32")
     assert "--precision int8" in text
     assert "--precision fp16" not in text

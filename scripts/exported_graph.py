@@ -34,7 +34,9 @@ def require_usable_options(config: Namespace, trained: TrainedModel) -> None:
         )
     trainer = config.trainer
     if trainer.accelerator not in ("auto", "cpu"):
-        raise UserError(f"{config.ckpt_path} runs on the CPU, but --trainer.accelerator is {trainer.accelerator}")
+        raise UserError(
+            f"{config.ckpt_path} runs on the CPU, but --trainer.accelerator is {trainer.accelerator}: leave it out"
+        )
     if trainer.precision not in FLOAT32:
         raise UserError(
             f"the precision of {config.ckpt_path} was chosen when it was exported, so --trainer.precision "

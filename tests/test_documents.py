@@ -56,6 +56,10 @@ def test_commands_are_understood(command, monkeypatch, capsys):
         options, fit = ablation_parser().parse_known_args(shlex.split(command)[2:])
         for arm in comparison(options.vary, options.arms)[0]:
             parse(shlex.join(["cbam100", "fit", *fit, *arm.flags]), capsys)
+    elif command.startswith("cbam100 export "):
+        with pytest.raises(SystemExit):
+            main(shlex.split(command)[1:])
+        assert "export starts from a .ckpt or .safetensors file, got FILE" in capsys.readouterr().err
     elif command.split()[1] in ("compare", "explain", "report"):
         with pytest.raises(SystemExit):
             main(shlex.split(command)[1:])

@@ -1,7 +1,6 @@
 """Which files this project may replace: its own of the same kind, recognised by their content."""
 
 import json
-import mmap
 import os
 import zipfile
 from collections.abc import Callable, Iterable
@@ -14,7 +13,7 @@ MARK = "cbam100"  # in a picture's text, and a page's generator
 PREDICTION, TOP_K, ABLATION = "table of predictions", "table of top-k predictions", "table of an ablation"
 PROBABILITIES, PICTURE, REPORT = "file of probabilities", "picture", "report"
 CHECKPOINT, OTHER_CHECKPOINT, WEIGHTS = "checkpoint", "checkpoint of another module", "model"
-GRAPH, BINARY, MODEL_CARD = "exported model", "binary file of an exported model", "model card"
+EXPORT, MODEL_CARD = "exported model", "model card"
 RUN_MANIFEST, PREDICTION_MANIFEST = "manifest of a run", "manifest of a prediction"
 AUDIT, BENCHMARK, COMPARISON = "audit report", "benchmark report", "comparison"
 JSON_KEYS = {
@@ -25,6 +24,7 @@ JSON_KEYS = {
     COMPARISON: {"agreement", "moved", "differing"},
 }
 HEAD = 10_000  # bytes
+TAIL = 10_000_000  # bytes; the header of an ONNX or OpenVINO file is at its end, and may list many classes
 
 
 def kind_of(path: Path, suffix: str | None = None) -> str | None:
@@ -121,20 +121,24 @@ def _weights(path: Path) -> str | None:
     return WEIGHTS if "class_digest" in header["__metadata__"] else None
 
 
-def _graph(path: Path) -> str | None:
-    """Looks through the whole file, as the header of a graph stands behind its weights."""
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return GRAPH if content.find(b"class_digest") >= 0 else None
-
-
-def _binary(path: Path) -> str | None:
-    """Goes by the graph beside it, as OpenVINO's weights say nothing about themselves."""
-    return BINARY if kind_of(path.with_suffix(".xml")) == GRAPH else None
-
-
 def _containing(kinds: dict[str, str]) -> Callable[[Path], str | None]:
     """Makes a reader that returns the kind whose text is near the start of the file."""
     return lambda path: next((kind for text, kind in kinds.items() if text.encode() in _head(path)), None)
+
+
+def _tail(path: Path, length: int) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(-min(length, os.path.getsize(path)), os.SEEK_END)
+        return file.read()
+
+
+def _exported(path: Path) -> str | None:
+    return EXPORT if b"class_digest" in _tail(path, TAIL) else None
+
+
+def _exported_weights(path: Path) -> str | None:
+    """As lightning_modules/exports/openvino_file ends it: with the mark and a hash of 32 bytes."""
+    return EXPORT if _tail(path, len(MARK) + 32).startswith(MARK.encode()) else None
 
 
 READERS: dict[str, Callable[[Path], str | None]] = {
@@ -145,12 +149,12 @@ READERS: dict[str, Callable[[Path], str | None]] = {
     ".json": _json,
     ".ckpt": _checkpoint,
     ".safetensors": _weights,
+    ".onnx": _exported,
+    ".xml": _exported,
+    ".bin": _exported_weights,
     ".png": _containing({f"Software\0{MARK}": PICTURE}),
     ".html": _containing({f'<meta name="generator" content="{MARK}">': REPORT}),
     ".md": _containing(
         {f"`{MARK} ablate ": ABLATION, f"`{MARK} benchmark ": BENCHMARK, f"`{MARK} export ": MODEL_CARD}
     ),
-    ".onnx": _graph,
-    ".xml": _graph,
-    ".bin": _binary,
 }

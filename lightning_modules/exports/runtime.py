@@ -11,6 +11,8 @@ from datamodules.files.errors import UserError, listed
 from lightning_modules.classifier import ImageClassifier
 from lightning_modules.exports.delivered import DeliveredNetwork
 from lightning_modules.exports.header import decoded, export_header, foreign
+from lightning_modules.exports.onnx_file import onnx_session, run_session
+from lightning_modules.exports.openvino_file import openvino_network, read_openvino, run_network
 from lightning_modules.exports.packages import require
 from lightning_modules.trained_model import read_trained_model
 
@@ -46,6 +48,7 @@ def open_runtime(path: Path, *, threads: int | None = None) -> Runtime:
         ".ckpt": TorchRuntime,
         ".safetensors": TorchRuntime,
         ".onnx": OnnxRuntime,
+        ".xml": OpenvinoRuntime,
     }
     if path.suffix not in runtimes:
         raise UserError(f"--ckpt_path must end in {listed([*runtimes])}, got {path}: export one with cbam100 export")
@@ -77,21 +80,41 @@ class OnnxRuntime:
 
     def __init__(self, path: Path, threads: int) -> None:
         ort = require("onnxruntime", "onnx")
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its own types derive from nothing else
+            self._session = onnx_session(str(path), threads)
+            texts = self._session.get_modelmeta().custom_metadata_map
+        except Exception as error:  # onnxruntime's own types have no base of their own
             raise foreign(path, str(error)) from error
-        self.header = decoded(self._session.get_modelmeta().custom_metadata_map, path)
-        self.description = (
-            f"ONNX Runtime {ort.__version__}, CPU, {_count(threads)}, {self.header['export']['precision']}"
-        )
+        self.header = decoded(texts, path)
+        precision = self.header["export"]["precision"]
+        self.description = f"ONNX Runtime {ort.__version__}, CPU, {_count(threads)}, {precision}"
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Maps uint8 RGB images ``(batch, size, size, 3)`` to float32 ``(batch, classes)``."""
-        (result,) = self._session.run(None, {self._session.get_inputs()[0].name: images})
-        return result
+        return run_session(self._session, images)
+
+
+class OpenvinoRuntime:
+    """Runs a pair of ``.xml`` and ``.bin`` with OpenVINO."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        openvino = require("openvino", "openvino")
+        try:
+            model, texts = read_openvino(path)
+            self.header = decoded(texts, path)
+            precision = self.header["export"]["precision"]
+            self._network = openvino_network(model, threads, exact=precision == "fp32")
+        except UserError:
+            raise
+        except Exception as error:  # RuntimeError for most, but a foreign header may lead to any
+            raise foreign(path, str(error)) from error
+        release = openvino.__version__.partition("-")[0]
+        computes = self._network.get_property("INFERENCE_PRECISION_HINT").to_string()
+        self.description = f"OpenVINO {release}, CPU, {_count(threads)}, {precision} (computes in {computes})"
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Maps uint8 RGB images ``(batch, size, size, 3)`` to float32 ``(batch, classes)``."""
+        return run_network(self._network, images)
 
 
 def _count(threads: int) -> str:

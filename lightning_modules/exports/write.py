@@ -1,5 +1,6 @@
-"""Writes an export."""
+"""Writes a trained classifier to a file of any format and precision."""
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -8,10 +9,15 @@ import safetensors.torch
 import torch
 
 from datamodules.files.atomic_file import write_bytes
+from datamodules.files.errors import UserError, listed
 from lightning_modules.classifier import ImageClassifier
 from lightning_modules.exports.delivered import DeliveredNetwork
-from lightning_modules.exports.header import FOREIGN_KEY, Format, Precision, require_pair
-from lightning_modules.exports.onnx_file import onnx_model
+from lightning_modules.exports.header import Format, Precision, require_pair
+from lightning_modules.exports.onnx_file import halve_weights, onnx_bytes, onnx_model, onnx_session, run_session
+from lightning_modules.exports.openvino_file import openvino_model, openvino_network, run_network, write_openvino
+from lightning_modules.exports.packages import require
+from lightning_modules.exports.quantization import quantize
+from lightning_modules.exports.self_test import make_self_test
 
 TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -25,7 +31,10 @@ def write_export(
     precision: Precision,
     calibration: Iterator[np.ndarray] | None = None,
 ) -> int:
-    """Writes one file, or for OpenVINO a pair, and returns its bytes.
+    """Writes one file, or for OpenVINO the pair of ``path`` and its ``.bin``, and returns its bytes.
+
+    The self-test of an ONNX or OpenVINO file is what the file itself answers here, so that the rounding of its weights
+    does not blur it; whether the file answers as the checkpoint does is for its caller to measure.
 
     Args:
         model: The trained classifier.
@@ -33,25 +42,47 @@ def write_export(
         path: The file, with the suffix of its format.
         format: Format of the file.
         precision: Precision of its weights.
-        calibration: Batches of resized images, uint8 ``(batch, size, size, 3)``, which int8 needs.
+        calibration: Batches of resized training images, uint8 ``(batch, size, size, 3)``, which int8 needs.
 
     Raises:
-        UserError: The format has no such precision, a package is missing, or the file cannot be written.
+        UserError: The format has no such precision, a package is missing, a weight is out of float16's range, or the
+            file cannot be written.
     """
     require_pair(format, precision)
     if format == "safetensors":
-        tensors = {
-            name: tensor.to(TYPES[precision]) if tensor.is_floating_point() else tensor
-            for name, tensor in model.network.state_dict().items()
-        }
-        content = safetensors.torch.save({k: v.cpu().contiguous() for k, v in tensors.items()}, dict(header))
-    else:
-        import json
-
-        proto = onnx_model(DeliveredNetwork(model), json.loads(header["image_size"]))
-        for name, text in header.items():
-            if name != FOREIGN_KEY:
-                proto.metadata_props.add(key=name, value=text)
-        content = proto.SerializeToString()
+        content = _safetensors(model, header, TYPES[precision])
+        write_bytes(path, content)
+        return len(content)
+    if format == "openvino":
+        require("openvino", "openvino")  # before the work begins
+    require("onnxruntime", "onnx")
+    size, threads = json.loads(header["image_size"]), torch.get_num_threads()
+    graph = onnx_model(DeliveredNetwork(model), size)
+    if precision == "int8":
+        graph = quantize(graph, calibration or iter(()), joins_activations=format == "onnx")
+    if format == "openvino":
+        network = openvino_model(onnx_bytes(graph, {}))
+        compiled = openvino_network(network, threads, exact=precision == "fp32")
+        test = make_self_test(lambda images: run_network(compiled, images), size, precision)
+        header = {**header, "self_test": json.dumps(test)}
+        return write_openvino(network, header, path, half=precision == "fp16")
+    if precision == "fp16":
+        halve_weights(graph)
+    session = onnx_session(onnx_bytes(graph, {}), threads)
+    test = make_self_test(lambda images: run_session(session, images), size, precision)
+    content = onnx_bytes(graph, {**header, "self_test": json.dumps(test)})
     write_bytes(path, content)
     return len(content)
+
+
+def _safetensors(model: ImageClassifier, header: Mapping[str, str], dtype: torch.dtype) -> bytes:
+    tensors = {
+        name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).cpu().contiguous()
+        for name, tensor in model.network.state_dict().items()
+    }
+    infinite = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if infinite:
+        raise UserError(
+            f"{listed(infinite)} has values above 65,504, which float16 cannot hold: choose --precision bf16 or fp32"
+        )
+    return safetensors.torch.save(tensors, dict(header))

@@ -12,7 +12,7 @@ from callbacks.run.exact_resume import saved_recipe
 from datamodules.files.atomic_file import require_writable
 from datamodules.files.errors import UserError
 from datamodules.split_names import require_outside_splits
-from lightning_modules.exports.header import SUFFIXES, Format, Precision, export_header, require_pair
+from lightning_modules.exports.header import Format, Precision, export_header, require_pair
 from lightning_modules.exports.write import write_export
 from lightning_modules.metrics.proportions import wilson_interval
 from lightning_modules.network.model_size import format_size
@@ -89,18 +89,20 @@ def export(
     if ckpt_path.suffix not in (".ckpt", ".safetensors"):
         raise UserError(f"export starts from a .ckpt or .safetensors file, got {ckpt_path}: pass the trained model")
     files = files_of(output, format)
-    _prepare(output, root)
+    require_outside_splits(output, "--output", root)
+    require_outside_splits(output, "--output")
     require_free(files, [ckpt_path])
     model, trained = load_classifier(ckpt_path)
     weights = sum(tensor.numel() for tensor in model.network.state_dict().values())
     require_within(limit, weights * BYTES_PER_WEIGHT[precision], weights, format=format, precision=precision)
+    _make(output)
     data = validation_data(root, trained, num_workers)
     checkpoint = evaluate(model, data)
     trained = _with_facts(trained, checkpoint.right_among(1) / len(checkpoint.targets))
     header = export_header(model, trained, format=format, precision=precision)
     calibration = calibration_images(data) if precision == "int8" else None
     with candidate_folder(output) as folder:
-        path = folder / (STEM + SUFFIXES[format])
+        *_, path = files_of(folder, format, STEM)
         size = write_export(model, header, path, format=format, precision=precision, calibration=calibration)
         require_within(limit, size, weights, format=format, precision=precision)
         try:
@@ -114,9 +116,8 @@ def export(
             model, data, checkpoint, answers, comparison, files=[file.name for file in files], size=size,
             format=format, precision=precision, max_drop=max_drop, licence=licence_of(output / CARD),
         )  # fmt: skip
-        put_into_place(list(files_of(folder, format, STEM)), files, card)
-    *_, opened = files
-    return Exported(opened, size, comparison, answers)
+        put_into_place(files_of(folder, format, STEM), files, card)
+    return Exported(files[-1], size, comparison, answers)
 
 
 def main(words: list[str]) -> int:
@@ -134,9 +135,7 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def _prepare(output: Path, root: Path) -> None:
-    require_outside_splits(output, "--output")
-    require_outside_splits(output, "--output", root)
+def _make(output: Path) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -147,7 +146,8 @@ def _prepare(output: Path, root: Path) -> None:
 def _with_facts(trained: TrainedModel, accuracy: float) -> TrainedModel:
     """Adds to what a file says about its fit what is known otherwise."""
     precision = trained.precision or saved_recipe(trained.checkpoint).get("precision")
-    return replace(trained, precision=precision, metrics=trained.metrics or {"val/accuracy": accuracy})
+    metrics = trained.metrics or {"val/accuracy": accuracy}
+    return replace(trained, precision=precision, metrics=metrics, checkpoint={})  # whose optimiser takes memory
 
 
 def _print(exported: Exported, limit_mb: float) -> None:

@@ -4,27 +4,21 @@ import math
 from pathlib import Path
 
 from datamodules.files.errors import UserError
-from datamodules.files.own_files import BINARY, GRAPH, WEIGHTS
-from lightning_modules.exports.header import PRECISIONS, Format, Precision
+from lightning_modules.exports.header import PRECISIONS, SUFFIXES, Format, Precision
 from lightning_modules.network.model_size import BYTES_PER_MB, format_size
 
 STEM = "model"
 BYTES_PER_WEIGHT: dict[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
-# Suffixes with the kinds of files that they stand for; the file that is opened comes last.
-FILES: dict[Format, dict[str, str]] = {
-    "safetensors": {".safetensors": WEIGHTS},
-    "onnx": {".onnx": GRAPH},
-    "openvino": {".bin": BINARY, ".xml": GRAPH},
-}
 
 
-def files_of(folder: Path, format: Format, stem: str = STEM) -> dict[Path, str]:
-    """Returns the files of a format, with their kinds, in the order in which they are put into place.
+def files_of(folder: Path, format: Format, stem: str = STEM) -> list[Path]:
+    """Returns the files of a format in the order in which they are put into place; the one that is opened comes last.
 
     >>> [path.name for path in files_of(Path("out"), "openvino")]
     ['model.bin', 'model.xml']
     """
-    return {folder / (stem + suffix): kind for suffix, kind in FILES[format].items()}
+    opened = folder / f"{stem}{SUFFIXES[format]}"
+    return [opened.with_suffix(".bin"), opened] if format == "openvino" else [opened]
 
 
 def limit_in_bytes(limit_mb: float) -> int:
@@ -55,7 +49,7 @@ def require_within(limit: int, size: int, weights: int, *, format: Format, preci
         formats = [name for name, precisions in PRECISIONS.items() if smaller in precisions]
         estimate = weights * width + header
         if width < BYTES_PER_WEIGHT[precision] and estimate <= limit:
-            choices.append(f"--precision {smaller} (about {estimate / BYTES_PER_MB:.0f} MB; {' or '.join(formats)})")
+            choices.append(f"--precision {smaller} (about {estimate / BYTES_PER_MB:.0f} MB; {', '.join(formats)})")
     advice = f"choose {' or '.join(choices)}, or raise --limit_mb" if choices else "no format fits, so raise --limit_mb"
     raise UserError(
         f"{format} in {precision} takes {format_size(size)}, more than the limit of {format_size(limit)} by "

@@ -29,6 +29,7 @@ from scripts.main import main
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PROGRAMS = [EXAMPLES / "predict_onnx.py", EXAMPLES / "predict_openvino.py"]
 FORMATS = {"predict_onnx.py": ("onnx", ".onnx"), "predict_openvino.py": ("openvino", ".xml")}
+pytestmark = pytest.mark.processes
 # Runs a program where neither torch nor this project can be imported.
 ALONE = """
 import runpy, sys
@@ -60,10 +61,12 @@ def weights(trained, photos, new_folder):
     metadata, tensors = read_safetensors(trained / "model.safetensors")
     network = ResNetCBAM(12, backbone="resnet18")
     network.load_state_dict(tensors)
-    network.fc = torch.nn.Identity()
     images = [transforms.eval_transform(32)(read.read_image(str(path), shorter_side=36), 0) for path in visible(photos)]
+    seen = []
+    network.fc.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():
-        features = network.eval()(transforms.normalize(torch.stack(images).permute(0, 3, 1, 2)))
+        network.eval()(transforms.normalize(torch.stack(images).permute(0, 3, 1, 2)))
+    (features,) = seen
     weight = torch.randn(12, features.shape[1], generator=torch.Generator().manual_seed(0)) / features.std(0).norm()
     head = [name for name in tensors if name.startswith("fc.")]
     assert len(head) == 2

@@ -65,6 +65,7 @@ class ImageFolderDataModule(LightningDataModule):
         prediction_labels: The class names of a prediction, as its files spell them.
         recipe: What is done to training images in each epoch.
         held_out: A sentence on what is held out of ``train/``; empty if there is a ``val/``.
+        normalizes: Whether batches are normalised on the device; False where an exported file does it.
 
     Raises:
         UserError: An option is out of its range, a folder is missing, or its classes are not the expected ones.
@@ -124,6 +125,7 @@ class ImageFolderDataModule(LightningDataModule):
         self.prediction_names: list[str] = []
         self.prediction_labels: list[str] = []
         self.held_out = ""
+        self.normalizes = True
 
     @property
     def needs_length(self) -> list[str]:
@@ -225,6 +227,8 @@ class ImageFolderDataModule(LightningDataModule):
 
     @override
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        if not self.normalizes:
+            return batch
         images = normalize(batch.images)  # on the device, where they are by now
         # Mixed as floats, which need no rounding; normalisation is affine, so the order makes no other difference.
         return batch._replace(images=batch.mix.mix(images) if batch.mix else images)

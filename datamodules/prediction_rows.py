@@ -1,10 +1,8 @@
 """The rows of ``prediction.csv``: which image each one names, and in which order."""
 
-import csv
 import os
-import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,9 +10,11 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from datamodules.class_index import ClassIndex, natural_key
 from datamodules.files.csv_cells import from_cell, to_cell, to_utf8
+from datamodules.files.csv_columns import read_columns
 from datamodules.files.errors import UserError, listed
 from datamodules.images.find import find_images
-from datamodules.lookalike_names import as_seen, composed, spelled_apart
+from datamodules.lookalike_names import as_seen, spelled_apart
+from datamodules.name_spellings import Spellings, grouped, spellings_of
 from datamodules.split_names import advice, visible_folders
 
 NAME_COLUMN = "image_name"
@@ -76,7 +76,7 @@ def rows_from_files(paths: Sequence[str]) -> Rows:
         [('1', 'test/1.jpg'), ("'=2", 'test/=2.jpg')]
     """
     rows = [(to_cell(Path(path).stem), path) for path in paths]
-    if shared := _several(_grouped(rows)):
+    if shared := _several(grouped(rows)):
         raise UserError(
             f"image names must be unique, but there are several images for {shared}: rename them, or pass a "
             "--data.template that names them with their folder and suffix"
@@ -94,84 +94,17 @@ def rows_from_template(template: Path, paths: Sequence[str], folder: Path) -> Ro
         UserError: The template has no ``image_name`` column, names an image twice, names one that is not there or that
             may be several, or leaves one out.
     """
-    names = _read_names(template)
+    way_out = "pass another --data.template"
+    names = [name for (name,) in read_columns(template, [NAME_COLUMN], what="the template", way_out=way_out)]
     _require_unique(names, str(template))
     place = {path: path.removeprefix(f"{folder}{os.sep}").replace(os.sep, "/") for path in paths}
-    spellings = _Spellings(place)
+    spellings = Spellings(place)
     cells = [from_cell(name) for name in names]
     read = cells if all(map(spellings.path, cells)) else names  # one way for the whole column
     rows = [(name, spellings.path(as_read)) for name, as_read in zip(names, read, strict=True)]
     _require_unique([place[path] for _, path in rows if path], f"{template}, with or without folder and suffix,")
     _require_complete(rows, place, spellings.paths, template)
     return rows
-
-
-def _read_names(template: Path) -> list[str]:
-    """Reads the column of image names; rows without any content, which spreadsheets add at the end, do not count."""
-    names, unnamed = [], []
-    try:
-        with open(template, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            header = next(reader, [])
-            if NAME_COLUMN not in header:
-                is_separator = NAME_COLUMN in re.split(r"[;\t]", "".join(header[:1]))
-                raise UserError(
-                    f"{template} has no column {NAME_COLUMN}, only {', '.join(header or ['an empty line'])}: "
-                    f"{'separate columns by commas' if is_separator else 'rename a column'} or pass another "
-                    "--data.template"
-                )
-            column = header.index(NAME_COLUMN)
-            for row in reader:
-                name = row[column] if len(row) > column else ""
-                if name.strip():
-                    names.append(name)
-                elif any(cell.strip() for cell in row):
-                    unnamed.append(str(reader.line_num))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read the template {template} ({error}): pass another --data.template") from error
-    if unnamed:
-        raise UserError(
-            f"{template} must have an {NAME_COLUMN} in each row, but has none in line {listed(unnamed)}: fill it in or "
-            "remove the row"
-        )
-    return names
-
-
-class _Spellings:
-    """What a name in a template may mean.
-
-    Args:
-        place: Each file's place below the folder, by path.
-
-    Attributes:
-        paths: The files that each spelling may mean: all that share it, in its fullest sense.
-    """
-
-    def __init__(self, place: dict[str, str]) -> None:
-        self.paths: dict[str, list[str]] = {}
-        for kind in zip(*map(_spellings, place.values()), strict=True):
-            self.paths |= _grouped(zip(kind, place, strict=True))
-        self._by_form: dict[str, set[str]] = defaultdict(set)
-        for spelling, paths in self.paths.items():
-            self._by_form[composed(spelling)].update(paths)
-
-    def path(self, spelling: str) -> str:
-        """Returns the path of the only file that is meant, or an empty string."""
-        meant = self.paths.get(spelling) or [*self._by_form.get(composed(spelling), ())]
-        return meant[0] if len(meant) == 1 else ""
-
-
-def _spellings(place: str) -> tuple[str, str, str, str]:
-    """Returns the names of the file at ``place``, each fuller than those before it."""
-    name = os.path.basename(place)
-    return os.path.splitext(name)[0], os.path.splitext(place)[0], name, place
-
-
-def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = defaultdict(list)
-    for name, path in pairs:
-        groups[name].append(path)
-    return groups
 
 
 def _several(groups: dict[str, list[str]]) -> str:
@@ -185,10 +118,10 @@ def _require_complete(rows: Rows, place: dict[str, str], meant: dict[str, list[s
     unclear = {name: meant[name] for name in absent if name in meant}
     named = {path for _, path in rows}.union(*unclear.values())
     unnamed = [where for path, where in place.items() if path not in named]
-    by_look = {as_seen(spelling): spelling for where in unnamed for spelling in _spellings(where)}
+    by_look = {as_seen(spelling): spelling for where in unnamed for spelling in spellings_of(where)}
     respelled = {by_look[as_seen(name)]: name for name in absent if by_look.get(as_seen(name), name) != name}
     absent = [name for name in absent if name not in respelled.values() and name not in unclear]
-    unnamed = [where for where in unnamed if respelled.keys().isdisjoint(_spellings(where))]
+    unnamed = [where for where in unnamed if respelled.keys().isdisjoint(spellings_of(where))]
     faults = [f"spells {spelled_apart(respelled)}"] if respelled else []
     faults += [f"names {_several(unclear)}, for which there are several images"] if unclear else []
     faults += [f"names {listed(absent)}, for which there is no image"] if absent else []

@@ -2,6 +2,7 @@
 
 import inspect
 import shutil
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -18,17 +19,16 @@ from datamodules.image_dataset import Batch
 from datamodules.sampler import BLANK
 from lightning_modules.averaged_module import AveragedModule
 from lightning_modules.metrics.metric_sets import evaluation_metrics, training_metrics
-from lightning_modules.metrics.temperature import answers_of_views
 from lightning_modules.model_options import require_usable_options
 from lightning_modules.network.attention import Gate
 from lightning_modules.network.class_weights import ClassWeighting, class_weights
 from lightning_modules.network.compilation import Compile, compile_in_place
 from lightning_modules.network.focal_loss import focal_loss
-from lightning_modules.network.inference import for_inference
 from lightning_modules.network.matmul_conv import use_matmul_convs
 from lightning_modules.network.optimization import WeightDecayOn
 from lightning_modules.network.resnet_cbam import Attention, AttentionPlacement, Backbone, ResNetCBAM
 from lightning_modules.network.schedule import Schedule
+from lightning_modules.predictor import NetworkPredictor, Predictor
 from lightning_modules.weights.pretrained import load_pretrained
 
 MONITOR = "val/accuracy"  # chooses the best epoch: the share of validation images that are classified correctly
@@ -133,7 +133,9 @@ class ImageClassifier(AveragedModule):
         self.val_metrics = evaluation_metrics(len(self.classes), prefix="val/")
         self.test_metrics = evaluation_metrics(len(self.classes), prefix="test/")
         self._cudnn_flags: tuple[bool, bool] | None = None  # those of training, during a validation
-        self._predictor: tuple[ResNetCBAM, ...] = ()  # in a tuple, which keeps it out of the state dict
+        # Called in each process of a prediction.
+        self.make_predictor: Callable[[ImageClassifier], Predictor] = NetworkPredictor
+        self.predictor: Predictor | None = None  # no module, which keeps it out of the state dict
 
     @property
     def architecture(self) -> dict[str, Any]:
@@ -232,17 +234,15 @@ class ImageClassifier(AveragedModule):
 
     @override
     def on_predict_start(self) -> None:
-        # A faster copy; a validation does without, so that it repeats the fit's to the last digit.
-        mixed = str(self.trainer.precision) == "bf16-mixed"
-        self._predictor = (for_inference(self.network, torch.bfloat16 if mixed else self.network.fc.weight.dtype),)
+        self.predictor = self.make_predictor(self)
+        processes = f", on each of {self.trainer.world_size} processes" if self.trainer.world_size > 1 else ""
+        rank_zero_only(print)(f"predicting with {self.predictor.description}{processes}")
 
     @override
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor, Tensor]:
         """Returns positions in the data set ``(batch,)``, and what ``answers_of_views`` returns."""
-        (network,) = self._predictor
-        images = batch.images.to(network.conv1.weight.dtype)
-        views = [images, images.flip(3)] if self.hparams["tta"] == "hflip" else [images]
-        return batch.samples, *answers_of_views([network(view).float() for view in views], self.temperature)
+        assert self.predictor is not None
+        return batch.samples, *self.predictor.answers(batch.images)
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -28,6 +28,7 @@ from lightning_modules.weights.weights_file import (
 )
 
 NETWORK_PREFIX = "network."
+GRAPH_SUFFIXES = (".onnx", ".xml")  # of files that answer, but whose weights cannot be loaded into a network
 LONGEST_NUMBER = -sys.float_info.min  # in JSON: -2.2250738585072014e-308
 
 
@@ -145,14 +146,15 @@ def largest_export_bytes(model: ImageClassifier, data: ImageFolderDataModule) ->
 
 
 def read_trained_model(path: Path) -> TrainedModel:
-    """Reads a checkpoint of ``fit`` or an exported weights file.
+    """Reads a checkpoint of ``fit`` or an exported file; of a graph only what it says about itself, without weights.
 
     Raises:
         UserError: The file is missing or something else, its classes do not match their hash, a weight is not finite,
             or it has a setting that this version does not know or of a wrong type.
     """
     try:
-        trained, digest = _read_export(path) if path.suffix == SAFETENSORS_SUFFIX else _read_checkpoint(path)
+        readers = {SAFETENSORS_SUFFIX: _read_export, **dict.fromkeys(GRAPH_SUFFIXES, _read_graph)}
+        trained, digest = readers.get(path.suffix, _read_checkpoint)(path)
         classes = ClassIndex(trained.model["class_names"])
         _require_known(trained, path)
         require_finite(trained.network, path)
@@ -166,6 +168,28 @@ def read_trained_model(path: Path) -> TrainedModel:
     if classes.digest != digest:
         raise UserError(f"the classes in {path} do not match their hash: the file was altered")
     return trained
+
+
+def require_weights(path: Path) -> None:
+    """Raises ``UserError`` if the file is an exported graph, which can only be used for predictions."""
+    if path.suffix in GRAPH_SUFFIXES:
+        raise UserError(
+            f"{path} can only be used by cbam100 predict, as its weights cannot be loaded into a network: pass the "
+            ".ckpt or .safetensors file that it was exported from"
+        )
+
+
+def load_classifier(path: Path) -> tuple[ImageClassifier, TrainedModel]:
+    """Returns a trained model in evaluation mode, and what its file says about it.
+
+    Raises:
+        UserError: The file cannot be read, or its weights do not fit the model that it describes.
+    """
+    require_weights(path)
+    trained = read_trained_model(path)
+    model = ImageClassifier(**trained.model)
+    trained.load_into(model)
+    return model.eval(), trained
 
 
 def _require_known(trained: TrainedModel, path: Path) -> None:
@@ -217,7 +241,16 @@ def _read_checkpoint(path: Path) -> tuple[TrainedModel, str]:
 
 def _read_export(path: Path) -> tuple[TrainedModel, str]:
     network, header = load_safetensors(path)
-    values = {name: json.loads(text) for name, text in header.items() if name != "format"}
+    return _described({name: json.loads(text) for name, text in header.items() if name != "format"}, network)
+
+
+def _read_graph(path: Path) -> tuple[TrainedModel, str]:
+    from lightning_modules.exports.runtime import open_runtime  # which needs this module
+
+    return _described(open_runtime(path).header, {})
+
+
+def _described(values: dict[str, Any], network: dict[str, Tensor]) -> tuple[TrainedModel, str]:
     model = {"class_names": values["classes"], **values["architecture"], **values["training"]}
     data = {name: values["data"][name] for name in (*ImageFolderDataModule.IN_TRAINED_FILE, *values["data"])}
     precision, temperature = values.get("precision"), values.get("temperature")

@@ -19,6 +19,7 @@ from datamodules.lookalike_names import as_seen, look_alike
 from datamodules.split_names import require_outside_splits
 from datamodules.workers.loader import default_num_workers
 from scripts.arguments import Arguments
+from scripts.console import printable
 
 NOTABLE_IMBALANCE = 10.0
 SHOWN = 20
@@ -113,8 +114,8 @@ def _print(found: Findings) -> None:
     names = sorted({name for split in splits.values() for name in split["classes"]}, key=natural_key)
     counts = Table("class", *splits, title="images by class")
     for name in names:
-        counts.add_row(_shown(name), *(str(split["classes"].get(name, "-")) for split in splits.values()))
-    summary = Table("", *splits, title=_shown(found.root))
+        counts.add_row(printable(name), *(str(split["classes"].get(name, "-")) for split in splits.values()))
+    summary = Table("", *splits, title=printable(found.root))
     summary.add_row("images", *(f"{split['images']:,}" for split in splits.values()))
     summary.add_row("classes", *(str(len(split["classes"]) or "-") for split in splits.values()))
     ratios = (f"{split['imbalance']:.1f}" if split["imbalance"] else "-" for split in splits.values())
@@ -141,14 +142,9 @@ def _print(found: Findings) -> None:
 
 def _print_list(console: Console, what: str, items: list[str]) -> None:
     for item in items[:SHOWN]:
-        console.print(f"{what}: {_shown(item)}")
+        console.print(f"{what}: {printable(item)}")
     if len(items) > SHOWN:
         console.print(f"{what}: {len(items) - SHOWN:,} more, all of them with --json FILE")
-
-
-def _shown(name: str) -> str:
-    """Escapes characters that would move the cursor or end a row of the table."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def _spread(values: list[int]) -> str:

@@ -38,8 +38,9 @@ from datamodules import ImageFolderDataModule
 from datamodules.files.errors import UserError
 from lightning_modules import ImageClassifier
 from lightning_modules.model_options import require_usable_length
-from lightning_modules.trained_model import TrainedModel, read_trained_model
+from lightning_modules.trained_model import GRAPH_SUFFIXES, TrainedModel, read_trained_model, require_weights
 from scripts.config_files import require_config_files
+from scripts.exported_graph import answer_with_file, require_usable_options
 from scripts.hardware import default_precision, set_tf32, share_cpus
 from scripts.help_screen import show_help
 from scripts.parser import Parser
@@ -118,6 +119,8 @@ class ClassifierCLI(LightningCLI):
         ckpt_path = self.config[subcommand].ckpt_path
         if not ckpt_path:
             raise UserError(f"{subcommand} needs a trained model: pass --ckpt_path best.ckpt")
+        if subcommand != "predict":
+            require_weights(Path(ckpt_path))
         self.trained = read_trained_model(Path(ckpt_path))
         defaults = {f"model.{name}": value for name, value in self.trained.model.items() if name != "class_names"}
         defaults |= {f"data.{name}": value for name, value in self.trained.data.items() if name != "seed"}
@@ -131,6 +134,8 @@ class ClassifierCLI(LightningCLI):
         if subcommand != "predict" and trainer.precision is None:
             # as in the fit, so that it measures the same
             trainer.precision = self.trained.precision or saved_recipe(self.trained.checkpoint).get("precision")
+        if Path(ckpt_path).suffix in GRAPH_SUFFIXES:
+            require_usable_options(self.config.predict, self.trained)
         self._prepare_trainer(trainer)
 
     def _prepare_trainer(self, trainer: Namespace) -> None:
@@ -218,7 +223,11 @@ class ClassifierCLI(LightningCLI):
         if self.subcommand == "fit":
             require_same_options(self.trained.checkpoint, self.trainer, self.model, self.datamodule)
         trained, self.trained = self.trained, None  # or a second copy of the weights would stay in memory
-        trained.load_into(self.model)
-        self.model.has_weights = True
+        path = Path(self.config[self.subcommand].ckpt_path)
+        if path.suffix in GRAPH_SUFFIXES:
+            answer_with_file(path, self.model, self.datamodule)
+        else:
+            trained.load_into(self.model)
+            self.model.has_weights = True
         if self.subcommand != "fit":
             self.config_init[self.subcommand]["ckpt_path"] = None

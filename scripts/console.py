@@ -1,4 +1,4 @@
-"""Filters for remarks of libraries that no user can act on, and escapes for what the console cannot show."""
+"""Filters for remarks of libraries that no user can act on, and escapes for what the console should not show."""
 
 import io
 import logging
@@ -34,3 +34,12 @@ def escape_what_the_console_cannot_show() -> None:
     """Makes ``print`` escape characters that it cannot encode, as in a file name that is not UTF-8."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def printable(name: str) -> str:
+    r"""Escapes characters that would move the cursor or end a row of a table.
+
+    >>> print(printable("one\ntwo"))
+    one\ntwo
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)

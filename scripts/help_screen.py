@@ -20,6 +20,7 @@ IN_OUR_WORDS = {
     "trainer.precision": "Precision such as 32-true or bf16-mixed; by default chosen for this machine.",
     "trainer.max_epochs": "Number of training epochs.",
     "ckpt_path": "Trained model: best.ckpt or model.safetensors.",
+    "predict.ckpt_path": "Trained model: a .ckpt, .safetensors, .onnx or .xml file.",
     "fit.ckpt_path": "Checkpoint to resume; last for the last.ckpt of --run_name.",
 }
 

@@ -26,6 +26,8 @@ LAUNCHER = "CBAM100_LAUNCHER"
 # Modules whose ``main`` runs a command; LightningCLI runs the others.
 OWN = {
     "audit": "scripts.audit",
+    "compare": "scripts.compare",
+    "export": "scripts.export.command",
     "explain": "scripts.explain.command",
     "report": "scripts.report.command",
     "serve": "scripts.serve.command",

@@ -11,7 +11,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from callbacks.run.exact_resume import TUNERS, saved_recipe, tuned_batch_size
 from callbacks.run.run_folder import RUNS, RunFolder
 from datamodules.files.errors import UserError
-from lightning_modules.trained_model import TrainedModel, read_trained_model
+from lightning_modules.trained_model import TrainedModel, read_trained_model, require_weights
 from lightning_modules.weights.weights_file import SAFETENSORS_SUFFIX
 
 
@@ -39,6 +39,7 @@ def read_resumed(config: Namespace) -> TrainedModel | None:
             rank_zero_only(print)(f"no last.ckpt in {RUNS / config.run_name} yet: starting a new run")
     if not config.ckpt_path:
         return None
+    require_weights(Path(config.ckpt_path))
     trained = read_trained_model(Path(config.ckpt_path))
     if Path(config.ckpt_path).suffix == SAFETENSORS_SUFFIX:
         raise UserError(

@@ -56,11 +56,16 @@ def test_commands_are_understood(command, monkeypatch, capsys):
         options, fit = ablation_parser().parse_known_args(shlex.split(command)[2:])
         for arm in comparison(options.vary, options.arms)[0]:
             parse(shlex.join(["cbam100", "fit", *fit, *arm.flags]), capsys)
-    elif command.split()[1] in ("explain", "report", "serve"):
+    elif command.startswith("cbam100 export "):
+        with pytest.raises(SystemExit):
+            main(shlex.split(command)[1:])
+        assert "export starts from a .ckpt or .safetensors file, got FILE" in capsys.readouterr().err
+    elif command.split()[1] in ("compare", "explain", "report", "serve"):
         port = ["--port=0"] if command.split()[1] == "serve" else []  # whatever runs on this machine
         with pytest.raises(SystemExit):
             main([*shlex.split(command)[1:], *port])
-        assert re.search("there is no file at (FILE|runs)|is not the run folder of a fit", capsys.readouterr().err)
+        missing = "there is no file at (FILE|runs)|is not the run folder of a fit|cannot read the table|must end in"
+        assert re.search(missing, capsys.readouterr().err)
     else:
         parse(command, capsys)
 

@@ -1,5 +1,6 @@
 """Writing of ``prediction.csv`` and its companions: every image once, in order, or nothing."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,7 @@ class PredictionWriter(Callback, UnreadableImageHandler):
         self._manifest_path = Path(f"{self.path.with_suffix('')}_manifest.json")
         self._table = Table(0)
         self._reasons: dict[str, str] = {}  # why a path cannot be read
+        self._begun = 0.0
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -111,6 +113,7 @@ class PredictionWriter(Callback, UnreadableImageHandler):
     @override
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._table = Table(len(_data(trainer).prediction_names))
+        self._begun = time.monotonic()
 
     @override
     def on_predict_batch_end(
@@ -134,6 +137,7 @@ class PredictionWriter(Callback, UnreadableImageHandler):
     @override
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         columns = self._table.collect(trainer)
+        seconds = time.monotonic() - self._begun
         counts = columns.pop("count")
         data, model = _data(trainer), _model(pl_module)
         names, paths = data.prediction_names, data.dataset("predict").paths
@@ -172,7 +176,8 @@ class PredictionWriter(Callback, UnreadableImageHandler):
                 f"{partial_path(self.path)}: replace the images, or label them with --prediction.fallback_label",
             )
         if trainer.is_global_zero:
-            print(f"{len(names):,} predictions in {self.path} and {self.path.with_suffix('.zip')}")
+            speed = f"{len(names) / max(seconds, 1e-9):.1f} images/s"
+            print(f"{len(names):,} predictions in {self.path} and {self.path.with_suffix('.zip')}, {speed}")
             if predictions.review is not None:
                 print(f"{predictions.review.sum():,} of them to review: see {top_k_path(self.path)}")
             if unreadable:
@@ -185,6 +190,8 @@ class PredictionWriter(Callback, UnreadableImageHandler):
             "versions": versions(),
             "data": _data(trainer).fingerprint,
             "class_digest": model.classes.digest,
+            "runtime": model.predictor.description if model.predictor else None,
+            "processes": trainer.world_size,
             "complete": whole,
             "fallback_label": self.fallback_label,
             "unreadable": unreadable,

@@ -13,14 +13,15 @@ MARK = "cbam100"  # in a picture's text, and a page's generator
 PREDICTION, TOP_K, ABLATION = "table of predictions", "table of top-k predictions", "table of an ablation"
 PROBABILITIES, PICTURE, REPORT = "file of probabilities", "picture", "report"
 CHECKPOINT, OTHER_CHECKPOINT, WEIGHTS = "checkpoint", "checkpoint of another module", "model"
-EXPORT = "exported model"
+EXPORT, MODEL_CARD = "exported model", "model card"
 RUN_MANIFEST, PREDICTION_MANIFEST = "manifest of a run", "manifest of a prediction"
-AUDIT, BENCHMARK = "audit report", "benchmark report"
+AUDIT, BENCHMARK, COMPARISON = "audit report", "benchmark report", "comparison"
 JSON_KEYS = {
     RUN_MANIFEST: {"versions", "events"},
     PREDICTION_MANIFEST: {"versions", "complete", "unreadable"},
     AUDIT: {"splits", "stops", "duplicates"},
     BENCHMARK: {"benchmark", "machine", "rows"},
+    COMPARISON: {"agreement", "moved", "differing"},
 }
 HEAD = 10_000  # bytes
 TAIL = 10_000_000  # bytes; the header of an ONNX or OpenVINO file is at its end, and may list many classes
@@ -153,5 +154,7 @@ READERS: dict[str, Callable[[Path], str | None]] = {
     ".bin": _exported_weights,
     ".png": _containing({f"Software\0{MARK}": PICTURE}),
     ".html": _containing({f'<meta name="generator" content="{MARK}">': REPORT}),
-    ".md": _containing({f"`{MARK} ablate ": ABLATION, f"`{MARK} benchmark ": BENCHMARK}),
+    ".md": _containing(
+        {f"`{MARK} ablate ": ABLATION, f"`{MARK} benchmark ": BENCHMARK, f"`{MARK} export ": MODEL_CARD}
+    ),
 }

@@ -15,7 +15,7 @@ from datamodules.images.transforms import eval_transform, normalize, side_to_loa
 from datamodules.split_names import require_outside_splits
 from lightning_modules import ImageClassifier
 from lightning_modules.network.attention_maps import grad_cam, spatial_gates
-from lightning_modules.trained_model import TrainedModel, read_trained_model
+from lightning_modules.trained_model import load_classifier
 from scripts.arguments import Arguments
 from scripts.explain.map_figure import map_figure
 
@@ -69,18 +69,6 @@ def _drawn(ckpt_path: Path, images: Sequence[Path], output: Path) -> Iterator[Pa
         image = eval_transform(size)(read_image(str(path), shorter_side=side_to_load(size)), 0).numpy()
         write_bytes(output / name, explain_image(model, image, short(path.name)))
         yield output / name
-
-
-def load_classifier(path: Path) -> tuple[ImageClassifier, TrainedModel]:
-    """Returns a trained model in evaluation mode, and what its file says about it.
-
-    Raises:
-        UserError: The file cannot be read, or its weights do not fit the model that it describes.
-    """
-    trained = read_trained_model(path)
-    model = ImageClassifier(**trained.model)
-    trained.load_into(model)
-    return model.eval(), trained
 
 
 def explain_image(model: ImageClassifier, image: np.ndarray, title: str) -> bytes:

@@ -34,8 +34,9 @@ from datamodules.files.errors import UserError
 from datamodules.files.own_files import require_replaceable
 from lightning_modules import ImageClassifier
 from lightning_modules.network.model_size import format_size, parameter_count, part_sizes
+from lightning_modules.trained_model import load_classifier
 from scripts.arguments import Arguments
-from scripts.explain.command import explain_image, load_classifier
+from scripts.explain.command import explain_image
 from scripts.hardware import set_tf32
 from scripts.report.calibration import calibration_rows, coverage, temperature_sentence, threshold_rows
 

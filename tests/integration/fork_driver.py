@@ -39,6 +39,8 @@ from scripts import audit, process  # noqa: F401, which main imports when needed
 from scripts.ablation import command as _ablate  # noqa: F401
 from scripts.benchmark import command as _benchmark  # noqa: F401
 from scripts.explain import command as _explain  # noqa: F401
+from scripts.export import check as _check  # noqa: F401
+from scripts.export import command as _export  # noqa: F401
 from scripts.report import command as _report  # noqa: F401
 from tests import narrow_resnet  # noqa: F401
 from scripts.serve import command as _serve  # noqa: F401

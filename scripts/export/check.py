@@ -1,0 +1,63 @@
+"""The fresh process of an export: ``python -m scripts.export.check FILE ROOT ANSWERS NUM_WORKERS``."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from datamodules.files.errors import UserError
+from datamodules.workers.parent_watch import end_with_parent
+from lightning_modules.exports.runtime import Runtime, open_runtime
+from lightning_modules.exports.self_test import self_test_difference
+from lightning_modules.trained_model import GRAPH_SUFFIXES, read_trained_model
+from scripts.console import hush_libraries
+from scripts.export.validation import pixels, validation_batches, validation_data
+from scripts.faults import user_sentence
+from scripts.hardware import own_threads
+
+
+def main(path: Path, root: Path, answers: Path, num_workers: int | None) -> None:
+    """Runs the file over the validation images that it describes itself, and writes its probabilities."""
+    runtime = open_runtime(path, threads=torch.get_num_threads())
+    if path.suffix in GRAPH_SUFFIXES:
+        _require_self_test(runtime)
+    data = validation_data(root, read_trained_model(path), num_workers)
+    parts, seconds = [], 0.0
+    for batch in validation_batches(data, "the exported file"):
+        images = pixels(batch)
+        start = time.perf_counter()
+        parts.append(runtime.probabilities(images))
+        seconds += time.perf_counter() - start
+    probabilities = np.concatenate(parts)
+    facts = {"runtime": runtime.description, "images_per_second": len(probabilities) / max(seconds, 1e-9)}
+    np.savez(answers, probabilities=probabilities, facts=json.dumps(facts))
+
+
+def _require_self_test(runtime: Runtime) -> None:
+    difference, tolerance = (
+        self_test_difference(runtime.header, runtime.probabilities),
+        runtime.header["self_test"]["tolerance"],
+    )
+    if not difference <= tolerance:  # NaN is not, either
+        raise UserError(
+            f"it fails its own self-test: a probability is {difference:.2g} from what the file says, more than "
+            f"{tolerance:.2g}"
+        )
+
+
+if __name__ == "__main__":
+    end_with_parent(os.getppid())
+    hush_libraries()
+    path, root, answers, num_workers = sys.argv[1:]
+    try:
+        with own_threads():
+            main(Path(path), Path(root), Path(answers), json.loads(num_workers))
+    except Exception as error:
+        if sentence := user_sentence(error):
+            print("cbam100: error:", *sentence.split(), file=sys.stderr)
+            raise SystemExit(2) from error
+        raise

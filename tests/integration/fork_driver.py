@@ -42,8 +42,8 @@ from scripts.explain import command as _explain  # noqa: F401
 from scripts.export import check as _check  # noqa: F401
 from scripts.export import command as _export  # noqa: F401
 from scripts.report import command as _report  # noqa: F401
-from tests import narrow_resnet  # noqa: F401
 from scripts.serve import command as _serve  # noqa: F401
+from tests import narrow_resnet  # noqa: F401
 
 REPOSITORY = Path(__file__).parents[2]
 LAST_RESORT = 300.0  # seconds after which a command counts as hanging; nothing waits for them otherwise

@@ -120,8 +120,8 @@ def export(
     return Exported(files[-1], size, comparison, answers)
 
 
-def main(words: list[str]) -> int:
-    """Runs ``cbam100 export`` and prints how the file compares; returns 1 if it was not accepted, 0 otherwise."""
+def main(words: list[str]) -> int | None:
+    """Runs ``cbam100 export`` and prints how the file compares; returns 1 if it was not accepted."""
     parser = Arguments(prog="cbam100 export")
     spelled = {"root": "--data.root", "num_workers": "--data.num_workers"}
     parser.add_parameters(export, spelled=spelled, metavars={"ckpt_path": "FILE", "root": "DIR", "output": "DIR"})
@@ -132,7 +132,7 @@ def main(words: list[str]) -> int:
         print("cbam100: refused:", *str(error).split(), file=sys.stderr)
         return REFUSED
     _print(exported, options.limit_mb)
-    return 0
+    return None
 
 
 def _make(output: Path) -> None:

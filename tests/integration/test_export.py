@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -14,7 +15,6 @@ from datamodules import ImageFolderDataModule
 from lightning_modules import ImageClassifier
 from lightning_modules.exports.header import PRECISIONS
 from lightning_modules.trained_model import export_metadata, read_trained_model
-from scripts.demo.make_demo_data import make_demo_data
 from scripts.export import check
 from scripts.export.command import ExportRefusedError, export
 from scripts.export.fresh_process import FileAnswers
@@ -155,13 +155,13 @@ ODD = ['"quoted"', "two\nlines", "```", "| pipe", "caf\udce9", "ünï", "-", "=1
 @pytest.fixture
 def odd(run_folder):
     """A model of 1,000 classes with odd names, and its data."""
-    make_demo_data(Path("root"), size=36, num_classes=len(ODD), train_images=1, val_images=1, test_images=1)
+    pixels = np.random.default_rng(0).integers(0, 256, (len(ODD), 36, 36, 3), np.uint8)
     for split in "train", "val":
-        for folder, name in zip(sorted(Path("root", split).iterdir()), ODD, strict=True):
-            folder.rename(folder.with_name(f"new {name}"))
-        for folder in list(Path("root", split).iterdir()):
-            folder.rename(folder.with_name(folder.name.removeprefix("new ")))
+        for name, image in zip(ODD, pixels, strict=True):
+            Path("root", split, name).mkdir(parents=True)
+            Image.fromarray(image).save(Path("root", split, name, "1.png"), compress_level=1)
     model = ImageClassifier(ODD, backbone="resnet18")
+    model.network.fc.weight.data *= 100  # or an untrained network would answer all images alike
     data = ImageFolderDataModule("root", image_size=32, class_names=ODD)
     save_file(model.network.state_dict(), "odd.safetensors", export_metadata(model, data, {}))
     return Path("odd.safetensors")

@@ -216,7 +216,9 @@ def _read_checkpoint(path: Path) -> tuple[TrainedModel, str]:
 
 
 def _read_export(path: Path) -> tuple[TrainedModel, str]:
-    network, header = load_safetensors(path)
+    tensors, header = load_safetensors(path)
+    # Exports in half precision are computed with in float32.
+    network = {name: t.float() if t.is_floating_point() and t.itemsize < 4 else t for name, t in tensors.items()}
     values = {name: json.loads(text) for name, text in header.items() if name != "format"}
     model = {"class_names": values["classes"], **values["architecture"], **values["training"]}
     data = {name: values["data"][name] for name in (*ImageFolderDataModule.IN_TRAINED_FILE, *values["data"])}

@@ -18,9 +18,11 @@ from lightning_modules.trained_model import read_trained_model
 from scripts.main import main
 from tests.lightning_modules.exports.conftest import ODD, SIZE, classifier, eager, images, plain_model, trained_of
 
-# Largest difference of a probability. Rounding to 11 bits changes logits of about 2 by some thousandths, to 8 bits by
-# eight times that; int8 has 7 bits for weights and 8 for what lies between.
-BOUNDS = {"fp32": 1e-5, "fp16": 0.005, "bf16": 0.03, "int8": 0.15}
+# Largest difference of a probability, for logits with a standard deviation of 2. Rounding weights to 11 bits changes
+# them by some thousandths of that, to 8 bits by eight times as much; int8 rounds weights to 7 bits, and what lies
+# between to 8. Half of the images are within a third of that. Quantised for the other runtime, OpenVINO's int8 file is
+# off by 0.8, and by 0.5 on half of the images.
+BOUNDS = {"fp32": 1e-5, "fp16": 0.01, "bf16": 0.05, "int8": 0.4}
 PAIRS = [(format, precision) for format, precisions in PRECISIONS.items() for precision in precisions]
 
 
@@ -34,14 +36,16 @@ def test_every_file_answers_as_the_eager_network(format, precision, export):
     assert found.dtype == np.float32
     assert found.shape == (24, len(ODD))
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
-    assert abs(found - expected).max() < BOUNDS[precision]
+    largest = abs(found - expected).max(1)
+    assert largest.max() < BOUNDS[precision]
+    assert np.median(largest) < BOUNDS[precision] / 3
     assert opened.header["classes"] == ODD
     assert opened.header["image_size"] == SIZE
     assert opened.header["resize"] == {
         "resample": "bilinear", "antialias": True, "shorter_side": 36, "crop": "center",
     }  # fmt: skip
     one_by_one = np.concatenate([opened.probabilities(pixels[:1]), opened.probabilities(pixels[1:4])])
-    np.testing.assert_allclose(one_by_one, found[:4], atol=1e-6)
+    np.testing.assert_allclose(one_by_one, found[:4], atol=1e-5)
     if format != "safetensors":
         assert opened.header["export"] == {"format": format, "precision": precision}
         assert opened.description.split(", ")[1:3] == ["CPU", "1 thread"]

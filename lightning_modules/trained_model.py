@@ -240,7 +240,9 @@ def _read_checkpoint(path: Path) -> tuple[TrainedModel, str]:
 
 
 def _read_export(path: Path) -> tuple[TrainedModel, str]:
-    network, header = load_safetensors(path)
+    tensors, header = load_safetensors(path)
+    # Exports in half precision are computed with in float32.
+    network = {name: t.float() if t.is_floating_point() and t.itemsize < 4 else t for name, t in tensors.items()}
     return _described({name: json.loads(text) for name, text in header.items() if name != "format"}, network)
 
 

@@ -1,6 +1,7 @@
 """What an exported file says about itself: one flat dictionary of JSON texts, the same in every format."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -69,16 +70,18 @@ def decoded(texts: Mapping[str, str], path: Path) -> dict[str, Any]:
     try:
         values = {name: json.loads(text) for name, text in texts.items() if name != FOREIGN_KEY}
         names, digest = list(map(str, values["classes"])), values["class_digest"]
-        is_sound = names == values["classes"] and type(values["image_size"]) is int and values["image_size"] > 0
+        kinds = {"image_size": int, "resize": dict, "export": dict}
+        is_sound = names == values["classes"] and all(type(values[name]) is kind for name, kind in kinds.items())
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise foreign(path, f"{type(error).__name__}: {error}") from error
     if not is_sound:
-        raise foreign(path, "its header states no classes or no image size")
+        raise foreign(path, "a value of its header is of another kind")
     if ClassIndex(names).digest != digest:
         raise UserError(f"the classes in {path} do not match their hash: the file was altered")
     return values
 
 
 def foreign(path: Path, reason: str) -> UserError:
-    """Returns the error that ``path`` is damaged or of another project."""
-    return UserError(f"{path} is not a model exported by cbam100, or is damaged ({reason}): export it again")
+    """Returns the error that ``path`` is damaged or of another project, with a library's reason on one line."""
+    said = " ".join(re.sub(r"Exception from \S+:", "", reason).split())  # where in OpenVINO's source
+    return UserError(f"{path} is not a model exported by cbam100, or is damaged ({said}): export it again")

@@ -4,6 +4,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def openvino_model(content: bytes) -> Any:
     return require("openvino", "openvino").Core().read_model(content)
 
 
-def write_openvino(model: Any, header: Mapping[str, str], path: Path, *, half: bool) -> int:
+def write_openvino(model: Any, header: Mapping[str, str], path: Path) -> int:
     """Writes ``path`` and the ``.bin`` beside it, and returns the bytes of both.
 
     The ``.bin`` gets its name first, so that an ``.xml`` never lacks its weights. It ends with ``cbam100`` and a hash
@@ -37,7 +38,6 @@ def write_openvino(model: Any, header: Mapping[str, str], path: Path, *, half: b
         model: What ``openvino_model`` returns.
         header: Goes to ``rt_info``, below ``cbam100``.
         path: The ``.xml`` file.
-        half: Whether to store weights in float16.
 
     Raises:
         UserError: A file cannot be written, or another program's is in its place.
@@ -53,13 +53,16 @@ def write_openvino(model: Any, header: Mapping[str, str], path: Path, *, half: b
     digest = hashlib.sha256(json.dumps(sorted(header.items())).encode()).hexdigest()
     model.set_rt_info(json.dumps(digest), [MARK, PAIR])
     with tempfile.TemporaryDirectory(prefix="cbam100.") as folder:
-        openvino.save_model(model, Path(folder, "model.xml"), compress_to_fp16=half)
+        openvino.save_model(model, Path(folder, "model.xml"), compress_to_fp16=False)
         structure = Path(folder, "model.xml").read_bytes()
         weights = Path(folder, "model.bin").read_bytes() + _end(digest)
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(structure)
-        with atomic_file(weights_path, in_own_folder=True) as temporary_weights:
-            temporary_weights.write_bytes(weights)
+    with ExitStack() as undo:
+        with atomic_file(path) as temporary:
+            temporary.write_bytes(structure)
+            with atomic_file(weights_path, in_own_folder=True) as temporary_weights:
+                temporary_weights.write_bytes(weights)
+            undo.callback(weights_path.unlink, missing_ok=True)
+        undo.pop_all()
     return len(structure) + len(weights)
 
 

@@ -60,14 +60,14 @@ def write_export(
     graph = onnx_model(DeliveredNetwork(model), size)
     if precision == "int8":
         graph = quantize(graph, calibration or iter(()), joins_activations=format == "onnx")
+    if precision == "fp16":
+        halve_weights(graph)
     if format == "openvino":
         network = openvino_model(onnx_bytes(graph, {}))
         compiled = openvino_network(network, threads, exact=precision == "fp32")
         test = make_self_test(lambda images: run_network(compiled, images), size, precision)
         header = {**header, "self_test": json.dumps(test)}
-        return write_openvino(network, header, path, half=precision == "fp16")
-    if precision == "fp16":
-        halve_weights(graph)
+        return write_openvino(network, header, path)
     session = onnx_session(onnx_bytes(graph, {}), threads)
     test = make_self_test(lambda images: run_session(session, images), size, precision)
     content = onnx_bytes(graph, {**header, "self_test": json.dumps(test)})

@@ -41,6 +41,35 @@ def test_the_largest_export_is_no_smaller_and_hardly_larger_than_the_real_one(tr
     SizeBudget(BYTES / 10**6).check_network(model, None)  # data of another kind, and so no export
 
 
+def test_a_resnet101_fits_in_16_bits():
+    """The sum of what is stored: parameters and batch norm's means and variances in 2 bytes, its counters in 8."""
+    widths = [64 * 2**stage for stage in range(4)]
+    norms = [64] + [n for n, width in zip((3, 4, 23, 3), widths, strict=True) for n in [width, width, 4 * width] * n]
+    norms += [4 * width for width in widths]  # of the shortcuts
+    attention = sum(2 * 4 * width * (4 * width // 128) + 3 * 3 + 1 for width in widths)
+    parameters = 44_549_160 - 1000 * 2049 + 100 * 2049 + attention  # torchvision's with another head
+    size = 2 * (parameters + 2 * sum(norms)) + 8 * len(norms)
+    model = ImageClassifier([f"{n:02}" for n in range(100)], "resnet101", "none")
+    for precision in ("fp16", "bf16"):
+        SizeBudget(size / 10**6, precision).check_network(model, None)
+        with pytest.raises(UserError, match=r"resnet101 .* takes 85\.80 MB .* by 1 bytes: raise .*resnet50 \(47\."):
+            SizeBudget((size - 1) / 10**6, precision).check_network(model, None)
+    with pytest.raises(
+        UserError, match=r"takes 171\.59 MB .* or choose one of --size_budget\.precision fp16 \(85\.80 MB"
+    ):
+        SizeBudget().check_network(model, None)
+    with pytest.raises(UserError, match=r"or choose one of --model"):  # it would not fit either way
+        SizeBudget((size - 1) / 10**6).check_network(model, None)
+
+
+def test_the_largest_export_of_16_bits_is_the_librarys_size(data_root):
+    data = ImageFolderDataModule(data_root, image_size=32)
+    model = ImageClassifier(list(data.classes.names), "resnet18", "none")
+    wide, half = (largest_export_bytes(model, data, dtype) for dtype in (None, torch.float16))
+    floats = sum(x.numel() for x in model.network.state_dict().values() if x.is_floating_point())
+    assert abs(wide - half - 2 * floats) < 1000  # offsets in the header have fewer digits
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_the_size_of_a_file_is_the_librarys(dtype):
     names = ["Caf\u00e9", "\udce9", 'a"b', "a\\b", "\u732b"]

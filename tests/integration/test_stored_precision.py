@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from pytorch_lightning import Callback
 from safetensors.torch import load_file, save_file
 
-from lightning_modules.trained_model import read_trained_model
+from datamodules import ImageFolderDataModule
+from lightning_modules import ImageClassifier
+from lightning_modules.trained_model import largest_export_bytes, read_trained_model
 from scripts.main import main
 from tests.integration.test_calibration import validation_by_hand
 from tests.integration.test_lightnings_callbacks import lightning, metrics_of, overlay
@@ -64,6 +66,9 @@ def test_both_files_hold_the_rounded_weights_that_were_measured(whole, data_root
     for name in ("checkpoints/best.ckpt", "model.safetensors"):
         found = metrics_of(run / name, data_root, capsys)
         assert found == {name: measured[name] for name in found}
+    model = ImageClassifier(**read_trained_model(run / "model.safetensors").model)
+    largest = largest_export_bytes(model, ImageFolderDataModule(data_root, image_size=32), dtype)
+    assert 0 <= largest - (run / "model.safetensors").stat().st_size < 600
     facts = json.loads((run / "manifest.json").read_text())
     assert facts["size_bytes"] == sum(x.nbytes for x in exported.values())
     assert f"\n  precision: {precision}\n" in (run / "config.yaml").read_text()

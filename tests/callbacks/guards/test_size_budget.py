@@ -24,7 +24,7 @@ def test_a_limit_between_the_network_and_its_file_is_refused_before_training(dat
         main(["fit", *SMALL, f"--data.root={data_root}", f"--size_budget.limit_mb={(BYTES + 1000) / 10**6}"])
     output = capsys.readouterr()
     assert "resnet18 with these options and the header of its file takes 44.81 MB (42.73 MiB), more than" in output.err
-    assert re.search(r"or choose one of --model.attention none \(44\.7[89] MB", output.err)  # 22 kB less
+    assert re.search(r"fp16 \(22\.4[01] MB .*\), --model.attention none \(44\.7[89] MB", output.err)  # 22 kB less
     assert "epoch 1" not in output.out
     assert not list(Path("runs").rglob("*.ckpt"))
 
@@ -60,14 +60,6 @@ def test_a_resnet101_fits_in_16_bits():
         SizeBudget().check_network(model, None)
     with pytest.raises(UserError, match=r"or choose one of --model"):  # it would not fit either way
         SizeBudget((size - 1) / 10**6).check_network(model, None)
-
-
-def test_the_largest_export_of_16_bits_is_the_librarys_size(data_root):
-    data = ImageFolderDataModule(data_root, image_size=32)
-    model = ImageClassifier(list(data.classes.names), "resnet18", "none")
-    wide, half = (largest_export_bytes(model, data, dtype) for dtype in (None, torch.float16))
-    floats = sum(x.numel() for x in model.network.state_dict().values() if x.is_floating_point())
-    assert abs(wide - half - 2 * floats) < 1000  # offsets in the header have fewer digits
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

@@ -4,6 +4,7 @@ from typing import Any
 
 from pytorch_lightning.callbacks import ModelPruning, StochasticWeightAveraging, WeightAveraging
 from pytorch_lightning.trainer.states import TrainerFn
+from torch import nn
 from typing_extensions import override
 
 from datamodules.files.errors import UserError, listed
@@ -43,6 +44,11 @@ class AveragedModule(OptimizedModule):
         if self._average is None and self.hparams["ema_decay"] and self._is_in_fit:
             self._average = WeightAverage(self.network, self.trainer.strategy.root_device)
         return self._average
+
+    def _hidden_average(self) -> nn.Module | None:
+        """Returns the module that holds the average while the network shows the weights in training, else None."""
+        average = self._current_average()
+        return average.averaged if average and average.averaged is not self.network else None
 
     @override
     def setup(self, stage: str) -> None:

@@ -17,7 +17,6 @@ from datamodules.class_index import ClassIndex
 from datamodules.files.errors import UserError
 from datamodules.image_dataset import Batch
 from datamodules.sampler import BLANK
-from lightning_modules.averaged_module import AveragedModule
 from lightning_modules.metrics.metric_sets import evaluation_metrics, training_metrics
 from lightning_modules.model_options import require_usable_options
 from lightning_modules.network.attention import Gate
@@ -29,12 +28,13 @@ from lightning_modules.network.optimization import WeightDecayOn
 from lightning_modules.network.resnet_cbam import Attention, AttentionPlacement, Backbone, ResNetCBAM
 from lightning_modules.network.schedule import Schedule
 from lightning_modules.predictor import NetworkPredictor, Predictor
+from lightning_modules.rounded_module import RoundedModule
 from lightning_modules.weights.pretrained import load_pretrained
 
 MONITOR = "val/accuracy"  # chooses the best epoch: the share of validation images that are classified correctly
 
 
-class ImageClassifier(AveragedModule):
+class ImageClassifier(RoundedModule):
     """A ``ResNetCBAM`` with its loss, metrics, optimiser and schedule.
 
     Args:

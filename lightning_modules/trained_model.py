@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import torch
 from torch import Tensor
 
 from datamodules.class_index import ClassIndex
@@ -18,6 +19,7 @@ from datamodules.images.transforms import MEAN, STD
 from datamodules.lookalike_names import as_seen
 from lightning_modules.classifier import ImageClassifier
 from lightning_modules.metrics.temperature import CALIBRATED
+from lightning_modules.network.model_size import stored_shapes
 from lightning_modules.weights.pruning import without_masks
 from lightning_modules.weights.state_dicts import require_finite
 from lightning_modules.weights.weights_file import (
@@ -133,8 +135,8 @@ def describe(
     return {"format": "pt"} | {name: json.dumps(value) for name, value in values.items()}
 
 
-def largest_export_bytes(model: ImageClassifier, data: ImageFolderDataModule) -> int:
-    """Returns the most bytes that ``model.safetensors`` will take, whatever the metrics and the learning rate.
+def largest_export_bytes(model: ImageClassifier, data: ImageFolderDataModule, dtype: torch.dtype | None = None) -> int:
+    """Returns the most bytes that ``model.safetensors`` will take in ``dtype``, whatever metrics and learning rate.
 
     Only metrics of a user's own callbacks are not counted, as they are not known before.
     """
@@ -142,7 +144,7 @@ def largest_export_bytes(model: ImageClassifier, data: ImageFolderDataModule) ->
     fitted = {"temperature": json.dumps(LONGEST_NUMBER)} if model.hparams["temperature"] == "fit" else {}
     names = ["epoch", "partial", "learning_rate", *measured, *(CALIBRATED if fitted else ())]
     metadata = export_metadata(model, data, dict.fromkeys(names, LONGEST_NUMBER)) | fitted
-    return safetensors_size(model.network.state_dict(), metadata)
+    return safetensors_size(stored_shapes(model.network, dtype), metadata)
 
 
 def read_trained_model(path: Path) -> TrainedModel:

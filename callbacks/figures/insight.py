@@ -71,7 +71,7 @@ class Insight(ValidationAnswers):
         writer = self._writer(trainer)
         if writer and isinstance(pl_module, ImageClassifier) and not resumed_from(trainer):
             for budget in callbacks_of(trainer, SizeBudget):
-                figure = sizes_figure(part_sizes(pl_module.network), budget.limit)
+                figure = sizes_figure(part_sizes(pl_module.network, budget.dtype), budget.limit)
                 writer.add_figure("model/size", figure, 0, close=False)
 
     @override

@@ -28,6 +28,7 @@ from callbacks.trainer_parts import callbacks_of, data_of, is_fast_dev_run
 from datamodules.files.atomic_file import remove_leftovers, require_writable, write_bytes
 from datamodules.files.errors import UserError
 from lightning_modules.classifier import MONITOR, ImageClassifier
+from lightning_modules.network.rounding import as_stored
 from lightning_modules.trained_model import NETWORK_PREFIX, export_metadata
 from lightning_modules.weights.pruning import without_masks
 
@@ -170,7 +171,7 @@ class BestWeights(Checkpoint):
 
     def _export(self, trainer: Trainer, model: ImageClassifier) -> None:
         weights = {
-            name.removeprefix(NETWORK_PREFIX): tensor.cpu().contiguous()
+            name.removeprefix(NETWORK_PREFIX): as_stored(tensor.cpu().contiguous(), model.export_dtype)
             for name, tensor in self._measured.items()
             if name.startswith(NETWORK_PREFIX)
         }

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from callbacks.processes import fail, gather
 from callbacks.run.loop_state import is_at_epoch_end
-from callbacks.run.recipe import NOT_RESUMABLE, trainer_options
+from callbacks.run.recipe import NOT_RESUMABLE, STORED, trainer_options
 from callbacks.trainer_parts import callbacks_of, data_of
 from datamodules import ImageFolderDataModule
 from datamodules.files.errors import UserError, listed
@@ -189,7 +189,7 @@ def _defaults() -> dict[str, Any]:
     """Returns the options' defaults, which a run had for one that came with a later version."""
     parts = (ImageClassifier, ImageFolderDataModule)
     options = [option for part in parts for option in inspect.signature(part).parameters.values()]
-    return {option.name: option.default for option in options if option.default is not option.empty}
+    return {STORED: "fp32"} | {option.name: option.default for option in options if option.default is not option.empty}
 
 
 def _needs_length(model: LightningModule, data: ImageFolderDataModule) -> list[str]:

@@ -106,7 +106,7 @@ class RunManifest(Checkpoint):
             "classes": len(model.classes),
             "class_digest": model.classes.digest,
             "parameters": parameter_count(model.network),
-            "size_bytes": model_size_bytes(model.network),
+            "size_bytes": model_size_bytes(model.network, model.export_dtype),
             "best": next((callback.best for callback in callbacks_of(trainer, BestWeights)), {}),
             "skipped": next((callback.unreadable for callback in callbacks_of(trainer, BadImages)), {}),
             "events": self._events,

@@ -12,6 +12,11 @@ from pytorch_lightning.callbacks import (
     WeightAveraging,
 )
 
+from callbacks.guards.size_budget import SizeBudget
+from callbacks.trainer_parts import callbacks_of
+
+# What the weights that choose the best epoch are rounded to; a run that does not name it had fp32.
+STORED = "size_budget.precision"
 # Options of the Trainer for which 1 means one batch and 1.0 all of them.
 BATCHES_OR_SHARE = ("limit_train_batches", "limit_val_batches", "overfit_batches", "val_check_interval")
 # Lightning's callbacks that change weights, gradients or rates; users' own are only in the manifest's resumed event.
@@ -30,6 +35,7 @@ def trainer_options(trainer: Trainer) -> dict[str, Any]:
     return {
         "processes": trainer.world_size,
         "precision": str(trainer.precision),
+        STORED: next((budget.precision for budget in callbacks_of(trainer, SizeBudget)), "fp32"),
         "accumulate_grad_batches": trainer.accumulate_grad_batches,
         "gradient_clip_val": trainer.gradient_clip_val,
         "gradient_clip_algorithm": getattr(trainer.gradient_clip_algorithm, "value", "norm"),

@@ -6,18 +6,26 @@ import torch
 from torch import nn
 
 from lightning_modules.network.resnet_cbam import Backbone, ResNetCBAM
+from lightning_modules.network.rounding import as_stored
 
 BYTES_PER_MB = 10**6
 BYTES_PER_MIB = 2**20
 
 
-def model_size_bytes(model: nn.Module) -> int:
-    """Returns the bytes of all parameters and persistent buffers.
+def model_size_bytes(model: nn.Module, dtype: torch.dtype | None = None) -> int:
+    """Returns the bytes of all parameters and persistent buffers, stored in ``dtype`` or else as they are.
 
     >>> model_size_bytes(nn.Linear(3, 2))  # 3 · 2 weights and 2 biases of 4 bytes
     32
+    >>> model_size_bytes(nn.Linear(3, 2), torch.float16)
+    16
     """
-    return sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    return sum(tensor.nbytes for tensor in stored_shapes(model, dtype).values())
+
+
+def stored_shapes(model: nn.Module, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
+    """Returns the model's state dict as a file holds it, without memory for values."""
+    return {name: as_stored(tensor.to("meta"), dtype) for name, tensor in model.state_dict().items()}
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -25,9 +33,9 @@ def parameter_count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def part_sizes(network: nn.Module) -> dict[str, int]:
-    """Returns the bytes of each child module by name; children without tensors are left out."""
-    sizes = {name: model_size_bytes(part) for name, part in network.named_children()}
+def part_sizes(network: nn.Module, dtype: torch.dtype | None = None) -> dict[str, int]:
+    """Returns the bytes of each child module by name, stored in ``dtype``; children without tensors are left out."""
+    sizes = {name: model_size_bytes(part, dtype) for name, part in network.named_children()}
     return {name: size for name, size in sizes.items() if size}
 
 
@@ -40,13 +48,16 @@ def format_size(size: int) -> str:
     return f"{size / BYTES_PER_MB:.2f} MB ({size / BYTES_PER_MIB:.2f} MiB)"
 
 
-def fitting_changes(num_classes: int, architecture: dict[str, Any], limit: int) -> list[tuple[str, int]]:
+def fitting_changes(
+    num_classes: int, architecture: dict[str, Any], limit: int, dtype: torch.dtype | None = None
+) -> list[tuple[str, int]]:
     """Finds single changes to ``architecture`` that bring the network within ``limit`` bytes.
 
     Args:
         num_classes: Width of the head.
         architecture: Keyword arguments of ``ResNetCBAM``.
         limit: Largest allowed size in bytes.
+        dtype: Type that weights are stored in, by default as they are made.
 
     Returns:
         Pairs of a command-line flag and the resulting size in bytes, largest first.
@@ -56,7 +67,7 @@ def fitting_changes(num_classes: int, architecture: dict[str, Any], limit: int) 
     fitting = []
     for change in changes:
         with torch.device("meta"):  # shapes without memory
-            size = model_size_bytes(ResNetCBAM(num_classes, **{**architecture, **change}))
+            size = model_size_bytes(ResNetCBAM(num_classes, **{**architecture, **change}), dtype)
         (name, value), *_ = change.items()
         if size <= limit and architecture.get(name) != value:
             fitting.append((f"--model.{name} {value}", size))

@@ -122,8 +122,8 @@ def report(run: str | Path, root: str | Path | None = None) -> Path:
         enable_checkpointing=False, enable_progress_bar=False, use_distributed_sampler=False, devices=1,
     )  # fmt: skip
     (metrics,) = trainer.validate(model, data, verbose=False)
-    limit = SizeBudget(**config["size_budget"]).limit
-    page = _page(folder, manifest, config, model.cpu().eval(), data, recorder, metrics, limit)
+    budget = SizeBudget(**config["size_budget"])
+    page = _page(folder, manifest, config, model.cpu().eval(), data, recorder, metrics, budget)
     write_bytes(folder.report, page.encode(errors="backslashreplace"))
     return folder.report
 
@@ -143,13 +143,13 @@ def _page(
     data: ImageFolderDataModule,
     recorder: Recorder,
     metrics: Mapping[str, float],
-    limit: int,
+    budget: SizeBudget,
 ) -> str:
     names, answers, scalars = model.classes.names, recorder.answers, run.read_scalars()
     confusion = answers.confusion(len(names))
     dataset = data.dataset("val")
     counts, confidence, accuracy = (column.numpy() for column in recorder.reliability)
-    sizes = part_sizes(model.network)
+    sizes = part_sizes(model.network, budget.dtype)
     template = jinja2.Template(
         TEMPLATE.read_text(encoding="utf-8"),
         autoescape=True,
@@ -164,7 +164,7 @@ def _page(
         metrics=metrics,
         images=len(answers.samples),
         size=format_size(sum(sizes.values())),
-        limit=format_size(limit),
+        limit=format_size(budget.limit),
         parameters=parameter_count(model.network),
         recipe=[(name, value) for name, value in leaves(config) if value is not None and name != "data.class_names"],
         curves=to_png(curves_figure(scalars, PANELS)),
@@ -180,7 +180,7 @@ def _page(
         coverage=to_png(coverage_figure(*coverage(answers), metrics["val/accuracy"])),
         thresholds=threshold_rows(answers),
         sizes=[(part, format_size(size)) for part, size in sizes.items()],
-        size_figure=to_png(sizes_figure(sizes, limit)),
+        size_figure=to_png(sizes_figure(sizes, budget.limit)),
         speed=[
             (text, format(statistics.median(scalars[name].values()), form))
             for name, text, form in SPEEDS

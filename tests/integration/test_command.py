@@ -159,7 +159,7 @@ def test_an_over_budget_model_is_refused_before_any_image_is_opened(data_root, r
 
 
 def test_an_over_budget_file_never_gets_its_name(data_root, run_folder, monkeypatch, capsys):
-    monkeypatch.setattr("callbacks.guards.size_budget.model_size_bytes", lambda _: 0)
+    monkeypatch.setattr("callbacks.guards.size_budget.model_size_bytes", lambda *_: 0)
     with pytest.raises(SystemExit):
         run("fit", *SMALL, "--data.root", data_root, "--trainer.max_epochs=1", "--model.restart_epochs=1",
             "--size_budget.limit_mb=0.1")  # fmt: skip

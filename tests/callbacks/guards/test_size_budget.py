@@ -25,7 +25,7 @@ def test_a_limit_between_the_network_and_its_file_is_refused_before_training(
         main(["fit", *SMALL, f"--data.root={data_root}", f"--size_budget.limit_mb={limit / 10**6}"])
     output = capsys.readouterr()
     assert "resnet18 with these options and the header of its file takes 44.81 MB (42.73 MiB), more than" in output.err
-    assert re.search(r"or choose one of --model.attention none \(44\.7[89] MB", output.err)  # 22 kB less
+    assert re.search(r"fp16 \(22\.4[01] MB .*\), --model.attention none \(44\.7[89] MB", output.err)  # 22 kB less
     assert "epoch 1" not in output.out
     assert not list(Path("runs").rglob("*.ckpt"))
 
@@ -41,6 +41,27 @@ def test_the_largest_export_is_no_smaller_and_hardly_larger_than_the_real_one(tr
         SizeBudget((largest - 1) / 10**6).check_network(model, data)
     network = model_size_bytes(model.network)
     SizeBudget(network / 10**6).check_network(model, None)  # data of another kind, and so no export
+
+
+def test_a_resnet101_fits_in_16_bits():
+    """The sum of what is stored: parameters and batch norm's means and variances in 2 bytes, its counters in 8."""
+    widths = [64 * 2**stage for stage in range(4)]
+    norms = [64] + [n for n, width in zip((3, 4, 23, 3), widths, strict=True) for n in [width, width, 4 * width] * n]
+    norms += [4 * width for width in widths]  # of the shortcuts
+    attention = sum(2 * 4 * width * (4 * width // 128) + 3 * 3 + 1 for width in widths)
+    parameters = 44_549_160 - 1000 * 2049 + 100 * 2049 + attention  # torchvision's with another head
+    size = 2 * (parameters + 2 * sum(norms)) + 8 * len(norms)
+    model = ImageClassifier([f"{n:02}" for n in range(100)], "resnet101", "none")
+    for precision in ("fp16", "bf16"):
+        SizeBudget(size / 10**6, precision).check_network(model, None)
+        with pytest.raises(UserError, match=r"resnet101 .* takes 85\.80 MB .* by 1 bytes: raise .*resnet50 \(47\."):
+            SizeBudget((size - 1) / 10**6, precision).check_network(model, None)
+    with pytest.raises(
+        UserError, match=r"takes 171\.59 MB .* or choose one of --size_budget\.precision fp16 \(85\.80 MB"
+    ):
+        SizeBudget().check_network(model, None)
+    with pytest.raises(UserError, match=r"or choose one of --model"):  # it would not fit either way
+        SizeBudget((size - 1) / 10**6).check_network(model, None)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

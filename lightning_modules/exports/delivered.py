@@ -21,7 +21,7 @@ class DeliveredNetwork(nn.Module):
 
     def __init__(self, model: ImageClassifier) -> None:
         super().__init__()
-        self.network = for_inference(model.network.float(), torch.float32)
+        self.network = for_inference(model.network, torch.float32).float()
         self.has_mirrored_view = model.hparams["tta"] == "hflip"
         self.temperature = model.temperature
         # Not datamodules' normalize, which keeps tensors that a trace must not leave behind, and works in place.

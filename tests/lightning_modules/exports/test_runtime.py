@@ -4,9 +4,11 @@ import onnx
 import pytest
 
 from datamodules.files.errors import UserError
+from lightning_modules.exports.header import export_header
 from lightning_modules.exports.onnx_file import onnx_bytes
 from lightning_modules.exports.runtime import open_runtime
-from tests.lightning_modules.exports.conftest import images, plain_graph
+from lightning_modules.exports.write import write_export
+from tests.lightning_modules.exports.conftest import images, plain_graph, plain_model, trained_of
 
 
 @pytest.mark.parametrize("name", ["checkpoints/best.ckpt", "model.safetensors"])
@@ -85,10 +87,6 @@ def test_a_missing_package_names_its_extra(package, format, extra, export, monke
             open_runtime(path)
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, package, None)
-    from lightning_modules.exports.header import export_header
-    from lightning_modules.exports.write import write_export
-    from tests.lightning_modules.exports.conftest import plain_model, trained_of
-
     model = plain_model()
     header = export_header(model, trained_of(model), format=format, precision="fp32")
     with pytest.raises(UserError, match=sentence):

@@ -49,7 +49,7 @@ def require_within(limit: int, size: int, weights: int, *, format: Format, preci
         formats = [name for name, precisions in PRECISIONS.items() if smaller in precisions]
         estimate = weights * width + header
         if width < BYTES_PER_WEIGHT[precision] and estimate <= limit:
-            choices.append(f"--precision {smaller} (about {estimate / BYTES_PER_MB:.0f} MB; {', '.join(formats)})")
+            choices.append(f"--precision {smaller} (about {estimate / BYTES_PER_MB:.2g} MB; {', '.join(formats)})")
     advice = f"choose {' or '.join(choices)}, or raise --limit_mb" if choices else "no format fits, so raise --limit_mb"
     raise UserError(
         f"{format} in {precision} takes {format_size(size)}, more than the limit of {format_size(limit)} by "

@@ -249,7 +249,7 @@ def test_mistakes(trained, data_root, run_folder, refusal):
         ({"--max_drop": "1.5"}, "--max_drop must be a fraction between 0 and 1, got 1.5"),
         ({"--max_drop": "nan"}, "--max_drop must be a fraction between 0 and 1, got nan"),
         ({"--limit_mb": "0"}, "--limit_mb must be finite and above 0, got 0.0"),
-        ({"--limit_mb": "30"}, "choose --precision fp16 (about 22 MB; safetensors, onnx, openvino)"),
+        ({"--limit_mb": "0.5"}, "choose --precision fp16 (about 0.36 MB; safetensors, onnx, openvino)"),
         ({"--ckpt_path": "graph.onnx"}, "export starts from a .ckpt or .safetensors file, got graph.onnx"),
         ({"--ckpt_path": "gone.ckpt"}, "there is no file at gone.ckpt"),
         ({"--data.root": "gone"}, "gone"),

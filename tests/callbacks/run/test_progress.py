@@ -1,7 +1,9 @@
 """The progress of a fit on a terminal: one line of any width."""
 
 import io
+import itertools
 import re
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -33,7 +35,7 @@ def test_a_fit_shows_one_line(width, data_root, run_folder, monkeypatch):
     written = io.StringIO()
     console = Console(file=written, force_terminal=True, width=width)
     monkeypatch.setattr("callbacks.run.progress.Console", lambda: console)
-    monkeypatch.setattr("callbacks.run.progress.SECONDS_BETWEEN_UPDATES", 0)
+    monkeypatch.setattr("callbacks.run.progress.time", SimpleNamespace(monotonic=itertools.count().__next__))
     options = ["--trainer.max_epochs=2", "--model.restart_epochs=2", "--data.batch_size=8"]
     main(["fit", *SMALL, *options, f"--data.root={data_root}", "--trainer.enable_progress_bar=true"])
     lines = [COLOUR.sub("", line) for line in NEW_LINE.split(written.getvalue())]

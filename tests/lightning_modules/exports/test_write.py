@@ -142,4 +142,6 @@ def test_half_weights_validate_and_predict(precision, trained, data_root, run_fo
 
 
 def test_halved_weights_take_half_the_room(export):
-    assert export("onnx", "fp16").stat().st_size < 0.51 * export("onnx", "fp32", "whole").stat().st_size
+    numbers = sum(parameter.numel() for parameter in classifier().network.parameters())
+    saved = export("onnx", "fp32", "whole").stat().st_size - export("onnx", "fp16").stat().st_size
+    assert saved == pytest.approx(2 * numbers, rel=0.03)  # batch norms are folded, nodes that widen are added

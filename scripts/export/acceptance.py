@@ -18,12 +18,14 @@ class Evaluation:
         predicted: Indices of the most probable classes ``(images,)``.
         lead: By how much the best logit exceeds the second-best ``(images,)``.
         probabilities: float32 ``(images, classes)``.
+        images_per_second: Speed of the network alone, without the reading of images.
     """
 
     targets: np.ndarray
     predicted: np.ndarray
     lead: np.ndarray
     probabilities: np.ndarray
+    images_per_second: float
 
     def right_among(self, k: int) -> int:
         """Returns the number of images whose class is among the ``k`` most probable; of equal ones the first count."""

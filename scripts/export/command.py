@@ -41,12 +41,14 @@ class Exported:
         size: Bytes of all its files.
         comparison: How its answers differ from the checkpoint's.
         answers: What it answered.
+        checkpoint_images_per_second: Speed of the checkpoint's network in float32, to compare with that of the file.
     """
 
     path: Path
     size: int
     comparison: Comparison
     answers: FileAnswers
+    checkpoint_images_per_second: float
 
 
 def export(
@@ -117,7 +119,7 @@ def export(
             format=format, precision=precision, max_drop=max_drop, licence=licence_of(output / CARD),
         )  # fmt: skip
         put_into_place(files_of(folder, format, STEM), files, card)
-    return Exported(files[-1], size, comparison, answers)
+    return Exported(files[-1], size, comparison, answers, checkpoint.images_per_second)
 
 
 def main(words: list[str]) -> int | None:
@@ -162,7 +164,8 @@ def _print(exported: Exported, limit_mb: float) -> None:
     table.add_row("McNemar's exact test", f"p = {comparison.p_value:.2g}")
     table.add_row("same class", f"{comparison.agreeing:,} ({comparison.agreeing / images:.4f})")
     table.add_row("largest difference of a probability", f"{comparison.largest_difference:.2g}")
-    table.add_row("images/s", f"{exported.answers.images_per_second:.1f}")
+    speeds = (exported.answers.images_per_second, exported.checkpoint_images_per_second)
+    table.add_row("images/s, without reading", *(f"{speed:.1f}" for speed in speeds))
     console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     console.print(table)
     console.print(f"checked with {exported.answers.runtime}")

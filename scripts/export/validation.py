@@ -1,6 +1,7 @@
 """The images that an export is checked and calibrated on, and the checkpoint's own answers."""
 
 import itertools
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,16 +63,20 @@ def evaluate(model: ImageClassifier, data: ImageFolderDataModule) -> Evaluation:
     As training's validation runs it, and not by what an export is made from, so that a mistake there is seen.
     """
     columns: list[tuple[torch.Tensor, ...]] = []
+    seconds = 0.0
     model.float().eval()
     for batch in validation_batches(data, "the checkpoint in float32"):
+        start = time.perf_counter()
         images = normalize(batch.images)
         views = [images, images.flip(3)] if model.hparams["tta"] == "hflip" else [images]
         logits = [model(view) for view in views]
+        seconds += time.perf_counter() - start
         labels, probabilities = answers_of_views(logits, model.temperature)
         # Of one view, the difference of two log-probabilities is that of the logits.
         best = torch.stack(logits).log_softmax(2).logsumexp(0).topk(2).values
         columns.append((batch.targets, labels[:, 0], best[:, 0] - best[:, 1], probabilities))
-    return Evaluation(*(torch.cat(parts).numpy() for parts in zip(*columns, strict=True)))
+    targets, predicted, lead, probability = (torch.cat(parts).numpy() for parts in zip(*columns, strict=True))
+    return Evaluation(targets, predicted, lead, probability, len(targets) / seconds)
 
 
 def calibration_images(data: ImageFolderDataModule) -> Iterator[np.ndarray]:

@@ -6,7 +6,7 @@ from scripts.export.acceptance import Comparison, Evaluation
 
 def evaluation(targets, probabilities, lead=1.0):
     probabilities = np.array(probabilities, np.float32)
-    return Evaluation(np.array(targets), probabilities.argmax(1), np.full(len(targets), lead), probabilities)
+    return Evaluation(np.array(targets), probabilities.argmax(1), np.full(len(targets), lead), probabilities, 1.0)
 
 
 CERTAIN = {name: row for name, row in zip("abc", np.eye(3, dtype=np.float32), strict=True)}

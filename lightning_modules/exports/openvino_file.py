@@ -16,7 +16,7 @@ from datamodules.files.own_files import EXPORT, MARK, is_replaceable
 from lightning_modules.exports.header import FOREIGN_KEY
 from lightning_modules.exports.packages import require
 
-WEIGHTS = ".bin"
+WEIGHTS_SUFFIX = ".bin"
 PAIR = "pair"  # key of the hash of the other values, among which is what this network answers in the self-test
 
 
@@ -43,7 +43,7 @@ def write_openvino(model: Any, header: Mapping[str, str], path: Path) -> int:
         UserError: A file cannot be written, or another program's is in its place.
     """
     openvino = require("openvino", "openvino")
-    weights_path = path.with_suffix(WEIGHTS)
+    weights_path = path.with_suffix(WEIGHTS_SUFFIX)
     for place in (path, weights_path):
         if not is_replaceable(place, EXPORT):
             raise UserError(f"{place} exists and is not an earlier {EXPORT} by {MARK}: move it away")
@@ -74,7 +74,7 @@ def read_openvino(path: Path) -> tuple[Any, dict[str, str]]:
         Exception: Of several types, if the file is none that OpenVINO can read.
     """
     core = require("openvino", "openvino").Core()
-    weights_path = path.with_suffix(WEIGHTS)
+    weights_path = path.with_suffix(WEIGHTS_SUFFIX)
     if not weights_path.is_file():
         raise UserError(f"{weights_path} must lie beside {path}, as it holds the weights, but is missing: copy both")
     model = core.read_model(path)

@@ -18,8 +18,7 @@ from lightning_modules.exports.openvino_file import openvino_model, openvino_net
 from lightning_modules.exports.packages import require
 from lightning_modules.exports.quantization import quantize
 from lightning_modules.exports.self_test import make_self_test
-
-TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+from lightning_modules.network.rounding import STORED_TYPES, as_stored
 
 
 def write_export(
@@ -50,7 +49,7 @@ def write_export(
     """
     require_pair(format, precision)
     if format == "safetensors":
-        content = _safetensors(model, header, TYPES[precision])
+        content = _safetensors(model, header, STORED_TYPES[precision] or torch.float32)
         write_bytes(path, content)
         return len(content)
     if format == "openvino":
@@ -76,13 +75,11 @@ def write_export(
 
 
 def _safetensors(model: ImageClassifier, header: Mapping[str, str], dtype: torch.dtype) -> bytes:
-    tensors = {
-        name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).cpu().contiguous()
-        for name, tensor in model.network.state_dict().items()
-    }
+    tensors = {name: as_stored(tensor, dtype).cpu().contiguous() for name, tensor in model.network.state_dict().items()}
     infinite = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if infinite:
         raise UserError(
-            f"{listed(infinite)} has values above 65,504, which float16 cannot hold: choose --precision bf16 or fp32"
+            f"{listed(infinite)} has values above {torch.finfo(dtype).max:,.0f}, which 16 bits cannot hold: choose "
+            "--precision fp32"
         )
     return safetensors.torch.save(tensors, dict(header))

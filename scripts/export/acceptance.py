@@ -34,7 +34,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Fidelity:
     """How a file's answers differ from the checkpoint's on the same validation images.
 
     Attributes:
@@ -59,7 +59,7 @@ class Comparison:
     largest_difference: float
 
     @classmethod
-    def of(cls, checkpoint: Evaluation, probabilities: np.ndarray) -> "Comparison":
+    def between(cls, checkpoint: Evaluation, probabilities: np.ndarray) -> "Fidelity":
         """Compares a file's probabilities ``(images, classes)``, in the same order of images."""
         predicted = probabilities.argmax(1)
         before, after = checkpoint.predicted == checkpoint.targets, predicted == checkpoint.targets

@@ -14,7 +14,7 @@ from datamodules.files.own_files import EXPORT, MODEL_CARD, WEIGHTS, require_rep
 from lightning_modules.weights.weights_file import SAFETENSORS_SUFFIX
 
 CARD = "MODEL_CARD.md"
-PREFIX, LOCK, STEM = ".export-", "lock", "candidate"
+PREFIX, LOCK, CANDIDATE = ".export-", "lock", "candidate"
 
 
 def require_free(files: list[Path], inputs: list[Path]) -> None:

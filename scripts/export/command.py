@@ -18,8 +18,8 @@ from lightning_modules.metrics.proportions import wilson_interval
 from lightning_modules.network.model_size import format_size
 from lightning_modules.trained_model import TrainedModel, load_classifier
 from scripts.arguments import Arguments
-from scripts.export.acceptance import Comparison
-from scripts.export.candidate import CARD, STEM, candidate_folder, put_into_place, require_free
+from scripts.export.acceptance import Fidelity
+from scripts.export.candidate import CANDIDATE, CARD, candidate_folder, put_into_place, require_free
 from scripts.export.formats import BYTES_PER_WEIGHT, files_of, limit_in_bytes, require_within
 from scripts.export.fresh_process import FileAnswers, FileFailedError, answers_in_fresh_process
 from scripts.export.model_card import licence_of, model_card
@@ -46,7 +46,7 @@ class Exported:
 
     path: Path
     size: int
-    comparison: Comparison
+    comparison: Fidelity
     answers: FileAnswers
     checkpoint_images_per_second: float
 
@@ -100,25 +100,25 @@ def export(
     _make(output)
     data = validation_data(root, trained, num_workers)
     checkpoint = evaluate(model, data)
-    trained = _with_facts(trained, checkpoint.right_among(1) / len(checkpoint.targets))
+    trained = _completed(trained, checkpoint.right_among(1) / len(checkpoint.targets))
     header = export_header(model, trained, format=format, precision=precision)
     calibration = calibration_images(data) if precision == "int8" else None
     with candidate_folder(output) as folder:
-        *_, path = files_of(folder, format, STEM)
+        *_, path = files_of(folder, format, CANDIDATE)
         size = write_export(model, header, path, format=format, precision=precision, calibration=calibration)
         require_within(limit, size, weights, format=format, precision=precision)
         try:
             answers = answers_in_fresh_process(path, root, num_workers)
         except FileFailedError as error:
             raise ExportRefusedError(f"{path.name} cannot be used in a fresh process ({error})") from error
-        comparison = Comparison.of(checkpoint, answers.probabilities)
+        comparison = Fidelity.between(checkpoint, answers.probabilities)
         if reason := comparison.refusal(precision, max_drop):
             raise ExportRefusedError(f"the {format} file in {precision} was removed, as {reason}")
         card = model_card(
             model, data, checkpoint, answers, comparison, files=[file.name for file in files], size=size,
             format=format, precision=precision, max_drop=max_drop, licence=licence_of(output / CARD),
         )  # fmt: skip
-        put_into_place(files_of(folder, format, STEM), files, card)
+        put_into_place(files_of(folder, format, CANDIDATE), files, card)
     return Exported(files[-1], size, comparison, answers, checkpoint.images_per_second)
 
 
@@ -145,7 +145,7 @@ def _make(output: Path) -> None:
     require_writable(output, "--output")
 
 
-def _with_facts(trained: TrainedModel, accuracy: float) -> TrainedModel:
+def _completed(trained: TrainedModel, accuracy: float) -> TrainedModel:
     """Adds to what a file says about its fit what is known otherwise."""
     precision = trained.precision or saved_recipe(trained.checkpoint).get("precision")
     metrics = trained.metrics or {"val/accuracy": accuracy}

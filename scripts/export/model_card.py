@@ -10,7 +10,7 @@ from datamodules.images.transforms import side_to_load
 from lightning_modules import ImageClassifier
 from lightning_modules.metrics.proportions import wilson_interval
 from lightning_modules.network.model_size import format_size, parameter_count
-from scripts.export.acceptance import Comparison, Evaluation
+from scripts.export.acceptance import CLEAR, Evaluation, Fidelity
 from scripts.export.fresh_process import FileAnswers
 
 LICENCE = re.compile(r"^license: *(\S.*)$", re.MULTILINE)
@@ -22,7 +22,7 @@ def model_card(
     data: ImageFolderDataModule,
     checkpoint: Evaluation,
     answers: FileAnswers,
-    comparison: Comparison,
+    comparison: Fidelity,
     *,
     files: list[str],
     size: int,
@@ -38,7 +38,7 @@ def model_card(
         data: Its validation data.
         checkpoint: The checkpoint's answers on them.
         answers: The file's answers.
-        comparison: Comparison of the two.
+        comparison: How they differ.
         files: Names of the exported files.
         size: Their bytes.
         format: Format of the files.
@@ -54,7 +54,8 @@ def model_card(
     top += [(f"top-{k}, the checkpoint in float32", checkpoint.right_among(k))]
     rows = "\n".join(f"| {name} | {right / images:.4f} | {_interval(right, images)} |" for name, right in top)
     rule = (
-        f"The class must be the same wherever the checkpoint's two best logits lie more than 1e-4 apart ({precision})."
+        "The class must be the same wherever the checkpoint's two best logits lie more than "
+        f"{CLEAR:g} apart ({precision})."
         if precision == "fp32"
         else f"The accuracy may be at most {max_drop:g} lower than the checkpoint's."
     )

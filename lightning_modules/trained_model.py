@@ -165,7 +165,7 @@ def read_trained_model(path: Path) -> TrainedModel:
     except Exception as error:  # a foreign file may lead to any: KeyError, TypeError, RecursionError …
         raise UserError(
             f"{path} is not a checkpoint or exported model of cbam100 ({type(error).__name__}: {error}): pass "
-            "best.ckpt, last.ckpt or model.safetensors of a run folder"
+            "best.ckpt, last.ckpt or model.safetensors of a run folder, or a file of cbam100 export"
         ) from error
     if classes.digest != digest:
         raise UserError(f"the classes in {path} do not match their hash: the file was altered")

@@ -183,11 +183,13 @@ def _require_spelled_alike(expected: Iterable[str], came: Iterable[str], expecte
     """Checks that no name counts as another because of blanks or characters that do not show.
 
     Raises:
-        UserError: A name that only one of the two has looks like one that only the other has.
+        UserError: A name that only one of the two has looks like one of the other's.
     """
-    missing, unknown = {*expected}, {*came}
-    by_look = {as_seen(name): name for name in unknown - missing}
-    if respelled := {name: by_look[as_seen(name)] for name in sorted(missing - unknown) if as_seen(name) in by_look}:
+    known, others = {*expected}, {*came}
+    looks, other_looks = ({as_seen(name): name for name in names} for names in (known, others))
+    respelled = {name: other_looks[as_seen(name)] for name in sorted(known - others) if as_seen(name) in other_looks}
+    respelled |= {looks[as_seen(name)]: name for name in sorted(others - known) if as_seen(name) in looks}
+    if respelled:
         raise UserError(
             f"{came_from} must spell names as {expected_from} does, but it spells {spelled_apart(respelled)}: correct "
             "one of them"

@@ -23,7 +23,7 @@ def read_columns(path: Path, columns: Sequence[str | Collection[str]], *, what: 
         The cells of each row, in the order of ``columns``.
 
     Raises:
-        UserError: The file cannot be read, lacks a column, or has an empty cell in one.
+        UserError: The file cannot be read, lacks a column or has it twice, or has an empty cell in one.
     """
     rows: list[list[str]] = []
     empty: list[str] = []
@@ -53,6 +53,8 @@ def read_columns(path: Path, columns: Sequence[str | Collection[str]], *, what: 
 def _present(column: str | Collection[str], header: list[str], path: Path, way_out: str) -> str:
     wanted = [column] if isinstance(column, str) else list(column)
     for name in wanted:
+        if header.count(name) > 1:
+            raise UserError(f"{path} has more than one column {name}: remove or rename all but one, or {way_out}")
         if name in header:
             return name
     separated = re.split(r"[;\t]", "".join(header[:1]))

@@ -31,8 +31,8 @@ def openvino_model(content: bytes) -> Any:
 def write_openvino(model: Any, header: Mapping[str, str], path: Path) -> int:
     """Writes ``path`` and the ``.bin`` beside it, and returns the bytes of both.
 
-    The ``.bin`` gets its name first, so that an ``.xml`` never lacks its weights. It ends with ``cbam100`` and a hash
-    that the ``.xml`` repeats, as the weights of another export would fit too.
+    The ``.bin`` gets its name first, so that an ``.xml`` never lacks its weights. It ends with ``cbam100`` and the hash
+    of what precedes, which the ``.xml`` repeats, as the weights of another export would fit too.
 
     Args:
         model: What ``openvino_model`` returns.
@@ -50,12 +50,18 @@ def write_openvino(model: Any, header: Mapping[str, str], path: Path) -> int:
     for name, text in header.items():
         if name != FOREIGN_KEY:
             model.set_rt_info(text, [MARK, name])
-    digest = hashlib.sha256(json.dumps(sorted(header.items())).encode()).hexdigest()
-    model.set_rt_info(json.dumps(digest), [MARK, PAIR])
-    with tempfile.TemporaryDirectory(prefix="cbam100.") as folder:
-        openvino.save_model(model, Path(folder, "model.xml"), compress_to_fp16=False)
-        structure = Path(folder, "model.xml").read_bytes()
-        weights = Path(folder, "model.bin").read_bytes() + _end(digest)
+    with tempfile.TemporaryDirectory(prefix=f".{MARK}.", dir=path.parent) as folder:
+        files = [Path(folder, "model.xml"), Path(folder, "model.bin")]
+        try:
+            openvino.save_model(model, files[0], compress_to_fp16=False)
+            weights = files[1].read_bytes()
+            digest = hashlib.sha256(weights).hexdigest()
+            model.set_rt_info(json.dumps(digest), [MARK, PAIR])
+            openvino.save_model(model, files[0], compress_to_fp16=False)
+        except RuntimeError as error:  # which it raises for a full disk too
+            raise UserError(f"cannot write {path} ({str(error).splitlines()[-1]}): is its disk full?") from error
+        structure = files[0].read_bytes()
+    weights += _end(digest)
     with ExitStack() as undo:
         with atomic_file(path) as temporary:
             temporary.write_bytes(structure)
@@ -79,11 +85,10 @@ def read_openvino(path: Path) -> tuple[Any, dict[str, str]]:
         raise UserError(f"{weights_path} must lie beside {path}, as it holds the weights, but is missing: copy both")
     model = core.read_model(path)
     header = {name: value.astype(str) for name, value in model.get_rt_info([MARK]).astype(dict).items()}
-    with open(weights_path, "rb") as file:
-        end = _end(json.loads(header[PAIR]))
-        file.seek(-min(len(end), weights_path.stat().st_size), 2)
-        if file.read() != end:
-            raise UserError(f"{weights_path} is not the weights file of {path}, or is damaged: copy both again")
+    content, digest = weights_path.read_bytes(), json.loads(header[PAIR])
+    weights = content.removesuffix(_end(digest))
+    if len(weights) == len(content) or hashlib.sha256(weights).hexdigest() != digest:
+        raise UserError(f"{weights_path} is not the weights file of {path}, or is damaged: copy both again")
     return model, header
 
 

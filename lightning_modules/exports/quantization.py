@@ -19,7 +19,7 @@ JOINED = ["Conv", "Add", "MaxPool", "Relu"]
 PREPARED = ("onnx.quant.pre_process", "onnxruntime.quant")  # else the quantiser warns; batch norm is folded already
 
 
-def quantize(model: Any, calibration: Iterator[np.ndarray], *, joins_activations: bool) -> Any:
+def quantize(model: Any, calibration: Iterator[np.ndarray], folder: Path, *, joins_activations: bool) -> Any:
     """Returns an ``onnx.ModelProto`` with QuantizeLinear and DequantizeLinear before each convolution.
 
     Weights are int8 with a scale for each output channel; activations are uint8 with one for each tensor, from their
@@ -29,6 +29,7 @@ def quantize(model: Any, calibration: Iterator[np.ndarray], *, joins_activations
     Args:
         model: The network as ``onnx_model`` returns it; left unchanged.
         calibration: Batches of images, uint8 ``(batch, size, size, 3)``.
+        folder: Folder for files in between.
         joins_activations: Whether to quantise what follows a convolution too, which ONNX Runtime needs for its speed.
             OpenVINO joins them itself, and misreads the outputs.
 
@@ -48,8 +49,8 @@ def quantize(model: Any, calibration: Iterator[np.ndarray], *, joins_activations
     if first is None:
         raise UserError("int8 needs training images to measure activations on, and there are none: look at --data.root")
     calibration = itertools.chain([first], calibration)
-    with tempfile.TemporaryDirectory(prefix="cbam100.") as folder:
-        source, result = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
+    with tempfile.TemporaryDirectory(prefix=".cbam100.", dir=folder) as own:
+        source, result = Path(own, "float.onnx"), Path(own, "int8.onnx")
         prepared = onnx.ModelProto()
         prepared.CopyFrom(model)
         prepared.metadata_props.add(key=PREPARED[0], value=PREPARED[1])

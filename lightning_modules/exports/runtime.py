@@ -14,6 +14,7 @@ from lightning_modules.exports.header import decoded, export_header, foreign
 from lightning_modules.exports.onnx_file import onnx_session, run_session
 from lightning_modules.exports.openvino_file import openvino_network, read_openvino, run_network
 from lightning_modules.exports.packages import require
+from lightning_modules.exports.self_test import self_test_difference
 from lightning_modules.trained_model import read_trained_model
 
 
@@ -41,8 +42,8 @@ def open_runtime(path: Path, *, threads: int | None = None) -> Runtime:
         threads: Number of CPU threads; by default, as many as torch uses.
 
     Raises:
-        UserError: The file is missing, damaged or of another project, its classes do not match their hash, or the
-            package that runs it is not installed.
+        UserError: The file is missing, damaged or of another project, its classes do not match their hash, it fails its
+            own self-test, or the package that runs it is not installed.
     """
     runtimes: dict[str, Callable[[Path, int], Runtime]] = {
         ".ckpt": TorchRuntime,
@@ -86,6 +87,7 @@ class OnnxRuntime:
         except Exception as error:  # onnxruntime's own types have no base of their own
             raise foreign(path, str(error)) from error
         self.header = decoded(texts, path)
+        _require_self_test(self, path)
         precision = self.header["export"]["precision"]
         self.description = f"ONNX Runtime {ort.__version__}, CPU, {_count(threads)}, {precision}"
 
@@ -108,6 +110,7 @@ class OpenvinoRuntime:
             raise
         except Exception as error:  # RuntimeError for most, but a foreign header may lead to any
             raise foreign(path, str(error)) from error
+        _require_self_test(self, path)
         release = openvino.__version__.partition("-")[0]
         computes = self._network.get_property("INFERENCE_PRECISION_HINT").to_string()
         self.description = f"OpenVINO {release}, CPU, {_count(threads)}, {precision} (computes in {computes})"
@@ -115,6 +118,20 @@ class OpenvinoRuntime:
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Maps uint8 RGB images ``(batch, size, size, 3)`` to float32 ``(batch, classes)``."""
         return run_network(self._network, images)
+
+
+def _require_self_test(runtime: "OnnxRuntime | OpenvinoRuntime", path: Path) -> None:
+    """Checks that a graph answers as it did when it was written, as weights that were damaged would not."""
+    try:
+        difference = self_test_difference(runtime.header, runtime.probabilities)
+        tolerance = float(runtime.header["self_test"]["tolerance"])
+    except Exception as error:  # the test may be missing, or a foreign graph take another input
+        raise foreign(path, f"its self-test cannot be run, {type(error).__name__}: {error}") from error
+    if not difference <= tolerance:  # NaN is not, either
+        raise UserError(
+            f"{path} fails its own self-test: a probability is {difference:.2g} from what the file says, more than "
+            f"{tolerance:.2g}, so that it was damaged or altered: export it again"
+        )
 
 
 def _count(threads: int) -> str:

@@ -58,7 +58,7 @@ def write_export(
     size, threads = json.loads(header["image_size"]), torch.get_num_threads()
     graph = onnx_model(DeliveredNetwork(model), size)
     if precision == "int8":
-        graph = quantize(graph, calibration or iter(()), joins_activations=format == "onnx")
+        graph = quantize(graph, calibration or iter(()), path.parent, joins_activations=format == "onnx")
     if precision == "fp16":
         halve_weights(graph)
     if format == "openvino":
@@ -79,7 +79,7 @@ def _safetensors(model: ImageClassifier, header: Mapping[str, str], dtype: torch
     infinite = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if infinite:
         raise UserError(
-            f"{listed(infinite)} has values above {torch.finfo(dtype).max:,.0f}, which 16 bits cannot hold: choose "
-            "--precision fp32"
+            f"{listed(infinite)} has values above {torch.finfo(dtype).max:,.0f}, which "
+            f"{str(dtype).removeprefix('torch.')} cannot hold: choose --precision fp32"
         )
     return safetensors.torch.save(tensors, dict(header))

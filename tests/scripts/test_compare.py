@@ -147,6 +147,9 @@ def test_the_command_prints_and_writes_it_all(capsys):
         ("image_name,pred_label\n" + "".join(f"{name} ,cat\n" for name in A), "", "B.csv must spell names as A.csv "
          "does, but it spells '1' as '1 ' (other blanks)"),
         ("image_name,pred_label\n" + "".join(f"{name},cat \n" for name in A), "", "it spells 'cat' as 'cat ' (other"),
+        ("image_name,pred_label\n" + "".join(f"{name},{label}{' ' * (name == '3')}\n" for name, label in A.items()), "",
+         "it spells 'dog' as 'dog ' (other blanks)"),
+        ("image_name,pred_label,pred_label\n1,x,y\n", "", "B.csv has more than one column pred_label: remove"),
         (None, "--truth T.csv", "cannot read the table T.csv ([Errno 2]"),
         (None, "--truth A.csv --json A.csv", "A.csv is an input"),
         (None, "--json notes.json", "notes.json exists and is not an earlier comparison by cbam100"),

@@ -1,6 +1,8 @@
 import sys
 
+import numpy as np
 import onnx
+import onnx.numpy_helper
 import pytest
 
 from datamodules.files.errors import UserError
@@ -48,10 +50,11 @@ def test_an_xml_of_something_else(content, export):
 
 
 def test_openvino_weights_that_are_missing_cut_or_of_another_export(export, tmp_path):
-    path, other = export("openvino"), export("openvino", name="other", metrics='{"val/accuracy": 0.5}')
+    path = export("openvino")
     weights = path.with_suffix(".bin")
     whole = weights.read_bytes()
-    weights.write_bytes(other.with_suffix(".bin").read_bytes())
+    middle = len(whole) // 2  # weights of another export differ in more than a bit
+    weights.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
     with pytest.raises(UserError, match=r"model.bin is not the weights file of .*model.xml, or is damaged: copy both"):
         open_runtime(path)
     weights.write_bytes(whole[:-1])
@@ -62,6 +65,20 @@ def test_openvino_weights_that_are_missing_cut_or_of_another_export(export, tmp_
         open_runtime(path)
     weights.unlink()
     with pytest.raises(UserError, match=r"model.bin must lie beside .*model.xml, .* but is missing: copy both"):
+        open_runtime(path)
+
+
+def test_a_graph_whose_answers_have_changed_is_refused(export):
+    path = export("onnx")
+    model = onnx.load(path)
+    biases = next(x for x in model.graph.initializer if len(x.dims) == 1 and x.data_type == onnx.TensorProto.FLOAT)
+    biases.CopyFrom(onnx.numpy_helper.from_array(np.full(biases.dims, np.nan, np.float32), biases.name))
+    onnx.save(model, path)
+    with pytest.raises(UserError, match=r"model.onnx fails its own self-test: a probability is nan from .*: export it"):
+        open_runtime(path)
+    del model.metadata_props[[entry.key for entry in model.metadata_props].index("self_test")]
+    onnx.save(model, path)
+    with pytest.raises(UserError, match=r"its self-test cannot be run, KeyError"):
         open_runtime(path)
 
 

@@ -207,7 +207,9 @@ def test_odd_class_names_travel(format, odd, in_this_process):
     assert [json.loads(line) for line in classes.splitlines()] == ODD
 
 
-def test_the_card_keeps_the_licence_and_states_the_interval(trained, data_root, run_folder, in_this_process):
+def test_the_card_keeps_the_licence_and_states_the_interval(
+    trained, data_root, run_folder, in_this_process, refusal, monkeypatch
+):
     command = words(trained, data_root, "safetensors", "fp16")
     main(command)
     card = Path("out/MODEL_CARD.md")
@@ -220,7 +222,14 @@ def test_the_card_keeps_the_licence_and_states_the_interval(trained, data_root, 
     assert f"{Path('out/model.safetensors').stat().st_size:,} bytes" in card.read_text()
     card.write_text(card.read_text().replace("license: # to be filled in", "license: mit # to be filled in"))
     main(command)
-    assert card.read_text().splitlines()[1].startswith("license: mit")
+    assert card.read_text().splitlines()[1] == "license: mit"
+    main(words(trained, data_root, "safetensors", "bf16"))  # of another precision, the licence being kept
+    assert card.read_text().splitlines()[1] == "license: mit"
+    edited = card.read_text().replace("Describe here where", "From a zoo: where")
+    card.write_text(edited)
+    monkeypatch.setattr("scripts.export.command.load_classifier", lambda path: pytest.fail("work began"))
+    assert "out/MODEL_CARD.md was edited, so it is not overwritten" in refusal(*command)
+    assert card.read_text() == edited
 
 
 def test_fp16_holds_the_rounded_weights(trained, data_root, run_folder, in_this_process):
@@ -253,6 +262,11 @@ def test_mistakes(trained, data_root, run_folder, refusal):
         ({"--ckpt_path": "graph.onnx"}, "export starts from a .ckpt or .safetensors file, got graph.onnx"),
         ({"--ckpt_path": "gone.ckpt"}, "there is no file at gone.ckpt"),
         ({"--data.root": "gone"}, "gone"),
+        ({"--output": ""}, "--output is empty: name a folder, such as out"),
+        (
+            {"--format": "safetensors", "--ckpt_path": trained / "checkpoints" / "best.ckpt", "--output": trained},
+            "model.safetensors exists and is not an earlier exported model by cbam100, so it is not overwritten",
+        ),
         ({"--output": "data/val/new"}, "lies in data/val"),
         ({"--output": "graph.onnx"}, "cannot create the folder graph.onnx"),
     ):

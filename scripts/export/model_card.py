@@ -137,7 +137,8 @@ A fresh process loaded the finished file and classified {counted(images, "valida
 
 ## Licence
 
-See `license` in the first lines, which is kept when the file is exported again.
+See `license` in the first lines, which is kept when the file is exported again. A card with any other change is not
+replaced: move it away before.
 
 ## Classes
 

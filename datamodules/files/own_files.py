@@ -118,7 +118,8 @@ def _weights(path: Path) -> str | None:
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")  # any number, if the file is another program's
         header = json.loads(file.read(min(length, os.path.getsize(path))))
-    return WEIGHTS if "class_digest" in header["__metadata__"] else None
+    about = header["__metadata__"]
+    return (EXPORT if "export" in about else WEIGHTS) if "class_digest" in about else None
 
 
 def _containing(kinds: dict[str, str]) -> Callable[[Path], str | None]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lightning_modules.metrics.proportions import mcnemar_p_value
+from scripts.export.formats import counted
 
 CLEAR = 1e-4  # Lead of the best logit over the next beyond which rounding in float32 cannot change the best class.
 
@@ -95,14 +96,14 @@ class Fidelity:
         if not np.isfinite(self.largest_difference):
             return "it answers with probabilities that are not numbers"
         if precision == "fp32":
-            clear = f"{self.clear_changes:,} of {self.images:,} validation images"
+            clear = f"{self.clear_changes:,} of {counted(self.images, 'validation image')}"
             differs = f"it puts {clear} into another class, though the best logits lie more than {CLEAR:g} apart"
             return differs if self.clear_changes else None
         # In whole images, so that a drop of exactly max_drop passes whatever the rounding of the fractions.
         if self.checkpoint_right - self.right > max_drop * self.images + 1e-9:
             return (
-                f"its accuracy on {self.images:,} validation images is {self.right / self.images:.4f}, which is "
-                f"{self.drop:.4f} less than the checkpoint's {self.checkpoint_right / self.images:.4f} "
+                f"its accuracy on {counted(self.images, 'validation image')} is {self.right / self.images:.4f}, which "
+                f"is {self.drop:.4f} less than the checkpoint's {self.checkpoint_right / self.images:.4f} "
                 f"(McNemar's p = {self.p_value:.2g}), and --max_drop allows {max_drop:g}"
             )
         return None

@@ -20,9 +20,10 @@ from lightning_modules.trained_model import TrainedModel, load_classifier
 from scripts.arguments import Arguments
 from scripts.export.acceptance import Fidelity
 from scripts.export.candidate import CANDIDATE, CARD, candidate_folder, put_into_place, require_free
-from scripts.export.formats import BYTES_PER_WEIGHT, files_of, limit_in_bytes, require_within
+from scripts.export.card_edits import licence_of
+from scripts.export.formats import BYTES_PER_WEIGHT, counted, files_of, limit_in_bytes, require_within
 from scripts.export.fresh_process import FileAnswers, FileFailedError, answers_in_fresh_process
-from scripts.export.model_card import licence_of, model_card
+from scripts.export.model_card import model_card
 from scripts.export.validation import calibration_images, evaluate, validation_data
 
 REFUSED = 1
@@ -57,7 +58,7 @@ def export(
     *,
     format: Format,
     precision: Precision,
-    output: str | Path,
+    output: Path | str,  # the last is the command line's, where "" must not become the folder "."
     max_drop: float = 0.005,
     limit_mb: float = 100.0,
     num_workers: int | None = None,
@@ -83,13 +84,9 @@ def export(
         UserError: An argument is wrong, a package or the data are missing, or the file would be over the limit.
         ExportRefusedError: The file was not accepted, and was removed.
     """
-    ckpt_path, root, output = Path(ckpt_path), Path(root), Path(output)
     require_pair(format, precision)
     limit = limit_in_bytes(limit_mb)
-    if not (0 <= max_drop <= 1 and math.isfinite(max_drop)):
-        raise UserError(f"--max_drop must be a fraction between 0 and 1, got {max_drop}: 0.005 is half a percent")
-    if ckpt_path.suffix not in (".ckpt", ".safetensors"):
-        raise UserError(f"export starts from a .ckpt or .safetensors file, got {ckpt_path}: pass the trained model")
+    ckpt_path, root, output = _require_valid(ckpt_path, root, output, max_drop)
     files = files_of(output, format)
     require_outside_splits(output, "--output", root)
     require_outside_splits(output, "--output")
@@ -98,12 +95,12 @@ def export(
     weights = sum(tensor.numel() for tensor in model.network.state_dict().values())
     require_within(limit, weights * BYTES_PER_WEIGHT[precision], weights, format=format, precision=precision)
     _make(output)
-    data = validation_data(root, trained, num_workers)
-    checkpoint = evaluate(model, data)
-    trained = _completed(trained, checkpoint.right_among(1) / len(checkpoint.targets))
-    header = export_header(model, trained, format=format, precision=precision)
-    calibration = calibration_images(data) if precision == "int8" else None
     with candidate_folder(output) as folder:
+        data = validation_data(root, trained, num_workers)
+        checkpoint = evaluate(model, data)
+        trained = _completed(trained, checkpoint.right_among(1) / len(checkpoint.targets))
+        header = export_header(model, trained, format=format, precision=precision)
+        calibration = calibration_images(data) if precision == "int8" else None
         *_, path = files_of(folder, format, CANDIDATE)
         size = write_export(model, header, path, format=format, precision=precision, calibration=calibration)
         require_within(limit, size, weights, format=format, precision=precision)
@@ -137,6 +134,18 @@ def main(words: list[str]) -> int | None:
     return None
 
 
+def _require_valid(
+    ckpt_path: str | Path, root: str | Path, output: str | Path, max_drop: float
+) -> tuple[Path, Path, Path]:
+    if not (0 <= max_drop <= 1 and math.isfinite(max_drop)):
+        raise UserError(f"--max_drop must be a fraction between 0 and 1, got {max_drop}: 0.005 is half a percent")
+    if Path(ckpt_path).suffix not in (".ckpt", ".safetensors"):
+        raise UserError(f"export starts from a .ckpt or .safetensors file, got {ckpt_path}: pass the trained model")
+    if output == "":
+        raise UserError("--output is empty: name a folder, such as out, or . for the working directory")
+    return Path(ckpt_path), Path(root), Path(output)
+
+
 def _make(output: Path) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -157,7 +166,7 @@ def _print(exported: Exported, limit_mb: float) -> None:
     table = Table("", str(exported.path.name), "checkpoint, float32", title=str(exported.path))
     right = (comparison.right, comparison.checkpoint_right)
     table.add_row("size", f"{format_size(exported.size)} of {limit_mb:g} MB")
-    table.add_row(f"accuracy, {images:,} images", *(f"{count / images:.4f}" for count in right))
+    table.add_row(f"accuracy, {counted(images, 'image')}", *(f"{count / images:.4f}" for count in right))
     intervals = (wilson_interval(count, images) for count in right)
     table.add_row("95 % interval", *(f"{low:.4f} to {high:.4f}" for low, high in intervals))
     table.add_row("right, and the other wrong", f"{comparison.only_file:,}", f"{comparison.only_checkpoint:,}")

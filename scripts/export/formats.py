@@ -21,6 +21,15 @@ def files_of(folder: Path, format: Format, stem: str = STEM) -> list[Path]:
     return [opened.with_suffix(".bin"), opened] if format == "openvino" else [opened]
 
 
+def counted(number: int, noun: str) -> str:
+    """Returns a number and a noun, in the plural unless there is one.
+
+    >>> counted(1, "image"), counted(1200, "image")
+    ('1 image', '1,200 images')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def limit_in_bytes(limit_mb: float) -> int:
     """Returns a limit in bytes; raises ``UserError`` if it is not above 0."""
     if not (limit_mb > 0 and math.isfinite(limit_mb * BYTES_PER_MB)):
@@ -49,9 +58,10 @@ def require_within(limit: int, size: int, weights: int, *, format: Format, preci
         formats = [name for name, precisions in PRECISIONS.items() if smaller in precisions]
         estimate = weights * width + header
         if width < BYTES_PER_WEIGHT[precision] and estimate <= limit:
-            choices.append(f"--precision {smaller} (about {estimate / BYTES_PER_MB:.2g} MB; {', '.join(formats)})")
+            about = f"{estimate / BYTES_PER_MB:{'.2g' if estimate < 99 * BYTES_PER_MB else ',.0f'}} MB"
+            choices.append(f"--precision {smaller} (about {about}; {', '.join(formats)})")
     advice = f"choose {' or '.join(choices)}, or raise --limit_mb" if choices else "no format fits, so raise --limit_mb"
     raise UserError(
-        f"{format} in {precision} takes {format_size(size)}, more than the limit of {format_size(limit)} by "
-        f"{size - limit:,} bytes: {advice}"
+        f"{format} in {precision} takes {format_size(size)}, more than the limit of {limit / BYTES_PER_MB:.10g} MB by "
+        f"{counted(size - limit, 'byte')}: {advice}"
     )

@@ -1,7 +1,6 @@
 """``MODEL_CARD.md``: what whoever gets an exported file should know about it."""
 
 import json
-import re
 from pathlib import Path
 
 from callbacks.run.manifest import versions
@@ -11,10 +10,9 @@ from lightning_modules import ImageClassifier
 from lightning_modules.metrics.proportions import wilson_interval
 from lightning_modules.network.model_size import format_size, parameter_count
 from scripts.export.acceptance import CLEAR, Evaluation, Fidelity
+from scripts.export.card_edits import sealed
+from scripts.export.formats import counted
 from scripts.export.fresh_process import FileAnswers
-
-LICENCE = re.compile(r"^license: *(\S.*)$", re.MULTILINE)
-TO_FILL = "# to be filled in, such as apache-2.0; the licence of the pretrained weights and of the images may bind you"
 
 
 def model_card(
@@ -47,7 +45,7 @@ def model_card(
         licence: Value of the field ``license``.
     """
     options, names, images = model.hparams, model.classes.names, comparison.images
-    size_px, facts = data.image_size, data.fingerprint["val"]
+    size_px = data.image_size
     attention = "without attention" if options["attention"] == "none" else "with CBAM attention"
     k = min(5, len(names))
     top = [("top-1, this file", comparison.right), ("top-1, the checkpoint in float32", comparison.checkpoint_right)]
@@ -57,7 +55,18 @@ def model_card(
         "The class must be the same wherever the checkpoint's two best logits lie more than "
         f"{CLEAR:g} apart ({precision})."
         if precision == "fp32"
-        else f"The accuracy may be at most {max_drop:g} lower than the checkpoint's."
+        else f"The accuracy may be at most {100 * max_drop:g} percentage points lower than the checkpoint's."
+    )
+    held_out = (
+        f" {100 * data.val_fraction:g}% of each class, {counted(images, 'image')}, "
+        f"{'was' if images == 1 else 'were'} held out of the training images."
+        if data.held_out
+        else ""
+    )
+    views = (
+        "two, the image and its mirror image; their probabilities are averaged"
+        if options["tta"] == "hflip"
+        else "one, the image as it is"
     )
     calibrated = (
         f"Its probabilities are calibrated with the temperature {model.temperature:.4g}, fitted on validation images."
@@ -65,7 +74,7 @@ def model_card(
         else "Its probabilities are not calibrated: a network is usually more certain than it is right."
     )
     classes = "\n".join(json.dumps(name, ensure_ascii=not name.isprintable()) for name in names)
-    return f"""---
+    return sealed(f"""---
 license: {licence}
 pipeline_tag: image-classification
 ---
@@ -86,13 +95,14 @@ Written by `cbam100 export --format {format} --precision {precision}`, version {
 | input | {_input(format, size_px)} |
 | preparation | turn the image upright by its EXIF tag, convert to RGB, resize its shorter side to \
 {side_to_load(size_px)} pixels with an antialiased bilinear filter (as Pillow's), crop the centre |
+| views | {views} |
 | output | probabilities `(batch, {len(names)})`, in the order of the classes below |
 | initial weights | {_shown(Path(options["weights"]).name)} |
 
 ## Data
 
-Trained on images of the classes below, and measured on {facts["images"]:,} others (SHA-256 of their names and sizes \
-{facts["sha256"]}).{" " + data.held_out if data.held_out else ""} Describe here where the images come from, and \
+Trained on images of the classes below, and measured on {counted(images, "other")} (SHA-256 of names and sizes \
+{data.fingerprint["val"]["sha256"]}).{held_out} Describe here where the images come from, and \
 who may use them.
 
 ## Results on the validation images
@@ -101,11 +111,13 @@ who may use them.
 |---|---|---|
 {rows}
 
-The best epoch was chosen by the accuracy on these images, so that it is a little higher than on new ones.
+A fit chooses its best epoch by the accuracy on its validation images. Where this is that epoch and these are those
+images, the accuracy is a little higher than on new ones.
 
 ## How the file was checked
 
-A fresh process loaded the finished file and classified all {images:,} validation images with {answers.runtime}.
+A fresh process loaded the finished file and classified {counted(images, "validation image")}, all there are, with \
+{answers.runtime}.
 
 | | |
 |---|---|
@@ -125,20 +137,15 @@ A fresh process loaded the finished file and classified all {images:,} validatio
 
 ## Licence
 
-See `license` in the first lines, which is kept when the file is exported again.
+See `license` in the first lines, which is kept when the file is exported again. A card with any other change is not
+replaced: move it away before.
 
 ## Classes
 
 ```
 {classes}
 ```
-"""
-
-
-def licence_of(card: Path) -> str:
-    """Returns the licence that somebody has filled into an earlier card, or what stands there to be filled in."""
-    found = LICENCE.search(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else None
-    return found[1] if found else TO_FILL
+""")
 
 
 def _interval(right: int, images: int) -> str:

@@ -207,7 +207,9 @@ def test_odd_class_names_travel(format, odd, in_this_process):
     assert [json.loads(line) for line in classes.splitlines()] == ODD
 
 
-def test_the_card_keeps_the_licence_and_states_the_interval(trained, data_root, run_folder, in_this_process):
+def test_the_card_keeps_the_licence_and_states_the_interval(
+    trained, data_root, run_folder, in_this_process, refusal, monkeypatch
+):
     command = words(trained, data_root, "safetensors", "fp16")
     main(command)
     card = Path("out/MODEL_CARD.md")
@@ -220,7 +222,14 @@ def test_the_card_keeps_the_licence_and_states_the_interval(trained, data_root, 
     assert f"{Path('out/model.safetensors').stat().st_size:,} bytes" in card.read_text()
     card.write_text(card.read_text().replace("license: # to be filled in", "license: mit # to be filled in"))
     main(command)
-    assert card.read_text().splitlines()[1].startswith("license: mit")
+    assert card.read_text().splitlines()[1] == "license: mit"
+    main(words(trained, data_root, "safetensors", "bf16"))  # of another precision, the licence being kept
+    assert card.read_text().splitlines()[1] == "license: mit"
+    edited = card.read_text().replace("Describe here where", "From a zoo: where")
+    card.write_text(edited)
+    monkeypatch.setattr("scripts.export.command.load_classifier", lambda path: pytest.fail("work began"))
+    assert "out/MODEL_CARD.md was edited, so it is not overwritten" in refusal(*command)
+    assert card.read_text() == edited
 
 
 def test_fp16_holds_the_rounded_weights(trained, data_root, run_folder, in_this_process):
@@ -231,38 +240,6 @@ def test_fp16_holds_the_rounded_weights(trained, data_root, run_folder, in_this_
             expected = before[name].half() if before[name].is_floating_point() else before[name]
             assert torch.equal(file.get_tensor(name), expected)
     main(["validate", "--ckpt_path=out/model.safetensors", f"--data.root={data_root}", "--data.num_workers=0"])
-
-
-def test_mistakes(trained, data_root, run_folder, refusal):
-    Path("graph.onnx").touch()
-    Path("graph.xml").touch()
-    (run_folder / "data").symlink_to(data_root)
-    base = {"--ckpt_path": trained / "model.safetensors", "--data.root": "data", "--format": "onnx",
-            "--precision": "fp32", "--output": "out"}  # fmt: skip
-    for change, sentence in (
-        ({"--precision": "bf16"}, "--format onnx has no precision bf16: choose --precision fp32 or fp16 or int8"),
-        (
-            {"--format": "safetensors", "--precision": "int8"},
-            "choose --precision fp32 or fp16 or bf16, or --format onnx",
-        ),
-        ({"--format": "tflite"}, "invalid choice: 'tflite'"),
-        ({"--max_drop": "1.5"}, "--max_drop must be a fraction between 0 and 1, got 1.5"),
-        ({"--max_drop": "nan"}, "--max_drop must be a fraction between 0 and 1, got nan"),
-        ({"--limit_mb": "0"}, "--limit_mb must be finite and above 0, got 0.0"),
-        ({"--limit_mb": "0.5"}, "choose --precision fp16 (about 0.36 MB; safetensors, onnx, openvino)"),
-        ({"--ckpt_path": "graph.onnx"}, "export starts from a .ckpt or .safetensors file, got graph.onnx"),
-        ({"--ckpt_path": "gone.ckpt"}, "there is no file at gone.ckpt"),
-        ({"--data.root": "gone"}, "gone"),
-        ({"--output": "data/val/new"}, "lies in data/val"),
-        ({"--output": "graph.onnx"}, "cannot create the folder graph.onnx"),
-    ):
-        assert sentence in refusal("export", *(word for option in (base | change).items() for word in option)), change
-    for command in ("validate", "test", "explain", "fit"):
-        more = ["--data.root=data"] if command != "explain" else [next((data_root / "test").iterdir()), "--output=maps"]
-        for name in ("graph.onnx", "graph.xml"):
-            error = refusal(command, f"--ckpt_path={name}", *more)
-            assert f"{name} can only be used by cbam100 predict" in error, command
-    assert not Path("maps").exists()
 
 
 def test_options_that_a_graph_cannot_follow(graph, data_root, run_folder, refusal):

@@ -15,13 +15,17 @@ def sentence(limit, size, weights, format, precision):
 def test_over_the_limit_names_what_would_fit():
     """40 million weights: 160, 80 and 40 MB; the header of 1 MB is counted for each."""
     text = sentence(100_000_000, 161_000_000, 40_000_000, "safetensors", "fp32")
-    assert text.startswith("safetensors in fp32 takes 161.00 MB (153.54 MiB), more than the limit of 100.00 MB")
+    assert text.startswith("safetensors in fp32 takes 161.00 MB (153.54 MiB), more than the limit of 100 MB")
     assert "by 61,000,000 bytes: choose --precision fp16 (about 81 MB; safetensors, onnx, openvino)" in text
     assert "or --precision bf16 (about 81 MB; safetensors) or --precision int8 (about 41 MB; onnx, openvino)" in text
     text = sentence(81_000_000 - 1, 161_000_000, 40_000_000, "onnx", "fp32")
     assert "--precision int8" in text
     assert "--precision fp16" not in text
     assert "no format fits, so raise --limit_mb" in sentence(10, 161_000_000, 40_000_000, "onnx", "int8")
+    text = sentence(1_000, 500_000_001, 125_000_000, "safetensors", "fp32")
+    assert "more than the limit of 0.001 MB by 499,999,001 bytes" in text
+    text = sentence(500_000_000, 500_000_001, 125_000_000, "safetensors", "fp32")
+    assert "by 1 byte: choose --precision fp16 (about 250 MB" in text
     require_within(161_000_000, 161_000_000, 40_000_000, format="onnx", precision="fp32")
 
 

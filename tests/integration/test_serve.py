@@ -133,7 +133,7 @@ def test_the_page_in_a_browser(started, data_root, tmp_path):
         return rows, page.run("at('file').files[0].name"), page.run("at('image').hidden")
 
     with Page(f"http://127.0.0.1:{port}/", tmp_path / "profile") as page:
-        wait_until(lambda: page.run("document.getElementById('count').textContent") == "12 classes")
+        wait_until(lambda: page.run("document.getElementById('count')?.textContent") == "12 classes")
         assert set(page.run("[...document.querySelectorAll('#classes li')].map(item => item.textContent)")) == names
         for _ in range(2):
             page.choose("#file", image)

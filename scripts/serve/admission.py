@@ -19,7 +19,7 @@ SOON = {"Retry-After": "1"}  # seconds
 class Admission:
     """ASGI middleware that keeps ``limits`` on the requests to ``path``.
 
-    A request takes a place in the queue once it is there in full, so that a slow sender keeps nobody waiting.
+    A request takes a place in the queue once its body has arrived completely: slow senders keep nobody waiting.
 
     Args:
         app: The application.
@@ -41,18 +41,21 @@ class Admission:
             return
         upload = Upload(self, receive)
         try:
-            self._look_at(Headers(scope=scope))
+            self._check_head(Headers(scope=scope))
         except HTTPException as error:
             response = JSONResponse({"detail": error.detail}, error.status_code, error.headers)
             await response(scope, receive, send)
             return
         try:
             await self.app(scope, upload.receive, send)
+        except asyncio.CancelledError:  # the server ends without waiting
+            response = JSONResponse({"detail": "the server is being stopped: try again later"}, 503, SOON)
+            await response(scope, receive, send)
         finally:
             self.held -= upload.size
             self.waiting -= upload.complete
 
-    def _look_at(self, headers: Headers) -> None:
+    def _check_head(self, headers: Headers) -> None:
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
             raise HTTPException(415, "send the image as multipart/form-data, in a field named file")
         length = headers.get("content-length", "0")
@@ -63,7 +66,8 @@ class Admission:
     def require_place(self) -> None:
         """Raises ``HTTPException`` 503 if the queue is full."""
         if self.waiting >= self.limits.max_queue_size:
-            raise HTTPException(503, f"{self.waiting} requests are waiting already: try again in a second", SOON)
+            requests = "1 request is" if self.waiting == 1 else f"{self.waiting} requests are"
+            raise HTTPException(503, f"{requests} waiting already: try again in a second", SOON)
 
     def refuse_size(self) -> NoReturn:
         """Raises ``HTTPException`` 413."""

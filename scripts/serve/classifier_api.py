@@ -13,6 +13,7 @@ from litserve.loops.base import _SENTINEL_VALUE as SENTINEL
 from litserve.loops.base import _StopLoopError as StopLoop
 from litserve.loops.simple_loops import BatchedLoop
 from litserve.transport.base import MessageTransport
+from PIL import UnidentifiedImageError
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 from starlette.responses import Response
@@ -83,8 +84,10 @@ class ClassifierAPI(LitAPI):
                     value.file.close()
 
     def _images(self, files: Sequence[UploadFile | str]) -> Images | Response:
-        if not files or not all(isinstance(file, UploadFile) for file in files):
+        if not any(isinstance(file, UploadFile) for file in files):
             return json_response({"detail": "the form has no file in a field named file"}, 400)
+        if not all(isinstance(file, UploadFile) for file in files):
+            return json_response({"detail": "a field named file holds text: each must hold a file"}, 400)
         if len(files) > self.limits.max_batch_size:
             sentence = f"the form has {len(files)} files: send at most {self.limits.max_batch_size} at once"
             return json_response({"detail": sentence}, 400)
@@ -93,7 +96,7 @@ class ClassifierAPI(LitAPI):
         except ImageReadError as error:
             if error.machine:
                 return json_response({"detail": "memory is short: try again in a second"}, 503, SOON)
-            return json_response({"detail": f"cannot read {error.path or 'the file'} ({error.reason})"}, 400)
+            return json_response({"detail": _sentence(error)}, 400)
 
     def _image(self, upload: UploadFile) -> np.ndarray:
         side = side_to_load(self.image_size)
@@ -126,3 +129,12 @@ class ClassifierAPI(LitAPI):
     def _most_probable(self, probabilities: np.ndarray) -> list[dict[str, Any]]:
         best = np.argsort(-probabilities, kind="stable")[:TOP_K]
         return [{"class": self.classes[i], "probability": float(probabilities[i])} for i in best]
+
+
+def _sentence(error: ImageReadError) -> str:
+    """Returns what is wrong with a file, for people who do not know Python's exceptions."""
+    name, cause = error.path or "the file", error.__cause__
+    reason = error.reason.removeprefix(type(cause).__name__).removeprefix(": ")
+    if isinstance(cause, UnidentifiedImageError) or not reason:
+        return f"{name} is not a JPEG, PNG, WebP or BMP image, or is damaged: send one of these"
+    return f"cannot read {name}: {reason}"

@@ -45,11 +45,12 @@ def serve(
     os.environ["OTEL_SDK_DISABLED"] = "true"  # or FastAPI would send its telemetry where other variables say
     for package in ("litserve", "python_multipart"):
         require(package, "serve")
-    from scripts.serve.server import make_server, run_server
+    from scripts.serve.engine import run_server
+    from scripts.serve.server import make_server
 
     with _listen(host, port) as listener:
         runtime = open_runtime(Path(ckpt_path))
-        server = make_server(runtime, limits)
+        server = make_server(runtime, limits, listener.getsockname()[0])
         name = f"[{host}]" if ":" in host else host
         classes = len(runtime.header["classes"])
         print(
@@ -76,4 +77,5 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise UserError(f"port {port} of {host} is in use: end the program that uses it, or pass --port") from error
-        raise UserError(f"cannot listen on {host}, port {port} ({error.strerror}): check --host and --port") from error
+        reason = str(error.strerror).partition(" (while ")[0]  # Python repeats the address there
+        raise UserError(f"cannot listen on {host}, port {port} ({reason}): check --host and --port") from error

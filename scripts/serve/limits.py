@@ -15,7 +15,7 @@ class Limits:
     Attributes:
         max_payload_size: Bytes in the body of a request, with everything in it.
         max_pixels: Width times height of a decoded image.
-        max_queue_size: Requests that wait for their answer, once they are there in full.
+        max_queue_size: Requests that wait for their answer, once their bodies have arrived completely.
         max_batch_size: Images that enter the network together; also the most that one request may hold.
         upload_seconds: Time from the first to the last byte of a body.
 

@@ -6,20 +6,15 @@ process every request that has arrived is answered, the weights are in memory on
 """
 
 import asyncio
-import base64
-import hashlib
 import logging
 import queue
-import re
-import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from importlib import resources
+from ipaddress import ip_address
 from types import SimpleNamespace
 from typing import Any
 
-import uvicorn
 from fastapi import Depends, HTTPException
 from litserve import LitServer
 from litserve.loops import inference_worker
@@ -32,14 +27,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import override
 
-from datamodules.files.version import version
 from lightning_modules.exports.runtime import Runtime
 from scripts.serve.admission import Admission
-from scripts.serve.classifier_api import ClassifierAPI, json_response
+from scripts.serve.classifier_api import ClassifierAPI
 from scripts.serve.limits import Limits
-
-Endpoint = Callable[[Request], Awaitable[Response]]
-HEAD_SECONDS = 10  # that a connection may take for the head of a request, at least; at most twice that
+from scripts.serve.local_names import LocalNames
+from scripts.serve.pages import Endpoint, info_endpoint, page_endpoint
 
 
 class ThreadTransport(MessageTransport):
@@ -52,7 +45,7 @@ class ThreadTransport(MessageTransport):
     @override
     def send(self, item: Any, consumer_id: int) -> None:
         assert self._loop is not None  # a request came from there
-        with suppress(RuntimeError):  # it has ended, as a second Ctrl-C makes it
+        with suppress(RuntimeError):  # it has ended before the batch, as a second Ctrl-C makes it
             self._loop.call_soon_threadsafe(self._answers.put_nowait, item)
 
     @override
@@ -65,15 +58,22 @@ class ThreadTransport(MessageTransport):
         pass
 
 
-def make_server(runtime: Runtime, limits: Limits) -> LitServer:
-    """Returns LitServe's application, with what its ``run`` adds for several processes added for one."""
+def make_server(runtime: Runtime, limits: Limits, host: str = "0.0.0.0") -> LitServer:
+    """Returns LitServe's application, with what its ``run`` adds for several processes added for one.
+
+    Args:
+        runtime: The network.
+        limits: The server's limits.
+        host: Address that it will listen on. Under a loopback address, requests for other names are refused.
+    """
     api = ClassifierAPI(runtime, limits)
+    local = [(LocalNames, {"host": host})] if ip_address(host).is_loopback else []
     server = LitServer(
         api,
         accelerator="cpu",  # the runtime knows its own device
         timeout=False,  # the queue is short
         disable_openapi_url=True,  # its page loads scripts from elsewhere
-        middlewares=[(Admission, {"path": api.api_path, "limits": limits})],
+        middlewares=[(Admission, {"path": api.api_path, "limits": limits}), *local],
     )
     server.app.response_queue_id = 0
     server.mcp_server = SimpleNamespace(lifespan=nullcontext)
@@ -86,9 +86,12 @@ def make_server(runtime: Runtime, limits: Limits) -> LitServer:
         return await handler.handle_request(request, Request)
 
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it quotes from damaged forms
-    _replace_route(server, "/", _page_endpoint())
-    _replace_route(server, "/info", _info_endpoint(runtime, limits))
+    _replace_route(server, "/", page_endpoint())
+    _replace_route(server, "/info", info_endpoint(runtime, limits))
     _replace_route(server, api.api_path, predict, "POST")
+    for route in server.app.router.routes:
+        if "GET" in (methods := getattr(route, "methods", None) or set()):
+            methods.add("HEAD")
     return server
 
 
@@ -126,75 +129,3 @@ def network_thread(server: LitServer) -> Iterator[None]:
     finally:
         requests.put(SENTINEL)
         thread.join()
-
-
-def run_server(server: LitServer, listener: socket.socket) -> None:
-    """Serves on a listening socket until SIGINT or SIGTERM, then answers what has arrived.
-
-    Raises:
-        KeyboardInterrupt: After SIGINT; after SIGTERM, what its handler from before raises.
-    """
-    engine = uvicorn.Server(
-        uvicorn.Config(
-            server.app,
-            loop="asyncio",
-            http="h11",  # which limits the head of a request; httptools does not
-            ws="none",
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=30,
-            timeout_notify=HEAD_SECONDS,
-        )
-    )
-    engine.config.callback_notify = IdleConnections(engine)
-    with network_thread(server):
-        engine.run([listener])
-
-
-class IdleConnections:
-    """Closes connections that have not begun a request since the last call, which uvicorn would keep for ever."""
-
-    def __init__(self, engine: uvicorn.Server) -> None:
-        self._connections: set[Any] = engine.server_state.connections
-        self._before: dict[Any, Any] = {}  # the last request of each connection that waited for one
-
-    async def __call__(self) -> None:
-        """Is called by uvicorn every ``timeout_notify`` seconds."""
-        waiting = {c: c.cycle for c in self._connections if c.cycle is None or c.cycle.response_complete}
-        for connection, cycle in waiting.items():
-            if connection in self._before and self._before[connection] is cycle:
-                connection.transport.close()
-        self._before = waiting
-
-
-def _page_endpoint() -> Endpoint:
-    page = resources.files("scripts.serve").joinpath("page.html").read_text("utf-8")
-    allowed = {
-        tag: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-        for tag, text in re.findall(r"<(style|script)>(.*?)</\1>", page, re.S)
-    }
-    policy = (
-        f"default-src 'none'; script-src 'sha256-{allowed['script']}'; style-src 'sha256-{allowed['style']}'; "
-        "img-src blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-    headers = {
-        "Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"
-    }  # fmt: skip
-
-    async def show(request: Request) -> Response:
-        return Response(page, headers=headers, media_type="text/html")
-
-    return show
-
-
-def _info_endpoint(runtime: Runtime, limits: Limits) -> Endpoint:
-    model = {name: runtime.header.get(name) for name in ("classes", "image_size", "architecture", "metrics")}
-    facts = {"version": version(), "runtime": runtime.description, "limits": vars(limits)}
-    content = {"model": model, "server": facts}
-
-    async def tell(request: Request) -> Response:
-        return json_response(content)
-
-    return tell

@@ -1,11 +1,11 @@
 import asyncio
 import csv
 import http.client
+import json
 import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from scripts.main import main
 from scripts.serve.limits import Limits
 from scripts.serve.server import make_server, network_thread
 from tests.conftest import SMALL
+from tests.integration.chromium import CHROMIUM, Page
 from tests.integration.fork_driver import Command, wait_until
-from tests.integration.test_report import CHROMIUM
 from tests.scripts.serve.asgi import BOUNDARY, ask, form
 
 
@@ -55,7 +55,10 @@ def test_mistakes(trained, refusal, port_in_use):
         ([f"--port={port_in_use}", "--ckpt_path=gone.ckpt"], f"port {port_in_use} of 127.0.0.1 is in use"),
         (["--port=0", "--ckpt_path=gone.ckpt"], "there is no file at gone.ckpt"),
         (["--port=65536", "--ckpt_path=gone.ckpt"], "--port must be between 0 and 65535, got 65536"),
-        (["--host=192.0.2.1", "--ckpt_path=gone.ckpt"], "cannot listen on 192.0.2.1, port 8000"),
+        (
+            ["--host=192.0.2.1", "--ckpt_path=gone.ckpt"],
+            "192.0.2.1, port 8000 (Cannot assign requested address): ",
+        ),
         (["--max_queue_size=0", "--ckpt_path=gone.ckpt"], "--max_queue_size must be greater than 0, got 0"),
         ([], "--ckpt_path"),
     ):
@@ -83,12 +86,12 @@ def started(trained):
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_the_server_once_what_had_begun_is_answered(started, number, code, data_root):
     command, port = started
     body = form(("a.jpg", next((data_root / "test").rglob("*.jpg")).read_bytes()))
     head = (
-        f"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: multipart/form-data; boundary={BOUNDARY}\r\n"
+        f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary={BOUNDARY}\r\n"
         f"Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
     )
     with socket.create_connection(("127.0.0.1", port)) as connection:
@@ -114,14 +117,39 @@ def accepts(port):
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine: the page is not looked at in a browser")
-def test_a_browser_shows_the_page(started, data_root, tmp_path):
+def test_the_page_in_a_browser(started, data_root, tmp_path):
     _, port = started
-    browser = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
-               "--virtual-time-budget=5000", "--dump-dom", f"http://127.0.0.1:{port}/"]  # fmt: skip
-    dom = subprocess.run(browser, capture_output=True, text=True, timeout=300, check=True).stdout
-    for path in (data_root / "train").iterdir():
-        assert f"<li>{path.name}</li>" in dom
-    assert "12 classes" in dom
-    assert "Images are neither stored nor passed on." in dom
+    names = {path.name for path in (data_root / "train").iterdir()}
+    image, bad = next((data_root / "test").rglob("*.jpg")), tmp_path / "<b>bad.gif"
+    bad.write_bytes(b"GIF89a")
+    drop = "{const t = new DataTransfer(); t.items.add(new File(['x'], 'dropped.png', {type: 'image/png'}));" \
+           " dispatchEvent(new DragEvent('drop', {dataTransfer: t, cancelable: true}))}"  # fmt: skip
+
+    def shown():
+        rows = page.run("[...document.querySelectorAll('#bars li')].map(row => row.firstChild.textContent)")
+        return rows, page.run("at('file').files[0].name"), page.run("at('image').hidden")
+
+    with Page(f"http://127.0.0.1:{port}/", tmp_path / "profile") as page:
+        wait_until(lambda: page.run("document.getElementById('count')?.textContent") == "12 classes")
+        assert set(page.run("[...document.querySelectorAll('#classes li')].map(item => item.textContent)")) == names
+        for _ in range(2):
+            page.choose("#file", image)
+            wait_until(lambda: len(shown()[0]) == 5)
+            rows, name, hidden = shown()
+            assert set(rows) < names
+            assert (name, hidden) == (image.name, False)
+            page.run(drop)
+            wait_until(lambda: "dropped.png is not a JPEG" in page.run("at('status').textContent"))
+            wait_until(lambda: shown() == ([], "dropped.png", True))  # the broken picture is hidden
+        page.choose("#file", bad)
+        wait_until(lambda: page.run("at('status').textContent").startswith("<b>bad.gif is not a JPEG"))
+        assert page.run("document.querySelector('b')") is None
+        odd = "<img src=x onerror=alert(1)>"
+        answer = {"predictions": [{"class": odd, "probability": 1}]}
+        page.run(f"fetch = async () => new Response({json.dumps(json.dumps(answer))}); 0")
+        page.choose("#file", image)
+        wait_until(lambda: shown()[0] == [odd])
+        assert page.run("document.images.length") == 1

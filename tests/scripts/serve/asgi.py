@@ -32,11 +32,18 @@ class Answer:
 
 
 async def ask(
-    app, path="/predict", body=(), method="POST", kind=f"multipart/form-data; boundary={BOUNDARY}", length=None
+    app,
+    path="/predict",
+    body=(),
+    method="POST",
+    kind=f"multipart/form-data; boundary={BOUNDARY}",
+    length=None,
+    host="localhost",
 ):
     """Sends a request whose body is one or more parts; ``None`` among them is one that never comes."""
     parts = [body] if isinstance(body, bytes) else list(body)
-    headers = [(b"content-type", kind.encode())] + ([(b"content-length", str(length).encode())] if length else [])
+    headers = [(b"content-type", kind.encode()), (b"host", host.encode())]
+    headers += [(b"content-length", str(length).encode())] if length else []
     scope = {
         "type": "http", "method": method, "path": path, "raw_path": path.encode(), "root_path": "", "scheme": "http",
         "query_string": b"", "headers": headers, "http_version": "1.1", "server": ("test", 80), "client": ("test", 1),

@@ -78,9 +78,22 @@ def test_a_full_queue():
         for body in ([None], b"2"):  # which is refused without being read
             refusal = await ask(app, body=body)
             assert (refusal.status, refusal.headers["retry-after"]) == (503, "1")
-            assert refusal.json["detail"].startswith("1 requests are waiting already")
+            assert refusal.json["detail"].startswith("1 request is waiting already: ")
         gate.set()
         assert (await first).status == 200
+        assert empty(app)
+
+    asyncio.run(run())
+
+
+def test_a_request_that_is_given_up_gets_an_answer():
+    async def run():
+        read = asyncio.Event()
+        app = application(Limits(), asyncio.Event(), read)
+        task = asyncio.create_task(ask(app, body=b"1"))
+        await read.wait()
+        task.cancel()
+        assert (await task).status == 503
         assert empty(app)
 
     asyncio.run(run())

@@ -46,7 +46,7 @@ def form(content, is_whole=True):
 
 def head(length, kind=b"multipart/form-data; boundary=" + BOUNDARY):
     size = b"Transfer-Encoding: chunked" if length is None else b"Content-Length: %d" % length
-    return b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: " + kind + b"\r\n" + size + b"\r\n\r\n"
+    return b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: " + kind + b"\r\n" + size + b"\r\n\r\n"
 
 
 def request(body):

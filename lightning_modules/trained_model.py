@@ -4,7 +4,7 @@ import inspect
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -16,8 +16,8 @@ from datamodules.class_index import ClassIndex
 from datamodules.files.errors import UserError, listed
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.images.transforms import MEAN, STD
-from datamodules.lookalike_names import as_seen
 from lightning_modules.classifier import ImageClassifier
+from lightning_modules.differing_options import differences
 from lightning_modules.metrics.temperature import CALIBRATED
 from lightning_modules.network.model_size import stored_shapes
 from lightning_modules.weights.pruning import without_masks
@@ -83,29 +83,6 @@ class TrainedModel:
             raise UserError(
                 f"its tensors do not match its options, so the checkpoint was altered: restore the original ({error})"
             ) from error
-
-
-def differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    """Lists the options whose saved value differs; one that ``saved`` lacks came with a later version.
-
-    >>> differences({"seed": 42, "dropout": 0.3}, {"seed": 7, "dropout": 0.3})
-    'seed 7 instead of 42'
-    >>> differences({"class_names": ["ant", "cat"]}, {"class_names": ["ant", "dog"]})
-    'class_names dog instead of cat'
-    """
-    differing = []
-    for name, new in given.items():
-        if (old := saved.get(name, new)) != new:
-            old, new = _only_in_one(old, new) if name == "class_names" else (old, new)
-            differing.append(f"{name} {new} instead of {old}")
-    return listed(differing)
-
-
-def _only_in_one(old: Sequence[str], new: Sequence[str]) -> Iterator[str]:
-    """Lists for each of two sequences of names those that the other lacks, or all if only the order differs."""
-    apart = [[name for name in one if name not in other] or list(one) for one, other in ((old, new), (new, old))]
-    alike = set.intersection(*({as_seen(name) for name in names} for names in apart))
-    return (listed([ascii(name) if as_seen(name) in alike else name for name in names]) for names in apart)
 
 
 def export_metadata(model: ImageClassifier, data: ImageFolderDataModule, metrics: dict[str, float]) -> dict[str, str]:

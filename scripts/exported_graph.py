@@ -8,9 +8,10 @@ from jsonargparse import Namespace
 from datamodules import ImageFolderDataModule
 from datamodules.files.errors import UserError
 from lightning_modules import ImageClassifier
+from lightning_modules.differing_options import differences
 from lightning_modules.exports.runtime import open_runtime
 from lightning_modules.predictor import FilePredictor, Predictor
-from lightning_modules.trained_model import TrainedModel, differences
+from lightning_modules.trained_model import TrainedModel
 
 FLOAT32 = (None, "32-true", "32", 32)
 

@@ -21,7 +21,7 @@ from callbacks.trainer_parts import callbacks_of, data_of
 from datamodules import ImageFolderDataModule
 from datamodules.files.errors import UserError, listed
 from lightning_modules.classifier import ImageClassifier
-from lightning_modules.trained_model import differences
+from lightning_modules.differing_options import differences
 
 KEY = "exact_resume"
 TUNERS = (BatchSizeFinder, LearningRateFinder)

@@ -22,7 +22,7 @@ from lightning_modules.trained_model import TrainedModel
 from scripts.export.acceptance import Evaluation
 
 CALIBRATION_IMAGES = 512
-CALIBRATION_BATCH = 16
+CALIBRATION_BATCH = 4  # whose extremes are averaged: a single image with extreme activations counts little
 
 
 def validation_data(root: Path, trained: TrainedModel, num_workers: int | None) -> ImageFolderDataModule:

@@ -23,8 +23,8 @@ def quantize(model: Any, calibration: Iterator[np.ndarray], folder: Path, *, joi
     """Returns an ``onnx.ModelProto`` with QuantizeLinear and DequantizeLinear before each convolution.
 
     Weights are int8 with a scale for each output channel; activations are uint8 with one for each tensor, from their
-    smallest and largest values in each calibration batch, averaged over batches. Weights use 7 of 8 bits: without VNNI a CPU adds two
-    products in 16 bits, which overflow with 8.
+    smallest and largest values in each calibration batch, averaged over batches. Weights use 7 of 8 bits: without
+    VNNI a CPU adds two products in 16 bits, which overflow with 8.
 
     Args:
         model: The network as ``onnx_model`` returns it; left unchanged.

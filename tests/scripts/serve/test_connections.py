@@ -71,9 +71,10 @@ def closed(*connections):
 
 def test_the_longest_idle_connection_makes_room(opened, monkeypatch):
     monkeypatch.setattr(Connection, "most", 3)
-    make, _, _ = opened
+    make, _, clock = opened
     answered, busy, silent = make(REQUEST), make(REQUEST), make(REQUEST[:-1])
     answer(answered)
+    clock.now += 1  # or it would be as idle as the next
     another = make()
     assert closed(answered, busy, silent, another) == [False, False, True, False]
     make()

@@ -72,5 +72,13 @@ class FilePredictor:
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"CPU, {threads} thread{'s' if threads > 1 else ''}" if device.type == "cpu" else device.type
+    return on_cpu(torch.get_num_threads()) if device.type == "cpu" else device.type
+
+
+def on_cpu(threads: int) -> str:
+    """Says on how many threads of the CPU a runtime computes.
+
+    >>> on_cpu(2)
+    'CPU, 2 threads'
+    """
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"

@@ -17,7 +17,7 @@ from lightning_modules.exports.header import FOREIGN_KEY
 from lightning_modules.exports.packages import require
 
 WEIGHTS_SUFFIX = ".bin"
-PAIR = "pair"  # key of the hash of the other values, among which is what this network answers in the self-test
+PAIR = "pair"  # key of the hash of the weights
 
 
 def openvino_model(content: bytes) -> Any:

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 
 from datamodules.files.errors import UserError, listed
-from lightning_modules.classifier import ImageClassifier
 from lightning_modules.exports.delivered import DeliveredNetwork
 from lightning_modules.exports.header import decoded, export_header, foreign
 from lightning_modules.exports.onnx_file import onnx_session, run_session
 from lightning_modules.exports.openvino_file import openvino_network, read_openvino, run_network
 from lightning_modules.exports.packages import require
 from lightning_modules.exports.self_test import self_test_difference
-from lightning_modules.trained_model import read_trained_model
+from lightning_modules.predictor import on_cpu
+from lightning_modules.trained_model import load_classifier
 
 
 class Runtime(Protocol):
@@ -62,13 +62,11 @@ class TorchRuntime:
     """Runs a checkpoint or safetensors file in float32, whatever the precision of its weights."""
 
     def __init__(self, path: Path, threads: int) -> None:
-        trained = read_trained_model(path)
-        model = ImageClassifier(**trained.model)
-        trained.load_into(model)
+        model, trained = load_classifier(path)
         self.header = decoded(export_header(model, trained, format="safetensors", precision="fp32"), path)
         self._network = DeliveredNetwork(model)
         torch.set_num_threads(threads)
-        self.description = f"PyTorch {torch.__version__}, CPU, {_count(threads)}, fp32"
+        self.description = f"PyTorch {torch.__version__}, {on_cpu(threads)}, fp32"
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Maps uint8 RGB images ``(batch, size, size, 3)`` to float32 ``(batch, classes)``."""
@@ -89,7 +87,7 @@ class OnnxRuntime:
         self.header = decoded(texts, path)
         _require_self_test(self, path)
         precision = self.header["export"]["precision"]
-        self.description = f"ONNX Runtime {ort.__version__}, CPU, {_count(threads)}, {precision}"
+        self.description = f"ONNX Runtime {ort.__version__}, {on_cpu(threads)}, {precision}"
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Maps uint8 RGB images ``(batch, size, size, 3)`` to float32 ``(batch, classes)``."""
@@ -113,7 +111,7 @@ class OpenvinoRuntime:
         _require_self_test(self, path)
         release = openvino.__version__.partition("-")[0]
         computes = self._network.get_property("INFERENCE_PRECISION_HINT").to_string()
-        self.description = f"OpenVINO {release}, CPU, {_count(threads)}, {precision} (computes in {computes})"
+        self.description = f"OpenVINO {release}, {on_cpu(threads)}, {precision} (computes in {computes})"
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Maps uint8 RGB images ``(batch, size, size, 3)`` to float32 ``(batch, classes)``."""
@@ -132,7 +130,3 @@ def _require_self_test(runtime: "OnnxRuntime | OpenvinoRuntime", path: Path) -> 
             f"{path} fails its own self-test: a probability is {difference:.2g} from what the file says, more than "
             f"{tolerance:.2g}, so that it was damaged or altered: export it again"
         )
-
-
-def _count(threads: int) -> str:
-    return f"{threads} thread{'s' if threads > 1 else ''}"

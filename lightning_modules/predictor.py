@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_modules.metrics.accuracies import ranked
 from lightning_modules.metrics.temperature import answers_of_views
-from lightning_modules.network.inference import for_inference
+from lightning_modules.network.inference import for_inference, views
 
 if TYPE_CHECKING:
     from lightning_modules.classifier import ImageClassifier
@@ -40,15 +40,14 @@ class NetworkPredictor:
     def __init__(self, model: "ImageClassifier") -> None:
         weights, precision = model.network.fc.weight, str(model.trainer.precision)
         self._network = for_inference(model.network, torch.bfloat16 if precision == "bf16-mixed" else weights.dtype)
-        self._mirrored_view = model.hparams["tta"] == "hflip"
+        self._tta: str = model.hparams["tta"]
         self._temperature = model.temperature
         self.description = f"PyTorch {torch.__version__}, {_device_name(weights.device)}, {precision}"
 
     def answers(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Takes normalised images ``(batch, 3, height, width)``."""
         images = images.to(self._network.conv1.weight.dtype)
-        views = [images, images.flip(3)] if self._mirrored_view else [images]
-        return answers_of_views([self._network(view).float() for view in views], self._temperature)
+        return answers_of_views([self._network(view).float() for view in views(images, self._tta)], self._temperature)
 
 
 class FilePredictor:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from datamodules.images.transforms import MEAN, STD
 from lightning_modules.classifier import ImageClassifier
 from lightning_modules.metrics.temperature import probabilities_of_views
-from lightning_modules.network.inference import for_inference
+from lightning_modules.network.inference import for_inference, views
 
 
 class DeliveredNetwork(nn.Module):
@@ -22,7 +22,7 @@ class DeliveredNetwork(nn.Module):
     def __init__(self, model: ImageClassifier) -> None:
         super().__init__()
         self.network = for_inference(model.network, torch.float32).float()
-        self.has_mirrored_view = model.hparams["tta"] == "hflip"
+        self.tta: str = model.hparams["tta"]
         self.temperature = model.temperature
         # Not datamodules' normalize, which keeps tensors that a trace must not leave behind, and works in place.
         self.register_buffer("mean", 255 * torch.tensor(MEAN).view(1, 3, 1, 1))
@@ -32,5 +32,5 @@ class DeliveredNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Maps uint8 RGB ``(batch, height, width, 3)`` to float32 probabilities ``(batch, classes)``."""
         normalized = (images.permute(0, 3, 1, 2).float() - self.mean) / self.std
-        views = [normalized, normalized.flip(3)] if self.has_mirrored_view else [normalized]
-        return probabilities_of_views(torch.stack([self.network(view) for view in views]), self.temperature)
+        logits = torch.stack([self.network(view) for view in views(normalized, self.tta)])
+        return probabilities_of_views(logits, self.temperature)

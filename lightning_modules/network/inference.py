@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lightning_modules.network.resnet_cbam import ResNetCBAM
@@ -32,3 +32,12 @@ def for_inference(network: ResNetCBAM, dtype: torch.dtype) -> ResNetCBAM:
     folded = folded.to(dtype).to(memory_format=torch.channels_last)
     folded.fc = head
     return folded
+
+
+def views(images: Tensor, tta: str) -> list[Tensor]:
+    """Returns images ``(batch, 3, height, width)`` as test-time augmentation shows them: with hflip, mirrored too.
+
+    >>> [view.tolist() for view in views(torch.tensor([[[[1, 2]]]]), "hflip")]
+    [[[[[1, 2]]]], [[[[2, 1]]]]]
+    """
+    return [images, images.flip(3)] if tta == "hflip" else [images]

@@ -18,6 +18,7 @@ from datamodules.images.transforms import eval_transform, normalize, side_to_loa
 from datamodules.sampler import BLANK, derive_seed
 from lightning_modules import ImageClassifier
 from lightning_modules.metrics.temperature import answers_of_views
+from lightning_modules.network.inference import views
 from lightning_modules.trained_model import TrainedModel
 from scripts.export.acceptance import Evaluation
 
@@ -68,8 +69,7 @@ def evaluate(model: ImageClassifier, data: ImageFolderDataModule) -> Evaluation:
     for batch in validation_batches(data, "the checkpoint in float32"):
         start = time.perf_counter()
         images = normalize(batch.images)
-        views = [images, images.flip(3)] if model.hparams["tta"] == "hflip" else [images]
-        logits = [model(view) for view in views]
+        logits = [model(view) for view in views(images, model.hparams["tta"])]
         seconds += time.perf_counter() - start
         labels, probabilities = answers_of_views(logits, model.temperature)
         # Of one view, the difference of two log-probabilities is that of the logits.

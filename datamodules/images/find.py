@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from datamodules.class_index import natural_key
 from datamodules.files.errors import UserError, listed
@@ -15,23 +16,37 @@ Identity = tuple[int, int]  # device and inode: the real file, whatever its name
 UNNUMBERED = 0xFFFFFFFF  # the inode that many file systems in user space list for every file
 
 
+class ImageFile(NamedTuple):
+    """One image of a data set.
+
+    Attributes:
+        name: What it is called, whatever the form of the data set: its place in the folder, with slashes.
+        path: Where it lies, for ``read_image``.
+        group: What its labels file says of the object it shows; images of one object stay together.
+    """
+
+    name: str
+    path: str
+    group: str = ""
+
+
 @dataclass
 class ImageFiles:
     """What a scan found.
 
     Attributes:
-        paths: The image files, in natural order of their place in the folder.
-        again: Links to an image that is among ``paths`` already.
+        images: The images, in natural order of their names.
+        again: Links to one that is among ``images`` already.
         loops: Links to a folder that was entered already.
         dangling: Links to nothing, or to themselves.
         hidden: Number of files and folders whose name begins with a dot.
         other: Number of files that are not images, by suffix.
-        real: Resolved paths of the real files behind ``paths``, by identity, or by resolved path if the file system
+        real: Resolved paths of the real files behind ``images``, by identity, or by resolved path if the file system
             does not list identities.
     """
 
-    paths: list[str] = field(default_factory=list)
-    again: list[str] = field(default_factory=list)
+    images: list[ImageFile] = field(default_factory=list)
+    again: list[ImageFile] = field(default_factory=list)
     loops: list[str] = field(default_factory=list)
     dangling: list[str] = field(default_factory=list)
     hidden: int = 0
@@ -44,7 +59,7 @@ class ImageFiles:
         parts = [f"{self.hidden} hidden"] if self.hidden else []
         parts += [f"{self.other.total()} of other types ({suffixes})"] if self.other else []
         for links, what in (
-            ([] if but_again else self.again, "links to images listed already"),
+            ([] if but_again else [image.path for image in self.again], "links to images listed already"),
             (self.loops, "links to folders entered already"),
             (self.dangling, "dangling links"),
         ):
@@ -52,7 +67,7 @@ class ImageFiles:
         return ", ".join(parts)
 
     def add(self, other: "ImageFiles") -> None:
-        """Adds everything but the paths of another scan."""
+        """Adds everything but the images of another scan."""
         self.again += other.again
         self.loops += other.loops
         self.dangling += other.dangling
@@ -77,21 +92,27 @@ def find_images(folder: Path) -> ImageFiles:
     """
     found = ImageFiles()
     file_links: list[str] = []
+
+    def image(path: str) -> ImageFile:
+        return ImageFile(path[len(os.path.join(folder, "")) :].replace(os.sep, "/"), path)
+
     for entry, device, real_folder in _walk(str(folder), found):
         if not entry.name.lower().endswith(SUFFIXES) or not entry.is_file():
             found.other[os.path.splitext(entry.name)[1].lower() or "without suffix"] += 1
         elif entry.is_symlink():
             file_links.append(entry.path)
         else:
-            found.paths.append(entry.path)
+            found.images.append(image(entry.path))
             real_path = os.path.join(real_folder, entry.name)
             found.real[real_path if entry.inode() == UNNUMBERED else (device, entry.inode())] = real_path
     for link in sorted(file_links, key=natural_key):  # after the real files, whose own names count
         identity, real_path = _identity(os.stat(link)), os.path.realpath(link)
-        (found.again if {identity, real_path} & found.real.keys() else found.paths).append(link)
+        (found.again if {identity, real_path} & found.real.keys() else found.images).append(image(link))
         found.real |= {identity: real_path, real_path: real_path}
-    for paths in (found.paths, found.again, found.loops, found.dangling):
-        paths.sort(key=lambda path: natural_key(path[len(str(folder)) + 1 :]))
+    for images in (found.images, found.again):
+        images.sort(key=lambda image: natural_key(image.name))
+    for paths in (found.loops, found.dangling):
+        paths.sort(key=natural_key)
     return found
 
 

@@ -65,8 +65,8 @@ def _of_cells(path: Path, delimiter: str, choose: Choose) -> Iterator[tuple[int,
             yield begin, ["" if place is None else row[place] for place in places]
     except csv.Error as error:
         raise UserError(
-            f"the row of {path} that begins in line {end + 1} has a broken quote ({error}): close the quote, and double "
-            "a quote that is part of a cell"
+            f"the row of {path} that begins in line {end + 1} has a broken quote ({error}): close it, and double a "
+            "quote that is part of a cell"
         ) from error
 
 
@@ -78,7 +78,9 @@ def _require_header(path: Path, header: list[str], delimiter: str) -> None:
     if len(header) == 1:
         for other, name in SEPARATORS.items():
             if other in header[0] and other != delimiter:
-                right = "tabs, or call it .csv" if delimiter == "\t" else "commas" + ", or call it .tsv" * (other == "\t")
+                right = (
+                    "tabs, or call it .csv" if delimiter == "\t" else "commas" + ", or call it .tsv" * (other == "\t")
+                )
                 raise UserError(f"{path} separates its columns by {name}: separate them by {right}")
 
 

@@ -35,13 +35,13 @@ class LabelRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of a labels file's columns, as they are typed; None for those found by convention.
+    """The names of a labels file's columns, as they are typed; None for one found by convention, if there is one.
 
     Attributes:
         image: The images' names or paths.
         label: Their labels.
-        split: Their splits; None for no such column if there is none by convention.
-        group: What they show; None for no such column.
+        split: Their splits; empty for none, whatever the conventions.
+        group: What they show; None for none.
     """
 
     image: str | None = None
@@ -50,7 +50,7 @@ class Columns:
     group: str | None = None
 
     def choose(self, header: list[str], path: Path) -> list[str | None]:
-        """Returns the names of the columns of images, labels, splits and groups.
+        """Returns the names of the columns of images, labels, splits and groups; None for a missing one of the last two.
 
         Raises:
             UserError: A typed name is not there, or none or several may be meant.
@@ -59,57 +59,71 @@ class Columns:
             _column(header, path, "images", "image", self.image, IMAGE_COLUMNS),
             _column(header, path, "labels", "label", self.label, LABEL_COLUMNS),
             _column(header, path, "splits", "split", self.split, SPLIT_COLUMNS, needed=False),
-            _column(header, path, "groups", "group", self.group, (), needed=False),
+            self.group if self.group and header.count(self.group) == 1 else None,
         ]
 
 
-def read_label_table(path: Path, columns: Columns = Columns()) -> list[LabelRow]:
+BY_CONVENTION = Columns()
+
+
+def read_label_table(path: Path, columns: Columns = BY_CONVENTION) -> list[LabelRow]:
     """Reads a file of labels, in the order of its rows.
 
     Labels stay the text that they are, so that "01" is not "1", and blanks at their ends stay too, as in the names of
     class folders: a data set can be written as a file of labels and read back. In ``.csv`` and ``.tsv``, labels may be
-    spelled as ``to_cell`` does.
+    spelled as ``to_cell`` does. Only images that train need a group.
 
     Raises:
         UserError: As ``read_records`` and ``Columns.choose`` tell; or a cell is empty, a split unknown, a label could
             not be a folder's name, or a cell holds several labels.
     """
-    rows: list[LabelRow] = []
-    empty: list[str] = []
-    other_splits: dict[str, int] = {}
+    header: list[str] = []
     names: list[str | None] = []
 
-    def choose(header: list[str]) -> list[str | None]:
+    def choose(all_names: list[str]) -> list[str | None]:
+        header[:] = all_names
         names[:] = columns.choose(header, path)
         return names
 
-    shared: dict[str, str] = {}  # one copy of each label, split and group
-    for line, (image, label, split, group) in read_records(path, choose):
-        faulty = [
-            name for name, cell in zip(names, (image, label, split, group), strict=True) if name and not cell.strip()
-        ]
-        empty += [f"{line} ({' and '.join(faulty)})"] if faulty else []
-        known = split_of(split) if split else ""
-        if known is None:
-            other_splits.setdefault(split, line)
+    rows = _usable_rows(read_records(path, choose), names, path)
+    if columns.group and not names[3] and not {row.split for row in rows}.isdisjoint(("", "train")):
+        raise _no_column(header, path, columns.group, "--data.group_column")
+    if path.suffix.lower() in DELIMITERS:
+        rows = _unescaped(rows)
+    _require_usable_labels(rows, path)
+    return rows
+
+
+def _usable_rows(records: Iterable[tuple[int, list[str]]], names: list[str | None], path: Path) -> list[LabelRow]:
+    """Checks that no cell of the columns ``names``, which the first record fills, is empty, and no split unknown."""
+    rows: list[LabelRow] = []
+    empty: list[str] = []
+    unknown: dict[str, int] = {}
+    split_called: dict[str, str | None] = {"": ""}
+    shared: dict[str, str] = {}  # one copy of each label and group
+    for line, cells in records:
+        if faulty := [name for name, cell in zip(names, cells, strict=True) if name and not cell.strip()]:
+            empty.append(f"{line} ({' and '.join(faulty)})")
+        image, label, called, group = cells
+        if called not in split_called:
+            split_called[called] = split_of(called)
+        if (split := split_called[called]) is None:
+            unknown.setdefault(called, line)
         label, group = shared.setdefault(label, label), shared.setdefault(group, group)
-        rows.append(LabelRow(image, label, known or "", group, line))
+        rows.append(LabelRow(image, label, split or "", group, line))
     if empty:
-        written = " and ".join(name for name in names if name)
+        wanted = " and ".join(name for name in names if name)
         raise UserError(
-            f"{path} must have {written} in each row, but has an empty cell in line {listed(empty)}: fill it in or "
+            f"{path} must have {wanted} in each row, but has an empty cell in line {listed(empty)}: fill it in or "
             "remove the row"
         )
-    if other_splits:
+    if unknown:
         raise UserError(
-            f"{path} must have train, val or test as {names[2]}, but has {_with_lines(other_splits)}: correct it, remove "
+            f"{path} must have train, val or test as {names[2]}, but has {_with_lines(unknown)}: correct it, remove "
             "the rows, or name another column with --data.split_column"
         )
     if not rows:
         raise UserError(f"{path} has no rows below the names of its columns: add them")
-    if path.suffix.lower() in DELIMITERS:
-        rows = _unescaped(rows)
-    _require_usable_labels(rows, path)
     return rows
 
 
@@ -123,16 +137,17 @@ def _column(
     needed: bool = True,
 ) -> str | None:
     option = f"--data.{option}_column"
+    if typed == "" and not needed:
+        return None
     if typed is not None:
         if header.count(typed) == 1:
             return typed
-        fault = f"has more than one column {typed}" if typed in header else f"has no column {typed} ({option})"
-        raise UserError(f"{path} {fault}, its columns are {listed(header, limit=20)}: name another one")
+        raise _no_column(header, path, typed, option)
     found = [name for name in header if name.casefold() in known]
     if len(found) > 1:
         raise UserError(
-            f"{path} has {len(found)} columns that may hold its {what}, {', '.join(found)}: name the one that does with "
-            f"{option}, or rename a column if their names are the same"
+            f"{path} has {len(found)} columns that may hold its {what}, {', '.join(found)}: name the one that does "
+            f"with {option}, or rename a column if their names are the same"
         )
     if not found and needed:
         blanks = any(name != name.strip() and name.strip().casefold() in known for name in header)
@@ -141,6 +156,11 @@ def _column(
             + ("remove the blanks after the separators" if blanks else f"name it with {option}")
         )
     return found[0] if found else None
+
+
+def _no_column(header: list[str], path: Path, typed: str, option: str) -> UserError:
+    fault = f"has more than one column {typed}" if typed in header else f"has no column {typed}"
+    return UserError(f"{path} {fault} ({option}), its columns are {listed(header, limit=20)}: name one of them")
 
 
 def _unescaped(rows: list[LabelRow]) -> list[LabelRow]:
@@ -157,8 +177,8 @@ def _require_usable_labels(rows: Iterable[LabelRow], path: Path) -> None:
         labels.setdefault(row.label, row.line)
     if unusable := {label: line for label, line in labels.items() if not _could_be_folder(label)}:
         raise UserError(
-            f"a label must be a class's name that a folder could have, but {path} has {_with_lines(unusable)}: write it "
-            "without a slash or a dot in front"
+            f"a label must be a name that a class's folder could have, but {path} has {_with_lines(unusable)}: write "
+            "it without a slash, and without a dot in front"
         )
     if several := _several_in_one(labels):
         raise UserError(
@@ -188,7 +208,7 @@ def _several_in_one(labels: Iterable[str]) -> list[str]:
     known = set(labels)
     several = [label for label in labels if label[0] == "[" and label[-1] == "]"]
     for separator in ("|", ";", ",", None):  # None for blanks
-        parts = {label: [part.strip() for part in label.split(separator)] for label in labels}
+        parts = {label: [part.strip() for part in label.split(separator) if part.strip()] for label in labels}
         joined = {label: found for label, found in parts.items() if len(found) > 1}
         torn = [label for label, found in joined.items() if known.issuperset(found)]
         several += torn if separator or len(torn) == len(joined) else []

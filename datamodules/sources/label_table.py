@@ -50,7 +50,7 @@ class Columns:
     group: str | None = None
 
     def choose(self, header: list[str], path: Path) -> list[str | None]:
-        """Returns the names of the columns of images, labels, splits and groups; None for a missing one of the last two.
+        """Returns the names of the columns of images, labels, splits and groups; None where there is no such column.
 
         Raises:
             UserError: A typed name is not there, or none or several may be meant.
@@ -90,7 +90,7 @@ def read_label_table(path: Path, columns: Columns = BY_CONVENTION) -> list[Label
         raise _no_column(header, path, columns.group, "--data.group_column")
     if path.suffix.lower() in DELIMITERS:
         rows = _unescaped(rows)
-    _require_usable_labels(rows, path)
+    require_usable_labels(rows, path)
     return rows
 
 
@@ -171,7 +171,12 @@ def _unescaped(rows: list[LabelRow]) -> list[LabelRow]:
     return [row._replace(label=meant[row.label]) for row in rows]
 
 
-def _require_usable_labels(rows: Iterable[LabelRow], path: Path) -> None:
+def require_usable_labels(rows: Iterable[LabelRow], path: Path) -> None:
+    """Checks the labels of the rows of the file at ``path``.
+
+    Raises:
+        UserError: One could not be a folder's name, or looks like several.
+    """
     labels: dict[str, int] = {}
     for row in rows:
         labels.setdefault(row.label, row.line)

@@ -117,11 +117,10 @@ class LabelledImages:
     def _matched(self) -> Rows:
         places = ImagePlaces([*self.found.images, *self.found.again], self.root, self.file.parent)
         cells = [row.image for row in self._rows]
-        images, unclear = places.find(cells)
-        if not all(images) and self.file.suffix.lower() in DELIMITERS:  # one way for the whole column
-            as_names = [from_cell(cell) for cell in cells]
-            if as_names != cells and all((found := places.find(as_names))[0]):
-                images = found[0]
+        as_names = [*map(from_cell, cells)] if self.file.suffix.lower() in DELIMITERS else cells
+        images, unclear = places.find(as_names)
+        if as_names != cells and not all(images):  # one way for the whole column
+            images, unclear = places.find(cells)
         matched = [(row, image) for row, image in zip(self._rows, images, strict=True) if image]
         if len(matched) < len(self._rows):
             faulty = [row for row, image in zip(self._rows, images, strict=True) if not image]

@@ -22,5 +22,10 @@ def require_usable_options(options: Mapping[str, Any]) -> None:
             f"--data.cache {options['cache']} cannot be combined with --data.augmentation reference, which crops whole "
             "photos: leave one of them out"
         )
+    if options["split_column"] and not options["labels"]:
+        raise UserError(
+            "--data.split_column names a column of --data.labels, which is not given: name that file too, or leave the "
+            "option out"
+        )
     if not os.path.isdir(options["root"]):
         raise UserError(f"there is no folder at {options['root']} (--data.root): check the path")

@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from datamodules.files.errors import UserError
 from datamodules.images.find import ImageFile, ImageFiles, find_images
 from datamodules.sources.class_folders import ClassFolders
 from datamodules.sources.label_table import Columns
@@ -48,6 +49,11 @@ class DataSet:
         """Returns the split; raises ``UserError`` if the data set does not have it."""
         if source := self.find(split):
             return source
+        if self.labelled:
+            raise UserError(
+                f"{self.labelled.file} has no row of {split}, and there is no folder {self.root / split}: add rows, or "
+                "name the right column with --data.split_column"
+            )
         raise no_split(self.root / split)
 
     @property

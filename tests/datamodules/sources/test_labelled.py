@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from datamodules.files.errors import UserError
 from datamodules.sources.data_set import DataSet
 from datamodules.sources.labelled import LabelledFiles
 from datamodules.sources.labelled_images import LabelledImages
+from tests.conftest import SMALL
 
 
 @pytest.fixture
@@ -219,3 +221,42 @@ def test_labelled_test_images_are_tested_and_predicted_unless_there_is_a_test_fo
     assert len(data.prediction_names) == 24
     assert set(data.prediction_names) == {path.stem for path in (data_root / "test").iterdir()}
     assert len(set_up(flat, "test", labels=file).dataset("test")) == 24
+
+
+def test_metadata_without_labels_is_enough_for_a_prediction_alone(data_root, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(data_root / "train", root / "train")
+    shutil.copytree(data_root / "test", root / "test")
+    name, *_ = sorted(path.name for path in (root / "test").iterdir())
+    write(root / "test" / "metadata.csv", [(name, "7")], ("file_name", "size"))
+    data = set_up(root, "predict")
+    assert len(data.prediction_names) == 24  # whether they have a row or not
+    with pytest.raises(UserError, match=r"metadata\.csv has no column of labels by a known name"):
+        data.setup("test")
+
+
+def test_a_table_without_training_images_is_refused_for_a_fit(root, tmp_path):
+    file = write(tmp_path / "l.csv", [("1", "a", "val"), ("2", "b", "val")], ("image", "label", "split"))
+    with pytest.raises(UserError, match=r"l\.csv has no row of train, and there is no folder .*train: add rows"):
+        set_up(root, labels=file)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id;label\n1;a\n", "labels.csv separates its columns by semicolons: separate them by commas"),
+        ("\ufeffid,label\r\n1,a\r\n2,\r\n", "has an empty cell in line 3 (label): fill it in or remove the row"),
+        ('id,label\n1,"a\nb\n2,b\n', "begins in line 2 has a broken quote"),
+        ("id,label\n1,a\n../../x.jpg,b\n", "'../../x.jpg' (line 3), outside of that folder"),
+    ],
+)
+def test_the_command_says_what_is_wrong_with_a_table(text, message, root, run_folder, refusal):
+    Path("labels.csv").write_text(text, encoding="utf-8", newline="")
+    before = sorted(root.rglob("*"))
+    assert message in refusal("fit", *SMALL, f"--data.root={root}", "--data.labels=labels.csv")
+    assert sorted(root.rglob("*")) == before
+
+
+def test_a_column_of_splits_is_one_of_a_table(data_root, refusal):
+    message = "--data.split_column names a column of --data.labels, which is not given: name that file too"
+    assert message in refusal("fit", *SMALL, f"--data.root={data_root}", "--data.split_column=fold")

@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+
+from datamodules.class_index import ClassIndex
+from datamodules.files.errors import UserError
+from scripts.report.out_of_fold import read_out_of_fold
+
+HEAD = "image_name,label,fold,p(cat),p(dog)"
+GOOD = "cat/1.jpg,cat,0,0.9,0.1"
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read(*lines, classes=("cat", "dog"), end="\n"):
+        path = tmp_path / "out_of_fold.csv"
+        path.write_bytes("".join(line + end for line in lines).encode())
+        return read_out_of_fold(path, ClassIndex(classes))
+
+    return read
+
+
+def test_columns_get_the_order_of_the_models_classes(read):
+    found = read(HEAD, GOOD, "dog/2.jpg,dog,1,,", "dog/3.jpg,dog,1,0.25,0.75", classes=("dog", "cat"))
+    assert found.names == ["cat/1.jpg", "dog/2.jpg", "dog/3.jpg"]
+    np.testing.assert_array_equal(found.targets, [1, 0, 0])
+    np.testing.assert_array_equal(found.probability, [[0.1, 0.9], [np.nan, np.nan], [0.75, 0.25]])
+    assert found.readable().names == ["cat/1.jpg", "dog/3.jpg"]
+
+
+def test_what_a_spreadsheet_makes_of_it(read):
+    found = read("\ufeff" + HEAD, GOOD, end="\r\n")
+    assert found.names == ["cat/1.jpg"]
+
+
+def test_names_are_spelled_back(read):
+    classes = ("=1", "a,b\udcff")
+    found = read('image_name,label,fold,p(=1),"p(a,b\\xff)"', "'=1/x.jpg,'=1,0,1,0", classes=classes)
+    assert found.names == ["=1/x.jpg"]
+    np.testing.assert_array_equal(found.probability, [[1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        ([], "is not a file of probabilities, as its first line is not image_name,label,fold and p(CLASS)"),
+        (["image_name,pred_label", "1,cat"], "is not a file of probabilities"),
+        (["image_name,label,fold", "1,cat,0"], "is not a file of probabilities"),
+        ([HEAD + ",fold"], "is not a file of probabilities"),
+        ([HEAD + ",p(cat)"], "class names must be unique, got cat"),
+        ([HEAD.replace("dog", "cow")], "the same 2 classes as the model, but it lacks dog and also has cow"),
+        ([HEAD + ",p(cow)"], "but it also has cow"),
+        ([HEAD], "has no images"),
+        ([HEAD, GOOD, GOOD], "must name each image once, but has cat/1.jpg more than once"),
+        ([HEAD, GOOD.replace(",cat", ",cow")], "labels that are none of its classes, cow"),
+        ([HEAD, GOOD, "dog/2.jpg,dog,0,0.9"], "line 3 of"),
+        ([HEAD, GOOD.replace("0.1", "0.1,")], "must have 5 cells, as its first line, got 6"),
+        ([HEAD, GOOD.replace("0.1", "")], "line 2 of"),
+        ([HEAD, GOOD.replace("0.1", "x")], "not a number (could not convert string to float: 'x')"),
+        ([HEAD, GOOD.replace("0.1", "nan")], "from 0.9 to inf and add up to inf"),
+        ([HEAD, GOOD.replace("0.1", "inf")], "from 0.9 to inf and add up to inf"),
+        ([HEAD, GOOD.replace("0.1", "-inf")], "from -inf to 0.9 and add up to -inf"),
+        ([HEAD, GOOD, "dog/2.jpg,dog,0,1.5,-0.5"], "those in line 3"),
+        ([HEAD, GOOD.replace("0.1", "0.2")], "add up to 1.1"),
+        ([HEAD, GOOD.replace("0.9", "90").replace("0.1", "10")], "add up to 100"),
+        ([HEAD, GOOD + "\0" + 200_000 * "1"], "cannot read"),
+    ],
+)
+def test_another_file_is_refused(lines, sentence, read):
+    with pytest.raises(UserError) as caught:
+        read(*lines)
+    assert sentence in str(caught.value)
+
+
+def test_a_file_that_is_missing_or_not_text(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read .*: pass the out_of_fold\.csv that"):
+        read_out_of_fold(tmp_path / "none.csv", ClassIndex(["cat", "dog"]))
+    (tmp_path / "picture.csv").write_bytes(b"\xff\xd8\xff\xe0")
+    with pytest.raises(UserError, match="cannot read"):
+        read_out_of_fold(tmp_path / "picture.csv", ClassIndex(["cat", "dog"]))
+
+
+def test_numbers_that_were_rounded_to_9_digits_or_to_16_bits_add_up(read):
+    logits = np.random.default_rng(0).normal(0, 3, 1000)
+    probability = np.exp(logits) / np.exp(logits).sum()
+    classes = [str(i) for i in range(1000)]
+    head = "image_name,label,fold," + ",".join(f"p({name})" for name in classes)
+    for rounded in (probability, probability.astype(np.float16)):
+        read(head, "1/a.jpg,1,0," + ",".join(f"{p:.9g}" for p in rounded), classes=classes)

@@ -152,6 +152,6 @@ def _pictures(ranking: Sequence[RankedLabel], paths: Mapping[str, str], max_pixe
         images.append(np.asarray(picture))
         titles.append(
             f"{image.rank}. {short(PurePosixPath(image.image_name).name)}\nlabel {short(image.label)}: "
-            f"p = {image.p_label:.2g}\n{short(image.suggested)}: {image.p_suggested:.2f}"
+            f"p = {image.p_label:.2g}\nsuggested {short(image.suggested)}: {image.p_suggested:.2f}"
         )
     return to_png(images_figure(images, titles))

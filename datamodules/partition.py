@@ -1,0 +1,134 @@
+"""Which labelled images train and which validate, where the data set leaves that open: a held-out part, or folds."""
+
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+from datamodules.files.errors import UserError
+from datamodules.group_balance import spread
+from datamodules.groups import stay_together
+from datamodules.images.find import ImageFile
+
+Files = dict[str, list[ImageFile]]  # by class; an image's name is <class>/<name>
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Divides training images into those that train and those that validate.
+
+    The choice follows a hash of the seed and an image's name, which no library's random stream, no form of a data set
+    and no file system's order can change. Hard links of one file stay together.
+
+    Example:
+        >>> cats, dogs = ([ImageFile(f"{name}/{i}.jpg", "") for i in range(4)] for name in ("cat", "dog"))
+        >>> training, validation = Partition(seed=42, folds=4, fold=1).divide({"cat": cats, "dog": dogs})
+        >>> [len(images) for images in (*training.values(), *validation.values())]
+        [3, 3, 1, 1]
+
+    Attributes:
+        seed: Seed of the hash.
+        val_fraction: Share of each class that validates, if there are no folds.
+        folds: Number of parts that take turns at validating; 0 for none.
+        fold: The part that validates, from 0.
+        group_pattern: Regular expression that finds an image's group in its name; images of one group stay together.
+            By default a group is what the labels file says, and an image without one is alone.
+        fraction: Share of each class's training images that are used.
+    """
+
+    seed: int
+    val_fraction: float = 0.1
+    folds: int = 0
+    fold: int = 0
+    group_pattern: str | None = None
+    fraction: float = 1.0
+
+    def divide(self, files: Files) -> tuple[Files, Files]:
+        """Returns the training and the validation images, each in the order that they came in.
+
+        Folds are stratified: their sizes differ by one at most, and so do those of each class. Groups go whole to one
+        side, so there the shares are as close as ``spread`` gets them.
+
+        Raises:
+            UserError: A class would have no image on one side, or a name has no group.
+        """
+        if self.group_pattern is not None or any(image.group for images in files.values() for image in images):
+            chosen = self._grouped(files)
+        elif self.folds:
+            chosen = self._dealt(files)
+        else:
+            chosen = self._held_out(files)
+        names = {image.name for image in chosen}
+        return (
+            {name: [image for image in images if image.name not in names] for name, images in files.items()},
+            {name: [image for image in images if image.name in names] for name, images in files.items()},
+        )
+
+    def take(self, train: Files) -> Files:
+        """Returns ``fraction`` of each class, at least one image; a smaller fraction is part of any larger one."""
+        taken: Files = {}
+        for name, images in train.items():
+            count = max(1, round(len(images) * self.fraction))
+            first = {image.name for image in self._in_order(images)[:count]}
+            taken[name] = [image for image in images if image.name in first]
+        return taken
+
+    def _key(self, image: ImageFile) -> bytes:
+        return hashlib.sha256(f"{self.seed}/train/{image.name}".encode("utf-8", "surrogateescape")).digest()
+
+    def _in_order(self, images: Iterable[ImageFile]) -> list[ImageFile]:
+        return sorted(images, key=self._key)
+
+    def _held_out(self, files: Files) -> Iterator[ImageFile]:
+        """Chooses the first images of each class by their hash."""
+        for name, images in files.items():
+            count = max(1, round(len(images) * self.val_fraction))
+            if count >= len(images):
+                raise UserError(
+                    f"class {name} has too few images ({len(images)}) to hold out {count} for validation: add images "
+                    "or a val folder, or lower --data.val_fraction"
+                )
+            in_order = self._in_order(images)
+            first = {image.name for image in in_order[:count]}
+            chosen = [unit for unit in stay_together(in_order, None) if unit[0].name in first]
+            if sum(map(len, chosen)) == len(images):
+                raise UserError(
+                    f"class {name} has too few different images to hold out {count} for validation, as its other names "
+                    "are hard links to those: add images or a val folder"
+                )
+            yield from itertools.chain.from_iterable(chosen)
+
+    def _dealt(self, files: Files) -> Iterable[ImageFile]:
+        """Deals the images to the folds in turn, class after class, and chooses those of one fold."""
+        units: list[list[ImageFile]] = []
+        for name in sorted(files):
+            of_class = stay_together(self._in_order(files[name]), None)
+            if (count := len(of_class)) < self.folds:
+                raise UserError(
+                    f"class {name} has {count} different images, too few for one in each of {self.folds} folds: add "
+                    f"images{f', or lower --data.folds to {count}' if count > 1 else ''}"
+                )
+            units += of_class
+        return itertools.chain.from_iterable(units[self.fold :: self.folds])
+
+    def _grouped(self, files: Files) -> Iterable[ImageFile]:
+        """Spreads groups, the largest first and then by their hash, and chooses those of one part."""
+        classes = {image.name: name for name, images in files.items() for image in images}
+        groups = stay_together(self._in_order(itertools.chain(*files.values())), self.group_pattern)
+        groups.sort(key=len, reverse=True)  # stable
+        counts = [Counter(classes[image.name] for image in group) for group in groups]
+        parts, what = self.folds or 2, f"the {self.folds} folds" if self.folds else "training and validation"
+        groups_of = Counter(name for group in counts for name in group)
+        for name in sorted(files):
+            if (count := groups_of[name]) < parts:
+                raise UserError(
+                    f"class {name} has images of {count} group{'s' * (count != 1)}, too few for one in each of {what}, "
+                    f"as no group is divided: add images of other groups, or use "
+                    f"{'fewer folds or ' if self.folds and count > 1 else ''}finer groups"
+                )
+        share = Fraction(str(self.val_fraction))  # the decimal number that was typed
+        held_out_and_rest = [share.denominator - share.numerator, share.numerator]
+        part_of = spread(counts, [1] * self.folds or held_out_and_rest)
+        return itertools.chain.from_iterable(groups[i] for i, part in enumerate(part_of) if part == self.fold)

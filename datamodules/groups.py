@@ -32,7 +32,8 @@ def stay_together(images: Sequence[ImageFile], pattern: str | None) -> list[list
         return node
 
     files = _several_links(images)
-    nodes = [("group", group) if group else ("image", image.name) for image, group in _with_groups(images, pattern)]
+    groups = groups_of(images, pattern)
+    nodes = [("group", group) if group else ("image", image.name) for image, group in zip(images, groups, strict=True)]
     for image, node in zip(images, nodes, strict=True):
         if image.name in files:
             root[find(files[image.name])] = find(node)
@@ -42,15 +43,16 @@ def stay_together(images: Sequence[ImageFile], pattern: str | None) -> list[list
     return list(together.values())
 
 
-def _with_groups(images: Sequence[ImageFile], pattern: str | None) -> list[tuple[ImageFile, str]]:
+def groups_of(images: Sequence[ImageFile], pattern: str | None) -> list[str]:
+    """Returns the group of each image, empty if it has none; arguments and errors as for ``stay_together``."""
     if pattern is None:
-        return [(image, image.group) for image in images]
-    found = [(image, re.search(pattern, image.name)) for image in images]
-    groups = [(image, (match[match.re.groups > 0] or "") if match else "") for image, match in found]
-    if without := [image.name for image, group in groups if not group]:
+        return [image.group for image in images]
+    matches = [re.search(pattern, image.name) for image in images]
+    groups = [(match[match.re.groups > 0] or "") if match else "" for match in matches]
+    if without := [image.name for image, group in zip(images, groups, strict=True) if not group]:
         raise UserError(
             f"--data.group_pattern {pattern} finds no group in {len(without):,} of {len(images):,} names "
-            f"({listed(without)}): write it so that it matches each <class>/<name>"
+            f"({listed(without)}): write it so that it matches each CLASS/NAME"
         )
     return groups
 

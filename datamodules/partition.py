@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from datamodules.files.errors import UserError
+from datamodules.class_index import natural_key
+from datamodules.files.errors import UserError, listed
 from datamodules.group_balance import spread
-from datamodules.groups import stay_together
+from datamodules.groups import groups_of, stay_together
 from datamodules.images.find import ImageFile
 
 Files = dict[str, list[ImageFile]]  # by class; an image's name is <class>/<name>
@@ -34,8 +35,9 @@ class Partition:
         folds: Number of parts that take turns at validating; 0 for none.
         fold: The part that validates, from 0.
         group_pattern: Regular expression that finds an image's group in its name; images of one group stay together.
-            By default a group is what the labels file says, and an image without one is alone.
-        fraction: Share of each class's training images that are used.
+        fraction: Share of each class's training images that train.
+        group_column: Column of the labels file that ``ImageFile.group`` comes from, which takes the place of a pattern;
+            an image with an empty cell there is alone.
     """
 
     seed: int
@@ -44,6 +46,20 @@ class Partition:
     fold: int = 0
     group_pattern: str | None = None
     fraction: float = 1.0
+    group_column: str | None = None
+
+    @property
+    def held_out(self) -> str:
+        """What is held out for validation, in words."""
+        if self.folds:
+            share = f"fold {self.fold} of {self.folds} (0 to {self.folds - 1})"
+        else:
+            share = f"{100 * self.val_fraction:g}% of each class"
+        return f"{share}, in whole groups" if self._has_groups else share
+
+    @property
+    def _has_groups(self) -> bool:
+        return self.group_pattern is not None or self.group_column is not None
 
     def divide(self, files: Files) -> tuple[Files, Files]:
         """Returns the training and the validation images, each in the order that they came in.
@@ -52,9 +68,9 @@ class Partition:
         side, so there the shares are as close as ``spread`` gets them.
 
         Raises:
-            UserError: A class would have no image on one side, or a name has no group.
+            UserError: A class would have no image on one side, or names have no groups.
         """
-        if self.group_pattern is not None or any(image.group for images in files.values() for image in images):
+        if self._has_groups:
             chosen = self._grouped(files)
         elif self.folds:
             chosen = self._dealt(files)
@@ -68,12 +84,32 @@ class Partition:
 
     def take(self, train: Files) -> Files:
         """Returns ``fraction`` of each class, at least one image; a smaller fraction is part of any larger one."""
+        if self.fraction == 1:
+            return train
         taken: Files = {}
         for name, images in train.items():
             count = max(1, round(len(images) * self.fraction))
             first = {image.name for image in self._in_order(images)[:count]}
             taken[name] = [image for image in images if image.name in first]
         return taken
+
+    def require_groups_apart(self, training: Files, validation: Files) -> None:
+        """Checks that no group is on both sides of a division that the data set itself makes.
+
+        Raises:
+            UserError: A group is.
+        """
+        if not self._has_groups:
+            return
+        sides = [
+            {group for images in side.values() for group in groups_of(images, self.group_pattern) if group}
+            for side in (training, validation)
+        ]
+        if shared := sorted(sides[0] & sides[1], key=natural_key):
+            raise UserError(
+                f"{len(shared)} groups have images both in train and in val ({listed(shared)}): move each to one of "
+                "them, or leave out --data.group_column and --data.group_pattern"
+            )
 
     def _key(self, image: ImageFile) -> bytes:
         return hashlib.sha256(f"{self.seed}/train/{image.name}".encode("utf-8", "surrogateescape")).digest()
@@ -116,6 +152,11 @@ class Partition:
     def _grouped(self, files: Files) -> Iterable[ImageFile]:
         """Spreads groups, the largest first and then by their hash, and chooses those of one part."""
         classes = {image.name: name for name, images in files.items() for image in images}
+        if self.group_pattern is None and not any(image.group for images in files.values() for image in images):
+            raise UserError(
+                f"--data.group_column {self.group_column} is a column of a labels file, but no labels file says which "
+                "of these images belong together: pass --data.labels, or use --data.group_pattern"
+            )
         groups = stay_together(self._in_order(itertools.chain(*files.values())), self.group_pattern)
         groups.sort(key=len, reverse=True)  # stable
         counts = [Counter(classes[image.name] for image in group) for group in groups]

@@ -1,6 +1,7 @@
 import hashlib
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datamodules import ImageFolderDataModule
 from datamodules.files.errors import UserError
 from datamodules.images.find import ImageFile
 from datamodules.partition import Partition
@@ -35,8 +37,8 @@ def validation(files, **options):
 
 
 def test_a_part_is_held_out_as_ever():
-    # printf 42/train/cat/0.jpg | sha256sum begins with 7b27, …/1 to 4 with 4980, d956, 5fe1, 8a8a; dog/0 to 4 with 91b7,
-    # 910f, c83c, ac3b, 036e
+    # printf 42/train/cat/0.jpg | sha256sum begins with 7b27, …/1 to 4 with 4980, d956, 5fe1, 8a8a; dog/0 to 4 with
+    # 91b7, 910f, c83c, ac3b, 036e
     expected = {"cat/1.jpg", "cat/3.jpg", "dog/4.jpg", "dog/1.jpg"}
     assert validation(photos(cat=5, dog=5), seed=42, val_fraction=0.4) == expected
     whole = photos(a=20, b=11)
@@ -95,7 +97,7 @@ def grouped(draw):
 def test_groups_stay_whole_and_every_class_is_on_both_sides(files, options, data):
     parts = range(options.get("folds", 1))
     try:
-        sides = [Partition(seed=3, fold=fold, **options).divide(files) for fold in parts]
+        sides = [Partition(seed=3, fold=fold, group_column="object", **options).divide(files) for fold in parts]
     except UserError:
         return
     counts = Counter(image.name for _, val in sides for images in val.values() for image in images)
@@ -109,7 +111,7 @@ def test_groups_stay_whole_and_every_class_is_on_both_sides(files, options, data
             assert train[name]
             assert val[name]
             assert sorted(train[name] + val[name]) == sorted(images)
-        again = Partition(seed=3, fold=fold, **options).divide(shuffled)[1]
+        again = Partition(seed=3, fold=fold, group_column="object", **options).divide(shuffled)[1]
         assert {name: sorted(images) for name, images in again.items()} == {n: sorted(i) for n, i in val.items()}
 
 
@@ -117,7 +119,7 @@ def test_an_image_without_a_group_is_alone_and_a_pattern_comes_before_the_labels
     files = {"a": [ImageFile(f"a/cow{i // 2}_{i}.jpg", "gone", "") for i in range(8)]}
     files["b"] = [image._replace(name=image.name.replace("a/", "b/"), group="x" * (i < 3)) for i, image in
                   enumerate(files["a"])]  # fmt: skip
-    val = validation(files, seed=1, folds=2)
+    val = validation(files, seed=1, folds=2, group_column="object")
     assert {f"b/cow{i // 2}_{i}.jpg" in val for i in range(3)} in ({True}, {False})
     of_cow = [{f"{c}/cow{i}_{2 * i + j}.jpg" in validation(files, seed=1, folds=2, group_pattern=r"(cow\d+)_")
                for c in "ab" for j in (0, 1)} for i in range(4)]  # fmt: skip
@@ -138,7 +140,11 @@ def test_hard_links_stay_together(tmp_path):
             files[name] += [ImageFile(f"{name}/{n}", str(path.with_name(n)), g) for n, g in
                             ((f"{i}.jpg", f"g{i}"), (f"twin{i}.jpg", ""))]  # fmt: skip
     alone = {name: [image._replace(group="") for image in images] for name, images in files.items()}
-    for given_files, options in ((alone, {"val_fraction": 0.3}), (alone, {"folds": 3}), (files, {"folds": 2})):
+    for given_files, options in (
+        (alone, {"val_fraction": 0.3}),
+        (alone, {"folds": 3}),
+        (files, {"folds": 2, "group_column": "object"}),
+    ):
         val = validation(given_files, seed=5, **options)
         assert val
         for name in val:
@@ -150,7 +156,7 @@ def test_the_same_folds_whatever_python_hashes():
     program = (
         "from datamodules.partition import Partition; from datamodules.images.find import ImageFile\n"
         "files = {c: [ImageFile(f'{c}/{i}', '', f'{i % 7}{c * (i > 9)}') for i in range(30)] for c in 'abc'}\n"
-        "print(Partition(1, folds=3, fold=1).divide(files)[1])"
+        "print(Partition(1, folds=3, fold=1, group_column='object').divide(files)[1])"
     )
     outputs = {
         subprocess.run(
@@ -167,12 +173,13 @@ def test_the_same_folds_whatever_python_hashes():
     ("counts", "options", "sentence"),
     [
         ({"cat": 1}, {}, r"class cat has too few images \(1\) to hold out 1 for validation: add images or"),
-        ({"cat": 4}, {"folds": 5}, "cat has 4 different images, too few for one in each of 5 folds: add images, or lower"),
+        ({"cat": 4}, {"folds": 5}, "cat has 4 different images, too few for one in each of 5 folds: .*, or lower"),
         ({"cat": 1}, {"folds": 5}, "too few for one in each of 5 folds: add images$"),
         ({"cat": 5}, {"group_pattern": "(dog)"}, r"group_pattern \(dog\) finds no group in 5 of 5 names \(cat/0"),
         ({"cat": 5}, {"group_pattern": r"(dog)?\d"}, "finds no group in 5 of 5 names"),
-        ({"cat": 5}, {"group_pattern": "cat"}, "class cat has images of 1 group, too few for one in each of training and "
-         "validation, as no group is divided: add images of other groups, or use finer groups"),
+        ({"cat": 5}, {"group_pattern": "cat"}, "class cat has images of 1 group, too few for one in each of "
+         "training and validation, as no group is divided: add images of other groups, or use finer groups"),
+        ({"cat": 5}, {"group_column": "object"}, "--data.group_column object is a column of a labels file, but no"),
         ({"cat": 5}, {"group_pattern": r"\d", "folds": 6}, "5 groups, too few for one in each of the 6 folds, as no "
          "group is divided: add images of other groups, or use fewer folds or finer groups"),
     ],
@@ -180,3 +187,36 @@ def test_the_same_folds_whatever_python_hashes():
 def test_what_cannot_be_divided(counts, options, sentence):
     with pytest.raises(UserError, match=sentence):
         Partition(seed=1, **options).divide(photos(**counts))
+
+
+def test_a_group_in_train_and_in_val_is_named():
+    """Where the data set itself says what validates."""
+    train, val = photos(cat=3), {"cat": [ImageFile("cat/2_b.jpg", ""), ImageFile("cat/7_b.jpg", "")]}
+    Partition(seed=1).require_groups_apart(train, val)
+    Partition(seed=1, group_pattern="cat/.*").require_groups_apart(train, val)
+    with pytest.raises(UserError, match=r"1 groups have images both in train and in val \(2\): move each"):
+        Partition(seed=1, group_pattern=r"\d").require_groups_apart(train, val)
+
+
+def test_the_splits_of_a_fit(data_root, tmp_path):
+    """4 training and 2 validation images in each of 12 classes."""
+    with pytest.raises(UserError, match=r"--data.folds 4 has images of train validate, but .*val is there to validate"):
+        ImageFolderDataModule(str(data_root), folds=4).setup("fit")
+    root = tmp_path / "root"
+    shutil.copytree(data_root / "train", root / "train")
+
+    def splits(**options):
+        data = ImageFolderDataModule(str(root), **options)
+        data.setup("fit")
+        return {split: set(data.dataset(split).names) for split in ("train", "val")}
+
+    folds = [splits(folds=4, fold=fold) for fold in range(4)]
+    assert [len(fold["val"]) for fold in folds] == [12] * 4
+    assert len(set().union(*(fold["val"] for fold in folds))) == 48
+    part = splits(folds=4, fold=1, fraction=0.5)
+    assert part["val"] == folds[1]["val"]
+    assert part["train"] < folds[1]["train"]
+    assert len(part["train"]) == 24  # round(3 · 0.5) = 2 of each class
+    data = ImageFolderDataModule(str(root), folds=4, fold=1, group_pattern="")
+    with pytest.raises(UserError, match=r"--data.group_pattern  finds no group in 48 of 48 names"):
+        data.setup("fit")

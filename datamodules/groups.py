@@ -9,19 +9,15 @@ from datamodules.files.errors import UserError, listed
 from datamodules.images.find import ImageFile
 
 
-def stay_together(images: Sequence[ImageFile], pattern: str | None) -> list[list[ImageFile]]:
+def stay_together(images: Sequence[ImageFile], groups: Sequence[str] | None = None) -> list[list[ImageFile]]:
     """Joins images of one group, and hard links of one file: what is measured must not be trained with.
 
     Args:
         images: The images.
-        pattern: Regular expression that finds an image's group in its name, as its first capture group or, without
-            one, as all that it matches; by default ``ImageFile.group``. An image without a group is alone.
+        groups: The group of each image; one without a group is alone.
 
     Returns:
         The images, those that stay together in one list, in the order of their first ones.
-
-    Raises:
-        UserError: The pattern finds nothing in some names.
     """
     root: dict[Hashable, Hashable] = {}  # of a tree for each list: its images, groups and files
 
@@ -32,8 +28,8 @@ def stay_together(images: Sequence[ImageFile], pattern: str | None) -> list[list
         return node
 
     files = _several_links(images)
-    groups = groups_of(images, pattern)
-    nodes = [("group", group) if group else ("image", image.name) for image, group in zip(images, groups, strict=True)]
+    named = zip(images, groups or [""] * len(images), strict=True)
+    nodes = [("group", group) if group else ("image", image.name) for image, group in named]
     for image, node in zip(images, nodes, strict=True):
         if image.name in files:
             root[find(files[image.name])] = find(node)
@@ -44,7 +40,16 @@ def stay_together(images: Sequence[ImageFile], pattern: str | None) -> list[list
 
 
 def groups_of(images: Sequence[ImageFile], pattern: str | None) -> list[str]:
-    """Returns the group of each image, empty if it has none; arguments and errors as for ``stay_together``."""
+    """Returns the group of each image, empty if it has none.
+
+    Args:
+        images: The images.
+        pattern: Regular expression that finds an image's group in its name, as its first capture group or, without
+            one, as all that it matches; by default ``ImageFile.group``.
+
+    Raises:
+        UserError: The pattern finds nothing in some names.
+    """
     if pattern is None:
         return [image.group for image in images]
     matches = [re.search(pattern, image.name) for image in images]

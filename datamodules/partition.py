@@ -128,7 +128,7 @@ class Partition:
                 )
             in_order = self._in_order(images)
             first = {image.name for image in in_order[:count]}
-            chosen = [unit for unit in stay_together(in_order, None) if unit[0].name in first]
+            chosen = [unit for unit in stay_together(in_order) if unit[0].name in first]
             if sum(map(len, chosen)) == len(images):
                 raise UserError(
                     f"class {name} has too few different images to hold out {count} for validation, as its other names "
@@ -140,7 +140,7 @@ class Partition:
         """Deals the images to the folds in turn, class after class, and chooses those of one fold."""
         units: list[list[ImageFile]] = []
         for name in sorted(files):
-            of_class = stay_together(self._in_order(files[name]), None)
+            of_class = stay_together(self._in_order(files[name]))
             if (count := len(of_class)) < self.folds:
                 raise UserError(
                     f"class {name} has {count} different images, too few for one in each of {self.folds} folds: add "
@@ -157,13 +157,14 @@ class Partition:
                 f"--data.group_column {self.group_column} is a column of a labels file, but no labels file says which "
                 "of these images belong together: pass --data.labels, or use --data.group_pattern"
             )
-        groups = stay_together(self._in_order(itertools.chain(*files.values())), self.group_pattern)
+        in_order = self._in_order(itertools.chain(*files.values()))
+        groups = stay_together(in_order, groups_of(in_order, self.group_pattern))
         groups.sort(key=len, reverse=True)  # stable
         counts = [Counter(classes[image.name] for image in group) for group in groups]
         parts, what = self.folds or 2, f"the {self.folds} folds" if self.folds else "training and validation"
-        groups_of = Counter(name for group in counts for name in group)
+        groups_with = Counter(name for group in counts for name in group)
         for name in sorted(files):
-            if (count := groups_of[name]) < parts:
+            if (count := groups_with[name]) < parts:
                 raise UserError(
                     f"class {name} has images of {count} group{'s' * (count != 1)}, too few for one in each of {what}, "
                     f"as no group is divided: add images of other groups, or use "

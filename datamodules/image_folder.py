@@ -9,7 +9,7 @@ from typing import Literal
 from typing_extensions import override
 
 from datamodules.batches import BatchesDataModule
-from datamodules.data_options import require_usable_options
+from datamodules.data_options import DEFAULT_VAL_FRACTION, require_usable_options
 from datamodules.image_dataset import ImageDataset
 from datamodules.images.cache import Place
 from datamodules.images.find import ImageFile
@@ -33,8 +33,7 @@ class ImageFolderDataModule(BatchesDataModule):
     is held out, the same one on every machine.
 
     Args:
-        root: Folder that holds ``train``, ``val`` and ``test``, or the images of a labels file, or a folder of images
-            for each class.
+        root: Folder of the data set: of its splits, of its classes, or of the images of a labels file.
         image_size: Side of the square that the network sees, in pixels.
         batch_size: Images per step and process.
         num_workers: Loader processes of each training process; by default its share of the CPUs, at most 16.
@@ -108,7 +107,7 @@ class ImageFolderDataModule(BatchesDataModule):
         label_column: str | None = None,
         split_column: str | None = None,
         class_list: str | None = None,
-        val_fraction: float = 0.1,
+        val_fraction: float = DEFAULT_VAL_FRACTION,
         folds: int = 0,
         fold: int = 0,
         group_column: str | None = None,
@@ -141,7 +140,7 @@ class ImageFolderDataModule(BatchesDataModule):
         self.image_size = image_size
         self.batch_size = batch_size
         self.num_workers = num_workers
-        self.partition = Partition(seed, val_fraction, folds, fold, group_pattern, fraction)
+        self.partition = Partition(seed, val_fraction, folds, fold, group_pattern, fraction, group_column)
         self.predict_dir = predict_dir
         self.template = template
         self.worker_timeout = worker_timeout

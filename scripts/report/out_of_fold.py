@@ -43,7 +43,7 @@ def read_out_of_fold(path: Path, classes: ClassIndex) -> OutOfFold:
 
     Args:
         path: The file.
-        classes: The classes of the model, in the order that the columns of ``probability`` get.
+        classes: The classes of the data set, in the order that the columns of ``probability`` get.
 
     Raises:
         UserError: It is another file, has other classes or an image twice, or its numbers are not probabilities.
@@ -56,7 +56,7 @@ def read_out_of_fold(path: Path, classes: ClassIndex) -> OutOfFold:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
             found = _classes_in(next(reader, []), path)
-            classes.require_same(found, "the model", str(path))
+            classes.require_same(found, "the data set", str(path))
             for row in reader:
                 where = f"line {reader.line_num} of {path}"
                 if len(row) != (wanted := len(COLUMNS) + len(found)):

@@ -19,7 +19,7 @@ def read(tmp_path):
     return read
 
 
-def test_columns_get_the_order_of_the_models_classes(read):
+def test_columns_get_the_order_of_the_classes(read):
     found = read(HEAD, GOOD, "dog/2.jpg,dog,1,,", "dog/3.jpg,dog,1,0.25,0.75", classes=("dog", "cat"))
     assert found.names == ["cat/1.jpg", "dog/2.jpg", "dog/3.jpg"]
     np.testing.assert_array_equal(found.targets, [1, 0, 0])
@@ -47,7 +47,7 @@ def test_names_are_spelled_back(read):
         (["image_name,label,fold", "1,cat,0"], "is not a file of probabilities"),
         ([HEAD + ",fold"], "is not a file of probabilities"),
         ([HEAD + ",p(cat)"], "class names must be unique, got cat"),
-        ([HEAD.replace("dog", "cow")], "the same 2 classes as the model, but it lacks dog and also has cow"),
+        ([HEAD.replace("dog", "cow")], "the same 2 classes as the data set, but it lacks dog and also has cow"),
         ([HEAD + ",p(cow)"], "but it also has cow"),
         ([HEAD], "has no images"),
         ([HEAD, GOOD, GOOD], "must name each image once, but has cat/1.jpg more than once"),

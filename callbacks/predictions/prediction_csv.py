@@ -110,7 +110,7 @@ def _write_top_k(path: Path, predictions: Predictions, top_label: np.ndarray, to
 
 
 def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """Writes a table as every spreadsheet reads it; names are to be spelled by ``csv_cells.to_cell``."""
+    """Writes a CSV file, in UTF-8 with line feeds."""
     line = io.StringIO()
     writer = csv.writer(line, lineterminator="\r\n")  # with "\n", Python 3.11 leaves a carriage return unquoted
     quoting_writer = csv.writer(line, lineterminator="\r\n", quoting=csv.QUOTE_ALL)

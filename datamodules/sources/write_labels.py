@@ -38,8 +38,8 @@ def require_new_labels_file(path: Path, option: str, data: DataSet) -> None:
         raise UserError(f"{path} lies in {data.root}, whose files are data: choose another {option}")
     if path.exists() and (not path.is_file() or path.stat().st_size):
         raise UserError(
-            f"{path} exists, and labels may have been corrected in it, so it is not overwritten: move it away, or choose "
-            f"another {option}"
+            f"{path} exists, and labels may have been corrected in it, so it is not overwritten: move it away, or "
+            f"choose another {option}"
         )
 
 
@@ -57,6 +57,8 @@ def write_labels(path: Path, data: DataSet) -> int:
             be written.
     """
     rows = [row for split in SPLITS for row in _rows(data, split)]
+    if not rows:
+        raise UserError(f"there are no labelled images below {data.root}, so no labels to write: check the path")
     require_usable_labels(rows, path)
     with atomic_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
@@ -74,8 +76,8 @@ def _rows(data: DataSet, split: str) -> list[LabelRow]:
         for image in found.images:
             if "\0" in image.path:
                 raise UserError(
-                    f"the images of {source.where} lie in an archive, where a file of labels cannot name them: leave out "
-                    "--labels, as the archive holds the labels itself"
+                    f"the images of {source.where} lie in an archive, where a file of labels cannot name them: leave "
+                    "out --labels, as the archive holds the labels itself"
                 )
             rows.append(LabelRow(place_below(image.path, data.root), label, split, "", 0))
     return sorted(rows, key=lambda row: natural_key(row.image))

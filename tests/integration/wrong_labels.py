@@ -82,14 +82,13 @@ def measure(probability, targets, true):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("root", type=Path)
     parser.add_argument("out", type=Path, help="folder to create")
     parser.add_argument("--swapped", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("fit", nargs="*", help="options of fit, after --")
-    options = parser.parse_args()
+    options, fit = parser.parse_known_args()
     train, out = (options.root / "train").resolve(), options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     labels = out / "labels.csv"
@@ -97,7 +96,7 @@ def main():
     # Below train, there is no val that would keep its photos out of the folds.
     data = ["--data.root", str(train), "--data.labels", str(labels)]
     with contextlib.chdir(out):
-        command(["ablate", "--folds", str(options.folds), "--name", "wrong_labels", *data, *options.fit])
+        command(["ablate", "--folds", str(options.folds), "--name", "wrong_labels", *data, *(word for word in fit if word != "--")])
     (file,) = out.glob(f"runs/wrong_labels/**/{OUT_OF_FOLD}")
     module = ImageFolderDataModule(str(train), labels=str(labels))
     found = read_out_of_fold(file, module.classes).readable()

@@ -114,8 +114,10 @@ def test_folds_are_compared_fold_by_fold_and_said_to_share_images(outcomes, tmp_
     every = OutOfFold([*"abcdefghijkl"], ["x", "y"], np.ones(12, int), np.arange(12) // 4, probability)
     write_tables(tmp_path, folds, PAIRS, "cbam100 ablate …", {ARMS[0].name: every})
     text = (tmp_path / "ablation.md").read_text()
-    # 75, 100 and 33.33 %: mean 69.44, standard deviation 33.68; Wilson's interval of 8 of 11 (R: binom.confint)
-    assert f"| {ARMS[0].name} | 69.44 ± 33.68 | 8 of 11 | 72.73 [43.44, 90.25] |" in text
+    wilson = scipy.stats.binomtest(8, 11).proportion_ci(method="wilson")
+    interval = f"[{100 * wilson.low:.2f}, {100 * wilson.high:.2f}]"
+    # 75, 100 and 33.33 %: mean 69.44, standard deviation 33.68
+    assert f"| {ARMS[0].name} | 69.44 ± 33.68 | 8 of 11 | 72.73 {interval} |" in text
     assert text.index("69.44") < text.index("Student's t")
     assert "understate the noise, as two of 3 runs share 50 % of their training images." in text  # 1 of 2 parts
     assert "Differences, fold by fold, with" in text

@@ -82,7 +82,7 @@ def _table(path: Path) -> str | None:
         return PREDICTION
     if header.startswith(b"image_name,label_1"):
         return TOP_K
-    if header.replace(b'"', b"").startswith(b"image_name,label,fold,p("):  # as scripts/ablation/out_of_fold writes it
+    if header.replace(b'"', b"").startswith(b"image_name,label,fold,p("):  # callbacks/predictions/out_of_fold
         return OUT_OF_FOLD
     return ABLATION if header.endswith(b",size bytes") else None
 

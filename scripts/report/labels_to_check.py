@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from callbacks.figures.draw import images_figure, short, to_png
+from callbacks.predictions.out_of_fold import OUT_OF_FOLD_TABLE, WAY_OUT, OutOfFold, read_out_of_fold
 from callbacks.predictions.prediction_csv import write_csv
 from callbacks.run.run_folder import RunFolder
 from datamodules import ImageFolderDataModule
@@ -17,7 +18,6 @@ from datamodules.files.errors import UserError, listed
 from datamodules.images.read import read_image
 from datamodules.splits import list_split
 from scripts.report.label_doubts import Doubts, doubt_labels
-from scripts.report.out_of_fold import OUT_OF_FOLD, WAY_OUT, OutOfFold, read_out_of_fold
 
 SHOWN = 24
 SIDE = 240  # pixels of a picture: whole and as it is, since a person is to judge it
@@ -55,7 +55,7 @@ class LabelsToCheck:
         accuracy: Share of these whose label is the most probable class.
         unreadable: Number of images without probabilities.
         absent: Number of training images that the file does not name.
-        pictures: The first doubted images, a PNG file; None if no label is doubted.
+        pictures: The first images of the ranking, a PNG file.
     """
 
     source: Path
@@ -63,27 +63,30 @@ class LabelsToCheck:
     accuracy: float
     unreadable: int
     absent: int
-    pictures: bytes | None
+    pictures: bytes
 
     @property
-    def doubted(self) -> list[RankedLabel]:
-        """The images whose label is doubted."""
-        return [image for image in self.ranking if image.doubted]
+    def doubted(self) -> int:
+        """Number of images whose label is doubted."""
+        return sum(image.doubted for image in self.ranking)
 
     @property
     def shown(self) -> list[tuple[int | str, ...]]:
         """The cells about the pictures' images."""
-        return [(*image[:4], f"{image.p_label:.2g}", f"{image.p_suggested:.3f}") for image in self.doubted[:SHOWN]]
+        return [
+            (*image[:4], f"{image.p_label:.2g}", f"{image.p_suggested:.3f}", "yes" if image.doubted else "no")
+            for image in self.ranking[:SHOWN]
+        ]
 
 
 def out_of_fold_of(run: RunFolder) -> Path | None:
     """Returns the probabilities of the ablation over folds to which a run belongs; None if it belongs to none."""
-    path = run.path.resolve().parent.parent / OUT_OF_FOLD
+    path = run.path.resolve().parent.parent / OUT_OF_FOLD_TABLE
     return path if path.is_file() else None
 
 
 def check_labels(source: Path, data: ImageFolderDataModule) -> LabelsToCheck:
-    """Ranks the labels of the training images, from the least to the most probable, and draws the doubted ones.
+    """Ranks the labels of the training images, from the least to the most probable, and draws the first ones.
 
     Args:
         source: Probabilities from models that did not train on the image.
@@ -100,7 +103,7 @@ def check_labels(source: Path, data: ImageFolderDataModule) -> LabelsToCheck:
     names = data.classes.names
     if other := [
         f"{name} ({names[target]})"
-        for name, target in zip(found.names, found.targets, strict=True)
+        for name, target in zip(found.names, found.label, strict=True)
         if of_class.get(name) != names[target]
     ]:
         raise UserError(
@@ -110,15 +113,15 @@ def check_labels(source: Path, data: ImageFolderDataModule) -> LabelsToCheck:
     readable = found.readable()
     if not readable.names:
         raise UserError(f"{source} has no probabilities: {WAY_OUT}")
-    ranking = list(_ranked(readable, doubt_labels(readable.probability, readable.targets), names))
-    right = readable.probability.argmax(1) == readable.targets
+    ranking = list(_ranked(readable, doubt_labels(readable.probability, readable.label), names))
+    right = readable.probability.argmax(1) == readable.label
     return LabelsToCheck(
         source,
         ranking,
         float(right.mean()),
         unreadable=len(found.names) - len(readable.names),
         absent=len(paths) - len(found.names),
-        pictures=_pictures([image for image in ranking if image.doubted][:SHOWN], paths, data.max_pixels),
+        pictures=_pictures(ranking[:SHOWN], paths, data.max_pixels),
     )
 
 
@@ -134,7 +137,7 @@ def write_labels_to_check(path: Path, labels: LabelsToCheck) -> None:
 
 def _ranked(found: OutOfFold, doubts: Doubts, classes: Sequence[str]) -> Iterator[RankedLabel]:
     for rank, image in enumerate(doubts.order, 1):
-        label, suggested = int(found.targets[image]), int(doubts.suggested[image])
+        label, suggested = int(found.label[image]), int(doubts.suggested[image])
         p_label, p_suggested = (float(found.probability[image, position]) for position in (label, suggested))
         yield RankedLabel(
             rank, found.names[image], classes[label], classes[suggested], p_label, p_suggested,
@@ -142,9 +145,7 @@ def _ranked(found: OutOfFold, doubts: Doubts, classes: Sequence[str]) -> Iterato
         )  # fmt: skip
 
 
-def _pictures(ranking: Sequence[RankedLabel], paths: Mapping[str, str], max_pixels: int) -> bytes | None:
-    if not ranking:
-        return None
+def _pictures(ranking: Sequence[RankedLabel], paths: Mapping[str, str], max_pixels: int) -> bytes:
     images, titles = [], []
     for image in ranking:
         picture = read_image(paths[image.image_name], max_pixels, shorter_side=SIDE)

@@ -106,8 +106,8 @@ def test_labels_to_check(out_of_fold, trained, tmp_path):
     page = report(run)
     # The threshold of class 1 is 1 and that of the others 0, so that the 44 images of the others reach both.
     text = " ".join(page.read_text().split())
-    assert "44 of 48 training images (91.7 %) may have a wrong label" in text
-    assert "put 8.3 % of the images into the class of their label" in text
+    assert "doubts the labels of 44 of 48 training images (91.7 %)" in text
+    assert "put 8.3 % of all images into the class of their label" in text
     with open(run / "labels_to_check.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["rank"] for row in rows] == [str(rank) for rank in range(1, 49)]

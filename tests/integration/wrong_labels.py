@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
+from callbacks.predictions.out_of_fold import OUT_OF_FOLD_TABLE, read_out_of_fold
 from datamodules import ImageFolderDataModule
 from datamodules.files.csv_cells import to_cell
 from datamodules.splits import list_split
 from lightning_modules.metrics.proportions import wilson_interval
 from scripts.main import main as command
 from scripts.report.label_doubts import doubt_labels
-from scripts.report.out_of_fold import OUT_OF_FOLD, read_out_of_fold
 
 
 def write_labels(file, train, swapped, seed):
@@ -96,14 +96,24 @@ def main():
     # Below train, there is no val that would keep its photos out of the folds.
     data = ["--data.root", str(train), "--data.labels", str(labels)]
     with contextlib.chdir(out):
-        command(["ablate", "--folds", str(options.folds), "--name", "wrong_labels", *data, *(word for word in fit if word != "--")])
-    (file,) = out.glob(f"runs/wrong_labels/**/{OUT_OF_FOLD}")
+        command(
+            [
+                "ablate",
+                "--folds",
+                str(options.folds),
+                "--name",
+                "wrong_labels",
+                *data,
+                *(word for word in fit if word != "--"),
+            ]
+        )
+    (file,) = out.glob(f"runs/wrong_labels/**/{OUT_OF_FOLD_TABLE}")
     module = ImageFolderDataModule(str(train), labels=str(labels))
     found = read_out_of_fold(file, module.classes).readable()
     files, _ = list_split(module.data_set.require("train"), module.classes)
     own = {image.name: Path(image.path).relative_to(train).parts[0] for images in files.values() for image in images}
     true = np.array([module.classes.position(own[name]) for name in found.names])
-    print(json.dumps(measure(found.probability, found.targets, true), indent=2))
+    print(json.dumps(measure(found.probability, found.label, true), indent=2))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
+import csv
+
 import numpy as np
 import pytest
 
+from callbacks.predictions.out_of_fold import OutOfFold, read_out_of_fold, write_out_of_fold
 from datamodules.class_index import ClassIndex
 from datamodules.files.errors import UserError
-from scripts.report.out_of_fold import read_out_of_fold
+from datamodules.files.own_files import OUT_OF_FOLD, kind_of
 
 HEAD = "image_name,label,fold,p(cat),p(dog)"
 GOOD = "cat/1.jpg,cat,0,0.9,0.1"
@@ -22,7 +25,7 @@ def read(tmp_path):
 def test_columns_get_the_order_of_the_classes(read):
     found = read(HEAD, GOOD, "dog/2.jpg,dog,1,,", "dog/3.jpg,dog,1,0.25,0.75", classes=("dog", "cat"))
     assert found.names == ["cat/1.jpg", "dog/2.jpg", "dog/3.jpg"]
-    np.testing.assert_array_equal(found.targets, [1, 0, 0])
+    np.testing.assert_array_equal(found.label, [1, 0, 0])
     np.testing.assert_array_equal(found.probability, [[0.1, 0.9], [np.nan, np.nan], [0.75, 0.25]])
     assert found.readable().names == ["cat/1.jpg", "dog/3.jpg"]
 
@@ -30,13 +33,6 @@ def test_columns_get_the_order_of_the_classes(read):
 def test_what_a_spreadsheet_makes_of_it(read):
     found = read("\ufeff" + HEAD, GOOD, end="\r\n")
     assert found.names == ["cat/1.jpg"]
-
-
-def test_names_are_spelled_back(read):
-    classes = ("=1", "a,b\udcff")
-    found = read('image_name,label,fold,p(=1),"p(a,b\\xff)"', "'=1/x.jpg,'=1,0,1,0", classes=classes)
-    assert found.names == ["=1/x.jpg"]
-    np.testing.assert_array_equal(found.probability, [[1, 0]])
 
 
 @pytest.mark.parametrize(
@@ -53,6 +49,7 @@ def test_names_are_spelled_back(read):
         ([HEAD, GOOD, GOOD], "must name each image once, but has cat/1.jpg more than once"),
         ([HEAD, GOOD.replace(",cat", ",cow")], "labels that are none of its classes, cow"),
         ([HEAD, GOOD, "dog/2.jpg,dog,0,0.9"], "line 3 of"),
+        ([HEAD, GOOD.replace("0,", "a,", 1)], "must have the number of a fold, got 'a'"),
         ([HEAD, GOOD.replace("0.1", "0.1,")], "must have 5 cells, as its first line, got 6"),
         ([HEAD, GOOD.replace("0.1", "")], "line 2 of"),
         ([HEAD, GOOD.replace("0.1", "x")], "not a number (could not convert string to float: 'x')"),
@@ -86,3 +83,24 @@ def test_numbers_that_were_rounded_to_9_digits_or_to_16_bits_add_up(read):
     head = "image_name,label,fold," + ",".join(f"p({name})" for name in classes)
     for rounded in (probability, probability.astype(np.float16)):
         read(head, "1/a.jpg,1,0," + ",".join(f"{p:.9g}" for p in rounded), classes=classes)
+
+
+def test_the_table_holds_any_names_and_leaves_out_what_is_not_known(tmp_path):
+    classes = ["=1", "a;b", "ca\udcfft"]
+    probability = np.array([[0.1, 0.2, 0.7], [np.nan] * 3], np.float32)
+    answers = OutOfFold(["=1/x.jpg", "ca\udcfft/y,z.jpg"], classes, np.array([0, 2]), np.array([1, 0]), probability)
+    write_out_of_fold(tmp_path / "out_of_fold.csv", answers)
+    with open(tmp_path / "out_of_fold.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    assert rows == [
+        ["image_name", "label", "fold", "p(=1)", "p(a;b)", r"p(ca\xfft)"],
+        ["'=1/x.jpg", "'=1", "1", "0.100000001", "0.200000003", "0.699999988"],
+        [r"ca\xfft/y,z.jpg", r"ca\xfft", "0", "", "", ""],
+    ]
+    assert kind_of(tmp_path / "out_of_fold.csv") == OUT_OF_FOLD
+    np.testing.assert_array_equal(answers.right, [0, np.nan])
+    again = read_out_of_fold(tmp_path / "out_of_fold.csv", ClassIndex(classes))
+    assert again.names == answers.names
+    for column in ("label", "fold"):
+        np.testing.assert_array_equal(getattr(again, column), getattr(answers, column))
+    np.testing.assert_array_equal(again.probability.astype(np.float32), answers.probability)

@@ -1,41 +1,89 @@
-"""Reads probabilities from models that did not train on the image, as ``cbam100 ablate --folds`` writes them."""
+"""The file of out-of-fold probabilities: for each image, the answer of a model that did not train on it."""
 
 import csv
+import functools
+import statistics
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from callbacks.predictions.prediction_csv import write_csv
 from datamodules.class_index import ClassIndex
-from datamodules.files.csv_cells import from_cell
+from datamodules.files.atomic_file import atomic_file
+from datamodules.files.csv_cells import from_cell, to_cell
 from datamodules.files.errors import UserError, listed
+from datamodules.prediction_rows import NAME_COLUMN
+from lightning_modules.metrics.proportions import wilson_interval
 
-OUT_OF_FOLD = "out_of_fold.csv"  # in the folder of an arm
-COLUMNS = ["image_name", "label", "fold"]  # before p(<class>) of each class
+OUT_OF_FOLD_TABLE = "out_of_fold.csv"  # in the folder of an arm
+COLUMNS = [NAME_COLUMN, "label", "fold"]  # before p(<class>) of each class
 LARGEST_DEVIATION = 1e-3  # of a sum from 1, which rounding to 16 bits or to 9 digits stays below
-WAY_OUT = f"pass the {OUT_OF_FOLD} that cbam100 ablate --folds wrote"
+WAY_OUT = f"pass the {OUT_OF_FOLD_TABLE} that cbam100 ablate --folds wrote"
 
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """The images of a file, in its order.
+    """Rows ``(images,)``, as ``ablate`` collects them in the order of classes and then of names.
 
     Attributes:
-        names: Their names, ``<class>/<name>``.
-        targets: Class indices of their labels, ``(images,)``.
-        probability: Probabilities of the classes, ``(images, classes)``; NaN for images that could not be read.
+        names: Names of the images, ``<class>/<name>``.
+        classes: Class names, in the order of the probabilities.
+        label: Class indices.
+        fold: The fold that each image is in, whose run did not train on it.
+        probability: What that run's best weights answer, ``(images, classes)``; NaN if it cannot be read.
     """
 
     names: list[str]
-    targets: np.ndarray
+    classes: Sequence[str]
+    label: np.ndarray
+    fold: np.ndarray
     probability: np.ndarray
 
     def readable(self) -> "OutOfFold":
-        """Returns the images that have probabilities."""
+        """Returns the rows of the images that could be read."""
         rows = np.flatnonzero(~np.isnan(self.probability[:, 0]))
-        return OutOfFold([self.names[row] for row in rows], self.targets[rows], self.probability[rows])
+        names = [self.names[row] for row in rows]
+        return OutOfFold(names, self.classes, self.label[rows], self.fold[rows], self.probability[rows])
+
+    @functools.cached_property
+    def right(self) -> np.ndarray:
+        """Whether each readable image's most probable class is its label, as 0 or 1; NaN for the others."""
+        readable = ~np.isnan(self.probability[:, 0])
+        return np.where(readable, np.nan_to_num(self.probability).argmax(1) == self.label, np.nan)
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Accuracy of each fold."""
+        return [float(np.nanmean(self.right[self.fold == fold])) for fold in np.unique(self.fold)]
+
+    def accuracy_cells(self) -> list[str]:
+        """Returns mean and standard deviation over folds, right of all images, and their share with its interval."""
+        over_folds = [100 * accuracy for accuracy in self.accuracies]
+        right, images = int(np.nansum(self.right)), int((~np.isnan(self.right)).sum())
+        low, high = wilson_interval(right, images)
+        return [
+            f"{statistics.fmean(over_folds):.2f} ± {statistics.stdev(over_folds):.2f}",
+            f"{right:,} of {images:,}",
+            f"{100 * right / images:.2f} [{100 * low:.2f}, {100 * high:.2f}]",
+        ]
+
+
+def write_out_of_fold(path: Path, answers: OutOfFold) -> None:
+    """Writes one row per image: its name, label and fold, and the probability of each class."""
+    classes = [to_cell(name) for name in answers.classes]
+    header = [*COLUMNS, *(to_cell(f"p({name})") for name in answers.classes)]
+    rows = (
+        [to_cell(name), classes[label], str(fold), *("" if np.isnan(p) else f"{p:.9g}" for p in probability)]
+        for name, label, fold, probability in zip(
+            answers.names, answers.label, answers.fold, answers.probability, strict=True
+        )
+    )
+    with atomic_file(path) as temporary:
+        write_csv(temporary, header, rows)
 
 
 def read_out_of_fold(path: Path, classes: ClassIndex) -> OutOfFold:
@@ -50,6 +98,7 @@ def read_out_of_fold(path: Path, classes: ClassIndex) -> OutOfFold:
     """
     names: list[str] = []
     labels: list[str] = []
+    folds: list[int] = []
     lines: list[int] = []
     numbers = array("d")  # lists of floats would take four times the memory
     try:
@@ -61,9 +110,12 @@ def read_out_of_fold(path: Path, classes: ClassIndex) -> OutOfFold:
                 where = f"line {reader.line_num} of {path}"
                 if len(row) != (wanted := len(COLUMNS) + len(found)):
                     raise UserError(f"{where} must have {wanted} cells, as its first line, got {len(row)}: {WAY_OUT}")
-                name, label, _, *cells = row
+                name, label, fold, *cells = row
                 names.append(from_cell(name))
                 labels.append(from_cell(label))
+                if not fold.isdecimal():
+                    raise UserError(f"{where} must have the number of a fold, got {fold!r}: {WAY_OUT}")
+                folds.append(int(fold))
                 lines.append(reader.line_num)
                 numbers.extend(_numbers(cells, where))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -77,7 +129,8 @@ def read_out_of_fold(path: Path, classes: ClassIndex) -> OutOfFold:
     probability = np.frombuffer(numbers).reshape(len(names), len(found))
     _require_probabilities(probability, lines, path)
     in_order = probability[:, [found.position(name) for name in classes.names]]
-    return OutOfFold(names, np.array([classes.position(label) for label in labels]), in_order)
+    label_positions = np.array([classes.position(label) for label in labels])
+    return OutOfFold(names, classes.names, label_positions, np.array(folds), in_order)
 
 
 def _classes_in(header: list[str], path: Path) -> ClassIndex:

@@ -140,7 +140,7 @@ def _page(
     )
     return template.render(
         base64=lambda png: base64.b64encode(png).decode(),
-        run=str(run),
+        run=str(run.path),
         manifest=manifest,
         metrics=metrics,
         images=len(answers.samples),

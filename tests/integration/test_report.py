@@ -51,6 +51,7 @@ def test_the_page_holds_everything_and_says_what_the_fit_measured(page, trained,
     assert len(pictures) >= 14  # 6 of the page's own, 8 attention maps
     for reference in references.found:
         assert reference.startswith("data:") or reference.removeprefix("#") in references.ids
+    assert f"<h1>{page.parent}</h1>" in text
     assert "labels" not in references.ids  # which need probabilities
     assert "@import" not in text
     assert "url(" not in text

@@ -88,7 +88,8 @@ def main():
     parser.add_argument("--swapped", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folds", type=int, default=5)
-    options, fit = parser.parse_known_args()
+    options, words = parser.parse_known_args()
+    fit = [word for word in words if word != "--"]
     train, out = (options.root / "train").resolve(), options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     labels = out / "labels.csv"
@@ -96,17 +97,7 @@ def main():
     # Below train, there is no val that would keep its photos out of the folds.
     data = ["--data.root", str(train), "--data.labels", str(labels)]
     with contextlib.chdir(out):
-        command(
-            [
-                "ablate",
-                "--folds",
-                str(options.folds),
-                "--name",
-                "wrong_labels",
-                *data,
-                *(word for word in fit if word != "--"),
-            ]
-        )
+        command(["ablate", "--folds", str(options.folds), "--name", "wrong_labels", *data, *fit])
     (file,) = out.glob(f"runs/wrong_labels/**/{OUT_OF_FOLD_TABLE}")
     module = ImageFolderDataModule(str(train), labels=str(labels))
     found = read_out_of_fold(file, module.classes).readable()

@@ -1,11 +1,12 @@
 """Images whose labels stand in a file: one for all splits, or Hugging Face's in the folder of a split."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 from datamodules.class_index import natural_key
 from datamodules.files.errors import UserError
-from datamodules.images.find import ImageFile, ImageFiles
+from datamodules.images.find import ImageFiles
 from datamodules.sources.label_table import Columns
 from datamodules.sources.labelled_images import LabelledImages
 from datamodules.split_names import visible_folders
@@ -46,7 +47,9 @@ class LabelledFiles:
         """
         labelled = self._labelled.by_split[self._split]
         by_class = {
-            name: self._files([i._replace(name=i.name.removeprefix(f"{name}/")) for i in labelled.get(name, ())])
+            name: self._labelled.files(
+                [image._replace(name=image.name.removeprefix(f"{name}/")) for image in labelled.get(name, ())]
+            )
             for name in names
         }
         if names and self._split == self._labelled.splits[0]:
@@ -61,10 +64,8 @@ class LabelledFiles:
         """
         if self._labelled.split:
             return self._labelled.found
-        return self._files([image for images in self._labelled.by_split[self._split].values() for image in images])
-
-    def _files(self, images: list[ImageFile]) -> ImageFiles:
-        return self._labelled.files(sorted(images, key=lambda image: natural_key(image.name)))
+        by_label = self._labelled.by_split[self._split]
+        return self._labelled.files([*itertools.chain.from_iterable(by_label.values())])
 
 
 def metadata_of(folder: Path) -> Path | None:

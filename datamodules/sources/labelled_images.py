@@ -5,6 +5,7 @@ from collections import defaultdict
 from functools import cached_property
 from pathlib import Path
 
+from datamodules.class_index import natural_key
 from datamodules.files.csv_cells import from_cell
 from datamodules.files.errors import UserError, listed
 from datamodules.images.find import SUFFIXES, ImageFile, ImageFiles, find_images
@@ -98,12 +99,13 @@ class LabelledImages:
     def files(self, images: list[ImageFile]) -> ImageFiles:
         """Tells the real files of some of the images apart, as a scan does; a link to one of them is listed as such."""
         files = ImageFiles()
-        links = [image for image in images if image.path in self._links]
-        for image in (*(image for image in images if image.path not in self._links), *links):
+        images = sorted(images, key=lambda image: natural_key(image.name))
+        for image in sorted(images, key=lambda image: image.path in self._links):  # links last
             real = self._real_files.of(image.path)
             again = image.path in self._links and not real.keys().isdisjoint(files.real)
             (files.again if again else files.images).append(image)
             files.real |= real
+        files.images.sort(key=lambda image: natural_key(image.name))
         return files
 
     @cached_property
@@ -118,6 +120,8 @@ class LabelledImages:
         places = ImagePlaces([*self.found.images, *self.found.again], self.root, self.file.parent)
         cells = [row.image for row in self._rows]
         as_names = [*map(from_cell, cells)] if self.file.suffix.lower() in DELIMITERS else cells
+        if len(set(as_names)) < len(set(cells)):  # not what to_cell wrote
+            as_names = cells
         images, unclear = places.find(as_names)
         if as_names != cells and not all(images):  # one way for the whole column
             images, unclear = places.find(cells)

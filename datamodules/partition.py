@@ -107,7 +107,7 @@ class Partition:
         ]
         if shared := sorted(sides[0] & sides[1], key=natural_key):
             raise UserError(
-                f"{len(shared)} groups have images both in train and in val ({listed(shared)}): move each to one of "
+                f"images of one group are both in train and in val ({listed(shared)}): move each group to one of "
                 "them, or leave out --data.group_column and --data.group_pattern"
             )
 

@@ -169,8 +169,8 @@ def _out_of_fold_lines(answers: Mapping[str, OutOfFold]) -> list[str]:
         *_table(["", "mean over folds, acc. %", "right of all images", "acc. % of all images"], rows),
         "",
         "Mean ± standard deviation over folds; accuracy of all images with Wilson's 95 % interval for other images of "
-        "the same kind. Neither is free of bias: the best epoch was chosen by the same images, which flatters, and a "
-        f"run trains on {100 * (folds - 1) / folds:.0f} % of the images, which costs.",
+        "the same kind. Neither is free of bias: the best epoch was chosen by the same images, which flatters, and "
+        "each run trained without its fold, which costs.",
         "",
     ]
 
@@ -218,7 +218,7 @@ def _shared(folds: int) -> str:
     """
     if folds == 2:
         return "each of the 2 runs trains on the images that the other is measured with"
-    return f"two of {folds} runs share {100 * (folds - 2) / (folds - 1):.0f} % of their training images"
+    return f"two of {folds} runs share about {100 * (folds - 2) / (folds - 1):.0f} % of their training images"
 
 
 def _table(head: list[str], rows: list[list[str]]) -> list[str]:

@@ -194,7 +194,7 @@ def test_a_group_in_train_and_in_val_is_named():
     train, val = photos(cat=3), {"cat": [ImageFile("cat/2_b.jpg", ""), ImageFile("cat/7_b.jpg", "")]}
     Partition(seed=1).require_groups_apart(train, val)
     Partition(seed=1, group_pattern="cat/.*").require_groups_apart(train, val)
-    with pytest.raises(UserError, match=r"1 groups have images both in train and in val \(2\): move each"):
+    with pytest.raises(UserError, match=r"images of one group are both in train and in val \(2\): move each"):
         Partition(seed=1, group_pattern=r"\d").require_groups_apart(train, val)
 
 

@@ -119,7 +119,7 @@ def test_folds_are_compared_fold_by_fold_and_said_to_share_images(outcomes, tmp_
     # 75, 100 and 33.33 %: mean 69.44, standard deviation 33.68
     assert f"| {ARMS[0].name} | 69.44 ± 33.68 | 8 of 11 | 72.73 {interval} |" in text
     assert text.index("69.44") < text.index("Student's t")
-    assert "understate the noise, as two of 3 runs share 50 % of their training images." in text  # 1 of 2 parts
+    assert "understate the noise, as two of 3 runs share about 50 % of their training images." in text  # 1 of 2 parts
     assert "Differences, fold by fold, with" in text
     with open(tmp_path / "ablation_runs.csv", newline="") as file:
         assert [(run["seed"], run["fold"]) for run in csv.DictReader(file)][:3] == [

@@ -169,6 +169,7 @@ def _page(
             if scalars.get(name)
         ],
         splits=[(split, facts["images"], facts["sha256"]) for split, facts in manifest["data"].items()],
+        held_out=data.held_out[:1].upper() + data.held_out[1:],
         skipped=[(split, len(unreadable)) for split, unreadable in manifest["skipped"].items()],
         events=[[event[name] for name in ("event", "time", "epoch", "step")] for event in manifest["events"]],
     )

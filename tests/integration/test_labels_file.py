@@ -47,7 +47,8 @@ def test_a_run_reports_and_exports(labelled, run_folder, in_this_process):
     words = [f"--data.{name}={value}" for name, value in {"root": folder, "labels": labels, **columns}.items()]
     main(["fit", *SMALL, *words, "--trainer.max_epochs=1", "--model.restart_epochs=1"])
     labels.rename("moved.csv")
-    assert report("runs/default/version_0", labels="moved.csv").exists()
+    page = report("runs/default/version_0", labels="moved.csv").read_text()
+    assert "10% of each class, 12 images, are held out of moved.csv for validation." in page
     exported = export(
         "runs/default/version_0/model.safetensors", folder, format="safetensors", precision="fp32", output="out",
         num_workers=0, labels="moved.csv", **columns,

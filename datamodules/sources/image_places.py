@@ -35,16 +35,17 @@ class ImagePlaces:
         if not missing:
             return found, {}
         unsuffixed: dict[str, str] = {}
+        bare: dict[str, str] = {}  # without folders
         for place in self._images:
-            stem = os.path.splitext(place)[0]
-            unsuffixed[stem] = "" if stem in unsuffixed else place
-        meant = {cell: unsuffixed.get(self._exact(cell, unsuffixed), "") for cell in missing}
+            stem, without_suffix, name, _ = spellings_of(place)
+            for spelling, places in ((without_suffix, unsuffixed), (name, bare), (stem, bare)):
+                places[spelling] = "" if spelling in places else place
+        meant = {cell: unsuffixed.get(self._exact(cell, unsuffixed)) or bare.get(cell, "") for cell in missing}
+        unclear: dict[str, list[str]] = {}
         if rest := [cell for cell, place in meant.items() if not place]:
             spellings = self._spellings(rest)
             meant |= {cell: spellings.path(cell) for cell in rest}
             unclear = {cell: spellings.paths[cell] for cell in rest if not meant[cell] and cell in spellings.paths}
-        else:
-            unclear = {}
         found = [image or self._images.get(meant[cell]) for cell, image in zip(cells, found, strict=True)]
         return found, unclear
 

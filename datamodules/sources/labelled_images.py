@@ -100,12 +100,15 @@ class LabelledImages:
         """Tells the real files of some of the images apart, as a scan does; a link to one of them is listed as such."""
         files = ImageFiles()
         images = sorted(images, key=lambda image: natural_key(image.name))
-        for image in sorted(images, key=lambda image: image.path in self._links):  # links last
+        if self._links:
+            images.sort(key=lambda image: image.path in self._links)  # last
+        for image in images:
             real = self._real_files.of(image.path)
             again = image.path in self._links and not real.keys().isdisjoint(files.real)
             (files.again if again else files.images).append(image)
             files.real |= real
-        files.images.sort(key=lambda image: natural_key(image.name))
+        if self._links:
+            files.images.sort(key=lambda image: natural_key(image.name))
         return files
 
     @cached_property

@@ -50,7 +50,7 @@ class FiniteLoss(Callback):
             return
         paths = data_of(trainer).dataset("train").paths
         found = [
-            (batch_idx, loss.item(), [paths[sample] for sample in samples.tolist() if sample != BLANK])
+            (batch_idx, loss.item(), [shown(paths[sample]) for sample in samples.tolist() if sample != BLANK])
             for (batch_idx, loss, samples), is_bad in zip(steps, bad.tolist(), strict=True)
             if is_bad
         ]

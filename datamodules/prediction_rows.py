@@ -76,7 +76,7 @@ def rows_from_files(images: Sequence[ImageFile]) -> Rows:
         ['1', "'=2"]
     """
     rows = [(to_cell(spellings_of(image.name)[0]), image) for image in images]
-    if shared := _several(grouped((name, image.path) for name, image in rows)):
+    if shared := _several(grouped((name, shown(image.path)) for name, image in rows)):
         raise UserError(
             f"image names must be unique, but there are several images for {shared}: rename them, or pass a "
             "--data.template that names them with their folder and suffix"

@@ -10,6 +10,7 @@ from typing_extensions import override
 from callbacks.processes import agree, agreement_is_due, fail, gather
 from callbacks.trainer_parts import data_of
 from datamodules.files.errors import listed
+from datamodules.images.location import shown
 from datamodules.sampler import BLANK
 
 SHOWN = 16

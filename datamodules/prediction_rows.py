@@ -12,6 +12,7 @@ from datamodules.files.csv_cells import from_cell, to_cell, to_utf8
 from datamodules.files.csv_columns import read_columns
 from datamodules.files.errors import UserError, listed
 from datamodules.images.find import ImageFile
+from datamodules.images.location import shown
 from datamodules.lookalike_names import as_seen, spelled_apart
 from datamodules.name_spellings import Spellings, grouped, spellings_of
 from datamodules.sources.data_set import DataSet, list_images

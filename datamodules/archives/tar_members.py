@@ -4,6 +4,7 @@ import io
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from datamodules.archives.members import Kind, Member, may_be_label
 from datamodules.files.errors import UserError
@@ -21,16 +22,15 @@ def tar_members(path: str) -> Iterator[Member]:
             is sparse.
     """
     with _as_sentences(path), _Headers(path) as file:
-        # errors: names that are not UTF-8 come back as they were, as from a file system
-        with tarfile.TarFile(fileobj=file, encoding="utf-8", errors="surrogateescape") as tar:
-            position = -1
-            while (info := tar.next()) is not None:
-                tar.members.clear()  # which would keep every member
-                if info.size < 0 or tar.offset <= position:
-                    raise tarfile.ReadError("a member of negative size")
-                position = tar.offset
-                yield _member(info, file, path)
-            _require_end(file, tar.offset, path)
+        tar: Any = tarfile.TarFile(fileobj=file, encoding="utf-8", errors="surrogateescape")  # names as a file system's
+        position = -1
+        while (info := tar.next()) is not None:
+            tar.members.clear()  # which would keep every member
+            if info.size < 0 or tar.offset <= position:
+                raise tarfile.ReadError("a member of negative size")
+            position = tar.offset
+            yield _member(info, file, path)
+        _require_end(file, tar.offset, path)
 
 
 class _Headers(io.BufferedReader):

@@ -13,6 +13,7 @@ from datamodules.archives.members import MAX_LABEL, Kind, Member, hidden_part, m
 from datamodules.files.errors import UserError, listed
 from datamodules.images.find import SUFFIXES
 
+_SIGNATURE = b"PK\3\4"  # of a local header
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # of which the lengths of the name and of the extra field follow
 _ENCRYPTED, _UTF8 = 0x1, 0x800
 _UNIX = 3
@@ -63,7 +64,7 @@ def _range(file: BinaryIO, info: zipfile.ZipInfo, previous_end: int, directory: 
     file.seek(info.header_offset)
     header = file.read(_LOCAL_HEADER.size)
     signature, length_of_name, length_of_extra = _LOCAL_HEADER.unpack(header)
-    if signature != zipfile.stringFileHeader:
+    if signature != _SIGNATURE:
         raise zipfile.BadZipFile(f"no header of {info.filename}")
     start = info.header_offset + _LOCAL_HEADER.size + length_of_name + length_of_extra
     end = start + info.compress_size
@@ -88,7 +89,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, start: int) -> Memb
 
 
 def _name(info: zipfile.ZipInfo) -> str:
-    """Returns the name as unzip does: without a mark for UTF-8, Unix leaves bytes as they are, and DOS has a code page."""
+    """Returns the name as unzip does: where no mark says UTF-8, Unix has bytes of any kind, and DOS its code page."""
     if info.flag_bits & _UTF8 or info.create_system != _UNIX:
         return info.orig_filename
     return info.orig_filename.encode("cp437").decode("utf-8", "surrogateescape")

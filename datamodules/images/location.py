@@ -116,7 +116,7 @@ def _place(path: str) -> _Place | None:
     if not numbers:
         return None
     length, offset, length_of_member, *checked = map(int, numbers.split(" "))
-    return _Place(text[:length], offset, length_of_member, *(checked or [None]))
+    return _Place(text[:length], offset, length_of_member, checked[0] if checked else None)
 
 
 class _Archive:

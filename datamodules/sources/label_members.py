@@ -88,7 +88,7 @@ def _is_index(label: str, count: int) -> bool:
 def _names(class_list: Path | None, where: str) -> list[str]:
     if class_list is None:
         raise UserError(
-            f"the labels in {where} are class indices: pass --data.class_list FILE with the name of a class in each line"
+            f"the labels in {where} are class indices: pass --data.class_list FILE with a class name in each line"
         )
     try:
         names = Path(class_list).read_text("utf-8-sig").rstrip().splitlines()

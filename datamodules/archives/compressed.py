@@ -1,5 +1,6 @@
 """Compressed archives, which have no random access."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from datamodules.files.errors import UserError
@@ -30,7 +31,8 @@ def require_uncompressed(path: str) -> None:
     for suffix, program in _BY_SUFFIX.items():
         if path.lower().endswith(suffix):
             raise UserError(f"{what}: run {program} {path}, and move it away")
-    with open(path, "rb") as file:
+    head = b""
+    with suppress(OSError), open(path, "rb") as file:  # if it cannot be read, who lists it says so
         head = file.read(6)
     for magic, (suffix, program) in _BY_CONTENT.items():
         if head.startswith(magic):

@@ -125,7 +125,7 @@ def test_where_nothing_can_be_kept_the_run_goes_on(tmp_path, scans, monkeypatch)
     monkeypatch.setattr(kept_index.Path, "home", lambda: (_ for _ in ()).throw(RuntimeError))
     assert len(open_index(path)[0].names) == 3
     assert len(scans) == 3
-    with pytest.raises(UserError, match="cannot read .*gone"):
+    with pytest.raises(UserError, match=r"cannot read .*gone"):
         open_index(f"{path}.gone")
 
 

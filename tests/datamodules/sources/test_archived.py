@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamodules.class_index import ClassIndex
@@ -78,6 +78,7 @@ PLACES = st.builds(
 )
 
 
+@settings(max_examples=50)
 @given(
     st.dictionaries(PLACES, st.binary(max_size=600), max_size=12),
     st.sampled_from(["", "./", "train/", "./data/.//train/"]),
@@ -286,7 +287,7 @@ def test_a_class_list_must_be_given_and_have_a_class_in_each_line(tmp_path, text
     with pytest.raises(UserError, match=match):
         source.class_names()
     assert len(source.images().images) == 3  # which need no label
-    with pytest.raises(UserError, match="cannot read --data.class_list"):
+    with pytest.raises(UserError, match=r"cannot read --data\.class_list"):
         Archived(source.paths, tmp_path / "none.txt").class_names()
 
 

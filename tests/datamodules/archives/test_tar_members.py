@@ -47,7 +47,15 @@ def test_members_lie_where_the_layout_of_a_tar_file_says(tar):
 @pytest.mark.parametrize("length", [1, 511, 513, 700, 1535, 1537, 2047])
 def test_a_tar_file_that_is_cut_within_a_member_is_refused(tar, length):
     tar.write_bytes(tar.read_bytes()[:length])
-    refused(tar, r"train\.tar is (not a tar file or is damaged|cut off|damaged 1,536 bytes)")
+    refused(
+        tar,
+        r"train\.tar is (not a tar file or is damaged|cut off|damaged 1,536 bytes)",
+    )
+
+
+def test_a_tar_file_that_is_cut_within_an_image_names_it(tar):
+    tar.write_bytes(tar.read_bytes()[:700])
+    refused(tar, r"train\.tar is cut off within 'cat/1\.jpg': copy or pack it again")
 
 
 @pytest.mark.parametrize("length", [1536, 2048, 2100])
@@ -116,7 +124,7 @@ def test_a_sparse_image_is_refused(tmp_path):
     with tarfile.open(tmp_path / "train.tar", "w", format=tarfile.PAX_FORMAT) as made:
         sparse.size = 1
         made.addfile(sparse, io.BytesIO(b"x"))
-    refused(tmp_path / "train.tar", r"cat/1\.jpg in .*train\.tar is sparse")
+    refused(tmp_path / "train.tar", r"'cat/1\.jpg' in .*train\.tar is sparse")
 
 
 def header(name, kind, size):
@@ -138,7 +146,6 @@ def header(name, kind, size):
         header("x", tarfile.GNUTYPE_LONGNAME, 8 * 10**9) + bytes(2048),
         header("x", tarfile.XHDTYPE, -5) + bytes(2048),
         header("x", tarfile.XHDTYPE, 0) * 5000 + bytes(2048),  # headers of headers
-        header("1.jpg", tarfile.REGTYPE, 10**9) + bytes(2048),
     ],
 )
 def test_a_bomb_is_refused_at_once(tmp_path, content):

@@ -14,6 +14,7 @@ from datamodules.class_index import natural_key
 from datamodules.files.errors import UserError
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.images.find import ImageFiles, find_images
+from datamodules.images.location import shown
 from datamodules.images.read import MAX_PIXELS, ImageReadError, open_image, orientation, upright_rgb
 from datamodules.lookalike_names import as_seen
 from datamodules.split_names import SPLITS, visible_folders
@@ -121,7 +122,7 @@ def audit_data(
     for fact in facts.values():
         if not fact.error:
             groups[fact.digest].append(fact.path)
-    unreadable = [{"path": fact.path, "reason": fact.error} for fact in facts.values() if fact.error]
+    unreadable = [{"path": shown(fact.path), "reason": fact.error} for fact in facts.values() if fact.error]
     held_out, stops = _stages(root, listing, max_pixels)
     return Findings(
         root=str(root),
@@ -131,7 +132,7 @@ def audit_data(
         unreadable=unreadable,
         duplicates=[
             {
-                "paths": paths,
+                "paths": [shown(path) for path in paths],
                 "splits": list(dict.fromkeys(place[path][0] for path in paths)),
                 "classes": list(dict.fromkeys(place[path][1] for path in paths if place[path][1] != NO_CLASS)),
             }

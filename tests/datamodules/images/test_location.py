@@ -96,7 +96,7 @@ def test_a_large_member_costs_no_memory(tmp_path):
     path = tmp_path / "a.tar"
     with open(path, "wb") as file:
         file.truncate(40_000_000_000)  # sparse
-    if os.stat(path).st_blocks > 1_000_000:
+    if getattr(os.stat(path), "st_blocks", 1e9) > 1_000_000:
         pytest.skip("the file system has no sparse files")
     with pytest.raises(ImageReadError, match="cannot identify image file"):
         read_image(member(str(path), "1.jpg", 512, 39_000_000_000))

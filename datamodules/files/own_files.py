@@ -11,6 +11,7 @@ from datamodules.files.errors import UserError
 
 MARK = "cbam100"  # in a picture's text, and a page's generator
 PREDICTION, TOP_K, ABLATION = "table of predictions", "table of top-k predictions", "table of an ablation"
+OUT_OF_FOLD = "table of out-of-fold probabilities"
 PROBABILITIES, PICTURE, REPORT = "file of probabilities", "picture", "report"
 CHECKPOINT, OTHER_CHECKPOINT, WEIGHTS = "checkpoint", "checkpoint of another module", "model"
 EXPORT, MODEL_CARD = "exported model", "model card"
@@ -78,6 +79,8 @@ def _table(path: Path) -> str | None:
         return PREDICTION
     if header.startswith(b"image_name,label_1"):
         return TOP_K
+    if header.replace(b'"', b"").startswith(b"image_name,label,fold,p("):  # as scripts/ablation/out_of_fold writes it
+        return OUT_OF_FOLD
     return ABLATION if header.endswith(b",size bytes") else None
 
 

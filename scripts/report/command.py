@@ -8,11 +8,8 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from pytorch_lightning import Callback, LightningModule, Trainer
-from torch import Tensor
-from typing_extensions import override
 
-from callbacks import BadImages, SizeBudget
+from callbacks import SizeBudget
 from callbacks.figures.draw import (
     class_accuracy_figure,
     confusion_figure,
@@ -24,20 +21,18 @@ from callbacks.figures.draw import (
     to_png,
     worst_images_figure,
 )
-from callbacks.predictions.answers import AnswerCollector, Answers, most_confused
+from callbacks.predictions.answers import Answers, most_confused
 from callbacks.run.config import leaves
 from callbacks.run.run_folder import RunFolder
 from datamodules import ImageFolderDataModule
 from datamodules.files import own_files
 from datamodules.files.atomic_file import require_writable, write_bytes
-from datamodules.files.errors import UserError
 from datamodules.files.own_files import require_replaceable
 from lightning_modules import ImageClassifier
 from lightning_modules.network.model_size import format_size, parameter_count, part_sizes
-from lightning_modules.trained_model import load_classifier
 from scripts.arguments import Arguments
+from scripts.evaluation import Recorder, evaluate_run
 from scripts.explain.command import explain_image
-from scripts.hardware import set_tf32
 from scripts.report.calibration import calibration_rows, coverage, temperature_sentence, threshold_rows
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -55,33 +50,6 @@ SPEEDS = (
     ("data_wait_share", "share of training time spent waiting for data", ".1%"),
 )
 MAPS = 4  # images each of the most confident right and of the worst predictions
-
-
-class Recorder(Callback):
-    """Collects the predictions and the calibration of a validation.
-
-    Args:
-        images: Number of validation images.
-        temperature: What logits are divided by for probabilities.
-    """
-
-    answers: Answers
-    reliability: tuple[Tensor, Tensor, Tensor]  # images, confidence and accuracy of each bin
-
-    def __init__(self, images: int, temperature: float) -> None:
-        self._collector = AnswerCollector(images, temperature, keep_logits=True)
-
-    @override
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:  # fmt: skip
-        self._collector.add(batch, outputs)
-
-    @override
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.answers = self._collector.finish(trainer)
-        self.reliability = pl_module.val_metrics["ece"].reliability()  # type: ignore[index, union-attr]
 
 
 def report(run: str | Path, root: str | Path | None = None) -> Path:
@@ -106,24 +74,10 @@ def report(run: str | Path, root: str | Path | None = None) -> Path:
     require_writable(folder.path, "--run")
     require_replaceable(folder.report, own_files.REPORT, "--run")
     config = folder.read_config()
-    model, trained = load_classifier(folder.weights)
-    settings = {**config["data"], **trained.data, "class_names": trained.model["class_names"]}
-    data = ImageFolderDataModule(**{**settings, "root": str(root or settings["root"])})
-    data.setup("validate")
-    if data.fingerprint["val"] != manifest["data"]["val"]:
-        raise UserError(
-            f"{data.root} does not hold the {manifest['data']['val']['images']} validation images of the run, as names "
-            "or sizes in bytes differ: restore them, or pass --data.root"
-        )
-    recorder = Recorder(len(data.dataset("val")), model.temperature)
-    set_tf32(trained.precision)
-    trainer = Trainer(
-        logger=False, callbacks=[BadImages(), recorder], precision=trained.precision,  # type: ignore[arg-type]
-        enable_checkpointing=False, enable_progress_bar=False, use_distributed_sampler=False, devices=1,
-    )  # fmt: skip
-    (metrics,) = trainer.validate(model, data, verbose=False)
+    options = {**config["data"], "root": str(root or config["data"]["root"])}
+    model, data, recorder, metrics = evaluate_run(folder, options)
     budget = SizeBudget(**config["size_budget"])
-    page = _page(folder, manifest, config, model.cpu().eval(), data, recorder, metrics, budget)
+    page = _page(folder, manifest, config, model, data, recorder, metrics, budget)
     write_bytes(folder.report, page.encode(errors="backslashreplace"))
     return folder.report
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from datamodules.class_index import ClassIndex
 from datamodules.files.errors import UserError
+from datamodules.groups import stay_together
 from datamodules.images.location import open_content, shown
 from datamodules.sources.archived import Archived
 from datamodules.sources.class_folders import ClassFolders
@@ -329,6 +330,13 @@ def test_splits_and_classes_that_share_an_archive_or_a_member_are_found(tmp_path
         with pytest.raises(UserError, match=r"make class dog share 1 .*twice\.tar/dog/2\.jpg\)") as caught:
             list_split(twice, classes)
         assert "\0" not in str(caught.value)
+
+
+def test_names_of_one_member_stay_together_when_images_are_held_out(tmp_path):
+    links = [("cat/3.jpg", tarfile.LNKTYPE, "cat/1.jpg")]
+    path = pack(tmp_path / "train.tar", {"cat/1.jpg": b"1", "cat/2.jpg": b"2", "dog/1.jpg": b"1"}, links=links)
+    together = stay_together(Archived([path]).by_class(["cat"])["cat"].images)
+    assert [[image.name for image in images] for images in together] == [["1.jpg", "3.jpg"], ["2.jpg"]]
 
 
 def test_images_of_a_prediction_are_named_without_the_folder_that_holds_all(tmp_path):

@@ -148,7 +148,7 @@ class ImageFolderDataModule(BatchesDataModule):
         self.on_bad_image = on_bad_image
         self.cache = cache
         self.seed = seed
-        self.data_set = DataSet(self.root)
+        self.data_set = DataSet(self.root, self.hparams)
         self.classes = classes_of(self.data_set, class_names)
         self.prediction_names: list[str] = []
         self.prediction_labels: list[str] = []

@@ -8,7 +8,7 @@ from datamodules.files.errors import listed
 
 COLUMNS = ("label", "class", "target")
 LABEL, FAULT = "=", "!"  # what a text begins with
-_CONTROL = re.compile("[\0-\x1f\ud800-\udfff]")
+_UNUSABLE = re.compile("\\.|.*[/\0-\x1f\ud800-\udfff]")
 
 
 def read_label(name: str, content: bytes, column: str | None) -> str:
@@ -33,7 +33,14 @@ def read_label(name: str, content: bytes, column: str | None) -> str:
         return f"{FAULT}{reason}"
     if not label.strip():
         return f"{FAULT}is empty"
-    return f"{FAULT}has control characters" if _CONTROL.search(label) else f"{LABEL}{label}"
+    if not could_be_folder(label):
+        return f"{FAULT}has the label {label!r}, which is no name that a class's folder could have"
+    return f"{LABEL}{label}"
+
+
+def could_be_folder(label: str) -> bool:
+    """Tells whether a class of this name can be a folder, as in other forms of the same images."""
+    return not _UNUSABLE.match(label)
 
 
 class _NoLabelError(ValueError):

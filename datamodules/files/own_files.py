@@ -17,6 +17,7 @@ CHECKPOINT, OTHER_CHECKPOINT, WEIGHTS = "checkpoint", "checkpoint of another mod
 EXPORT, MODEL_CARD = "exported model", "model card"
 RUN_MANIFEST, PREDICTION_MANIFEST = "manifest of a run", "manifest of a prediction"
 AUDIT, BENCHMARK, COMPARISON = "audit report", "benchmark report", "comparison"
+LABELS_TO_CHECK = "table of labels to check"
 JSON_KEYS = {
     RUN_MANIFEST: {"versions", "events"},
     PREDICTION_MANIFEST: {"versions", "complete", "unreadable"},
@@ -75,11 +76,13 @@ def _head(path: Path) -> bytes:
 
 def _table(path: Path) -> str | None:
     header = _head(path).split(b"\n")[0]  # as callbacks/predictions/prediction_csv and scripts/ablation/table write it
+    if header == b"rank,image_name,label,suggested,p_label,p_suggested,doubted":  # scripts/report/labels_to_check
+        return LABELS_TO_CHECK
     if header == b"image_name,pred_label":
         return PREDICTION
     if header.startswith(b"image_name,label_1"):
         return TOP_K
-    if header.replace(b'"', b"").startswith(b"image_name,label,fold,p("):  # as scripts/ablation/out_of_fold writes it
+    if header.replace(b'"', b"").startswith(b"image_name,label,fold,p("):  # callbacks/predictions/out_of_fold
         return OUT_OF_FOLD
     return ABLATION if header.endswith(b",size bytes") else None
 

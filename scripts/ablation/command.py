@@ -15,6 +15,7 @@ from pytorch_lightning.cli import ArgsType, LightningArgumentParser
 from rich.console import Console
 from typing_extensions import override
 
+from callbacks.predictions.out_of_fold import OUT_OF_FOLD_TABLE, write_out_of_fold
 from callbacks.run.config import leaves, plain_settings
 from callbacks.run.recipe import BATCHES_OR_SHARE
 from callbacks.run.run_folder import RUNS
@@ -26,7 +27,7 @@ from datamodules.files.own_files import OUT_OF_FOLD, require_replaceable
 from datamodules.split_names import require_outside_splits
 from lightning_modules.model_options import require_usable_options
 from scripts.ablation.arms import IMAGES, Arm, comparison
-from scripts.ablation.out_of_fold import OUT_OF_FOLD_TABLE, collect_out_of_fold, write_out_of_fold
+from scripts.ablation.out_of_fold import collect_out_of_fold
 from scripts.ablation.runs import Cell, outcome_of, run_all
 from scripts.ablation.table import require_free, write_tables
 from scripts.arguments import Arguments

@@ -1,67 +1,17 @@
 """What the runs of all folds answer for the images that they did not train on: every image once."""
 
-import functools
-import statistics
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from callbacks.predictions.prediction_csv import write_csv
+from callbacks.predictions.out_of_fold import OutOfFold
 from datamodules import ImageFolderDataModule
 from datamodules.class_index import natural_key
-from datamodules.files.atomic_file import atomic_file
-from datamodules.files.csv_cells import to_cell
 from datamodules.files.errors import UserError, listed
-from lightning_modules.metrics.proportions import wilson_interval
 from scripts.ablation.runs import Cell
 from scripts.evaluation import evaluate_run
-
-OUT_OF_FOLD_TABLE = "out_of_fold.csv"
-
-
-@dataclass(frozen=True)
-class OutOfFold:
-    """Rows ``(images,)`` in the order of classes and then of names.
-
-    Attributes:
-        names: Names of the images, ``<class>/<name>``.
-        classes: Class names, in the order of the network's outputs.
-        label: Class indices.
-        fold: The fold that each image is in, whose run did not train on it.
-        probability: What that run's best weights answer, float32 ``(images, classes)``; NaN if it cannot be read.
-    """
-
-    names: list[str]
-    classes: Sequence[str]
-    label: np.ndarray
-    fold: np.ndarray
-    probability: np.ndarray
-
-    @functools.cached_property
-    def right(self) -> np.ndarray:
-        """Whether each readable image's most probable class is its label, as 0 or 1; NaN for the others."""
-        readable = ~np.isnan(self.probability[:, 0])
-        return np.where(readable, np.nan_to_num(self.probability).argmax(1) == self.label, np.nan)
-
-    @property
-    def accuracies(self) -> list[float]:
-        """Accuracy of each fold."""
-        return [float(np.nanmean(self.right[self.fold == fold])) for fold in np.unique(self.fold)]
-
-    def accuracy_cells(self) -> list[str]:
-        """Returns mean and standard deviation over folds, right of all images, and their share with its interval."""
-        over_folds = [100 * accuracy for accuracy in self.accuracies]
-        right, images = int(np.nansum(self.right)), int((~np.isnan(self.right)).sum())
-        low, high = wilson_interval(right, images)
-        return [
-            f"{statistics.fmean(over_folds):.2f} ± {statistics.stdev(over_folds):.2f}",
-            f"{right:,} of {images:,}",
-            f"{100 * right / images:.2f} [{100 * low:.2f}, {100 * high:.2f}]",
-        ]
 
 
 def collect_out_of_fold(cells: Sequence[Cell]) -> OutOfFold:
@@ -106,17 +56,3 @@ def _require_each_once(names: list[str], cell: Cell) -> None:
             f"{len(wrong)} images of {data.root} are not in exactly one fold of the runs ({listed(wrong)}), so the "
             "data have changed since: restore them, or choose another --name"
         )
-
-
-def write_out_of_fold(path: Path, answers: OutOfFold) -> None:
-    """Writes one row per image: its name, label and fold, and the probability of each class."""
-    classes = [to_cell(name) for name in answers.classes]
-    header = ["image_name", "label", "fold", *(to_cell(f"p({name})") for name in answers.classes)]
-    rows = (
-        [to_cell(name), classes[label], str(fold), *("" if np.isnan(p) else f"{p:.9g}" for p in probability)]
-        for name, label, fold, probability in zip(
-            answers.names, answers.label, answers.fold, answers.probability, strict=True
-        )
-    )
-    with atomic_file(path) as temporary:
-        write_csv(temporary, header, rows)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from callbacks.predictions.out_of_fold import OUT_OF_FOLD_TABLE, OutOfFold
 from datamodules.files.atomic_file import write_bytes
 from datamodules.files.errors import UserError, listed
 from datamodules.files.own_files import ABLATION, PICTURE, require_replaceable
@@ -15,7 +16,6 @@ from lightning_modules.classifier import MONITOR
 from lightning_modules.network.model_size import format_size
 from scripts.ablation.arms import Pair, spelled
 from scripts.ablation.estimate import CONFIDENCE, Estimate, estimate
-from scripts.ablation.out_of_fold import OUT_OF_FOLD_TABLE, OutOfFold
 from scripts.ablation.outcomes import COMPARED, SUBJECT, Difference, Outcome, differences
 from scripts.ablation.plot import ablation_png
 

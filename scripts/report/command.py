@@ -34,6 +34,7 @@ from scripts.arguments import Arguments
 from scripts.evaluation import Recorder, evaluate_run
 from scripts.explain.command import explain_image
 from scripts.report.calibration import calibration_rows, coverage, temperature_sentence, threshold_rows
+from scripts.report.labels_to_check import LabelsToCheck, check_labels, out_of_fold_of, write_labels_to_check
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 PANELS = {
@@ -52,8 +53,18 @@ SPEEDS = (
 MAPS = 4  # images each of the most confident right and of the worst predictions
 
 
-def report(run: str | Path, root: str | Path | None = None) -> Path:
+def report(
+    run: str | Path,
+    root: str | Path | None = None,
+    *,
+    labels: str | Path | None = None,
+    class_list: str | Path | None = None,
+    out_of_fold: str | Path | None = None,
+) -> Path:
     """Evaluates the best weights of a run on its validation images; writes report.html to its folder.
+
+    With probabilities of all training images from models that did not train on them, it also ranks the images by how
+    likely their label is wrong, and writes labels_to_check.csv beside the page.
 
     Example:
         >>> report("runs/default/version_0")  # doctest: +SKIP
@@ -62,22 +73,35 @@ def report(run: str | Path, root: str | Path | None = None) -> Path:
     Args:
         run: Folder of the run, runs/<name>/version_<k>.
         root: Folder of the data, if they have moved since the run.
+        labels: Labels file of the data, if it has moved.
+        class_list: List of classes of the data, if it has moved.
+        out_of_fold: Probabilities of the training images, as ablate --folds writes them, to find wrong labels with; by
+            default those of the ablation that the run belongs to, if it has folds.
 
     Returns:
         Path of the page.
 
     Raises:
-        UserError: The folder is not that of a fit with a best epoch, or its data cannot be found.
+        UserError: The folder is not that of a fit with a best epoch, its data cannot be found, or the probabilities
+            are not of its training images.
     """
     folder = RunFolder(Path(run))
     manifest = folder.read_manifest()
     require_writable(folder.path, "--run")
     require_replaceable(folder.report, own_files.REPORT, "--run")
     config = folder.read_config()
-    options = {**config["data"], "root": str(root or config["data"]["root"])}
+    moved = {"root": root, "labels": labels, "class_list": class_list}
+    options = config["data"] | {name: str(path) for name, path in moved.items() if path}
+    source = Path(out_of_fold) if out_of_fold else out_of_fold_of(folder)
+    to_check = None
+    if source:
+        require_replaceable(folder.labels_to_check, own_files.LABELS_TO_CHECK, "--run")
+        to_check = check_labels(source, ImageFolderDataModule(**options))
     model, data, recorder, metrics = evaluate_run(folder, options)
     budget = SizeBudget(**config["size_budget"])
-    page = _page(folder, manifest, config, model, data, recorder, metrics, budget)
+    page = _page(folder, manifest, config, model, data, recorder, metrics, budget, to_check)
+    if to_check:
+        write_labels_to_check(folder.labels_to_check, to_check)
     write_bytes(folder.report, page.encode(errors="backslashreplace"))
     return folder.report
 
@@ -85,7 +109,9 @@ def report(run: str | Path, root: str | Path | None = None) -> Path:
 def main(words: list[str]) -> None:
     """Runs ``cbam100 report`` and prints the path of the page."""
     parser = Arguments(prog="cbam100 report")
-    parser.add_parameters(report, spelled={"root": "--data.root"}, metavars={"run": "DIR"})
+    spelled = {name: f"--data.{name}" for name in ("root", "labels", "class_list")}
+    metavars = {"run": "DIR", "root": "DIR", "labels": "FILE", "class_list": "FILE", "out_of_fold": "FILE.csv"}
+    parser.add_parameters(report, spelled=spelled, metavars=metavars)
     print(report(**vars(parser.parse_args(words))))
 
 
@@ -98,6 +124,7 @@ def _page(
     recorder: Recorder,
     metrics: Mapping[str, float],
     budget: SizeBudget,
+    to_check: LabelsToCheck | None,
 ) -> str:
     names, answers, scalars = model.classes.names, recorder.answers, run.read_scalars()
     confusion = answers.confusion(len(names))
@@ -113,7 +140,7 @@ def _page(
     )
     return template.render(
         base64=lambda png: base64.b64encode(png).decode(),
-        run=str(run),
+        run=str(run.path),
         manifest=manifest,
         metrics=metrics,
         images=len(answers.samples),
@@ -128,6 +155,7 @@ def _page(
         class_accuracy=to_png(class_accuracy_figure(confusion, names)),
         worst=to_png(worst_images_figure(dataset, answers, names)),
         maps=_maps(model, dataset, answers),
+        to_check=to_check,
         reliability=to_png(reliability_figure(counts, confidence, accuracy, metrics["val/ece"])),
         calibration=calibration_rows(answers, metrics["val/nll"], metrics["val/ece"]),
         temperature=temperature_sentence(answers, model.temperature if model.hparams["temperature"] == "fit" else None),
@@ -141,6 +169,7 @@ def _page(
             if scalars.get(name)
         ],
         splits=[(split, facts["images"], facts["sha256"]) for split, facts in manifest["data"].items()],
+        held_out=data.held_out[:1].upper() + data.held_out[1:],
         skipped=[(split, len(unreadable)) for split, unreadable in manifest["skipped"].items()],
         events=[[event[name] for name in ("event", "time", "epoch", "step")] for event in manifest["events"]],
     )

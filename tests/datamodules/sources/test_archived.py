@@ -17,6 +17,7 @@ from datamodules.groups import stay_together
 from datamodules.images.location import open_content, shown
 from datamodules.sources.archived import Archived
 from datamodules.sources.class_folders import ClassFolders
+from datamodules.sources.data_set import DataSet, list_images
 from datamodules.splits import list_split, require_apart
 
 
@@ -254,8 +255,10 @@ def test_faults_of_class_indices_are_listed(tmp_path, changes, match):
         (b'{"label": null}', None, "has null for its label"),
         (b'{"label": true}', None, "has true for its label"),
         (b'{"label": {"a": 1}}', None, "for its label, which is neither text nor a number"),
-        (b'{"label": "a\\u0000b"}', None, "has control characters"),
-        (b'{"label": "\\ud800"}', None, "has control characters"),
+        (b'{"label": "a\\u0000b"}', None, r"has the label 'a\\x00b', which is no name that"),
+        (b'{"label": "a/b"}', None, "has the label 'a/b', which is no name"),
+        (b'{"label": ".a"}', None, "has the label '.a', which is no name"),
+        (b'{"label": "\\ud800"}', None, "which is no name"),
     ],
 )
 def test_faults_of_json_are_listed(tmp_path, content, column, match):
@@ -279,7 +282,12 @@ def test_json_beside_images_in_class_folders_is_no_label(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "match"),
-    [(None, "pass --data.class_list FILE"), ("a\n\nb", "has '' empty or twice"), ("a\nb\na\n", "has 'a' empty or")],
+    [
+        (None, "pass --data.class_list FILE"),
+        ("a\n\nb", "has '' empty or twice"),
+        ("a\nb\na\n", "has 'a' empty or"),
+        ("a/b\nc", "could have, got 'a/b'"),
+    ],
 )
 def test_a_class_list_must_be_given_and_have_a_class_in_each_line(tmp_path, text, match):
     if text is not None:
@@ -346,3 +354,28 @@ def test_images_of_a_prediction_are_named_without_the_folder_that_holds_all(tmp_
     assert [image.name for image in found.images] == ["2.jpg", "10.jpg"]
     assert shown(found.images[0].path) == f"{tmp_path}/photos.tar/a/b/2.jpg"
     assert found.passed_over() == "1 of other types (1 .txt)"
+
+
+def test_a_data_set_finds_its_splits_in_archives(tmp_path):
+    members = {"cat/1.jpg": b"1", "dog/1.jpg": b"2"}
+    pack(tmp_path / "train-000000.tar", members)
+    pack(tmp_path / "train-000001.tar", {"cat/2.jpg": b"3"})
+    pack(tmp_path / "val.zip", members)
+    data = DataSet(tmp_path)
+    assert len(data.require("train").images().images) == 3
+    assert len(data.require("val").images().images) == 2
+    assert data.find("test") is None
+    assert [image.name for image in list_images(tmp_path / "val.zip").images] == ["cat/1.jpg", "dog/1.jpg"]
+    (tmp_path / "val").mkdir()
+    (tmp_path / "test.tgz").touch()
+    with pytest.raises(UserError, match=r"val is there in several forms, .*val, .*val\.zip: move all but one away"):
+        DataSet(tmp_path).find("val")
+    with pytest.raises(UserError, match=r"compressed.* run gunzip -k .*test\.tgz"):
+        DataSet(tmp_path).find("test")
+
+
+def test_a_data_set_passes_its_options_to_archives(tmp_path):
+    pack(tmp_path / "train.tar", LABELLED)
+    (tmp_path / "classes.txt").write_text("dog\ncat\n")
+    data = DataSet(tmp_path, {"class_list": str(tmp_path / "classes.txt"), "label_column": None})
+    assert data.require("train").class_names() == ["cat", "dog"]

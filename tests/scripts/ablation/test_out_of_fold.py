@@ -7,9 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datamodules.files.own_files import OUT_OF_FOLD, kind_of
 from scripts.ablation import runs
-from scripts.ablation.out_of_fold import OutOfFold, write_out_of_fold
 from scripts.main import main
 from tests.conftest import SMALL
 
@@ -106,17 +104,3 @@ def test_a_file_of_the_users_is_not_overwritten(root, refusal):
     folder.mkdir(parents=True)
     (folder / "out_of_fold.csv").write_text("mine")
     assert "out_of_fold.csv exists and is not" in refusal("ablate", "--folds=2", *SMALL, f"--data.root={root}")
-
-
-def test_the_table_holds_any_names_and_leaves_out_what_is_not_known(tmp_path):
-    classes = ["=1", "a;b", "ca\udcfft"]
-    probability = np.array([[0.1, 0.2, 0.7], [np.nan] * 3], np.float32)
-    answers = OutOfFold(["=1/x.jpg", "ca\udcfft/y,z.jpg"], classes, np.array([0, 2]), np.array([1, 0]), probability)
-    write_out_of_fold(tmp_path / "out_of_fold.csv", answers)
-    assert read(tmp_path / "out_of_fold.csv") == [
-        ["image_name", "label", "fold", "p(=1)", "p(a;b)", r"p(ca\xfft)"],
-        ["'=1/x.jpg", "'=1", "1", "0.100000001", "0.200000003", "0.699999988"],
-        [r"ca\xfft/y,z.jpg", r"ca\xfft", "0", "", "", ""],
-    ]
-    assert kind_of(tmp_path / "out_of_fold.csv") == OUT_OF_FOLD
-    np.testing.assert_array_equal(answers.right, [0, np.nan])

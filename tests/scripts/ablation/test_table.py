@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from callbacks.predictions.out_of_fold import OutOfFold
 from datamodules.files.errors import UserError
 from scripts.ablation.arms import Arm, combinations, factor_pairs, ladder_pairs
-from scripts.ablation.out_of_fold import OutOfFold
 from scripts.ablation.outcomes import Outcome, differences
 from scripts.ablation.table import require_free, write_tables
 

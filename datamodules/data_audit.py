@@ -15,6 +15,7 @@ from datamodules.class_index import natural_key
 from datamodules.files.errors import UserError
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.images.find import ImageFiles, find_images
+from datamodules.images.location import shown
 from datamodules.images.read import MAX_PIXELS, ImageReadError, open_image, orientation, upright_rgb
 from datamodules.sources.class_folders import ClassFolders
 from datamodules.sources.data_set import DataSet
@@ -129,7 +130,7 @@ def audit_data(
     for fact in facts.values():
         if not fact.error:
             groups[fact.digest].append(fact.path)
-    unreadable = [{"path": _shown(fact.path), "reason": fact.error} for fact in facts.values() if fact.error]
+    unreadable = [{"path": shown(fact.path), "reason": fact.error} for fact in facts.values() if fact.error]
     held_out, stops_of_stages = _stages(root, options or {}, listing, max_pixels)
     stops += [sentence for sentence in stops_of_stages if sentence not in stops]
     everywhere = data.labelled or _is_one_folder(data)
@@ -141,7 +142,7 @@ def audit_data(
         unreadable=unreadable,
         duplicates=[
             {
-                "paths": [*map(_shown, paths)],
+                "paths": [*map(shown, paths)],
                 "splits": list(dict.fromkeys(place[path][0] for path in paths)),
                 "classes": list(dict.fromkeys(place[path][1] for path in paths if place[path][1] != NO_CLASS)),
             }
@@ -192,10 +193,6 @@ def _is_one_folder(data: DataSet) -> bool:
     return False
 
 
-def _shown(path: str) -> str:
-    return path.partition("\0")[0]  # without what images.location keeps behind the name of an archive's member
-
-
 def _class_differences(listing: Listing) -> dict[str, dict[str, list[str]]]:
     """Lists for each split whose classes are not those of ``train/`` which are missing and which are unknown."""
     train = listing.get("train", {}).keys()
@@ -228,7 +225,7 @@ def _describe(classes: dict[str, ImageFiles], facts: dict[str, ImageFacts]) -> d
         "widths": _spread([fact.width for fact in readable]),
         "heights": _spread([fact.height for fact in readable]),
         "modes": dict(Counter(fact.mode for fact in readable).most_common()),
-        "rotated": [_shown(fact.path) for fact in readable if fact.rotated],
+        "rotated": [shown(fact.path) for fact in readable if fact.rotated],
         "passed_over": passed_over.passed_over(),
     }
 

@@ -1,11 +1,12 @@
 """Images that must not be divided, as they show one object or are one file."""
 
-import os
 import re
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from contextlib import suppress
 
 from datamodules.files.errors import UserError, listed
+from datamodules.images import location
 from datamodules.images.find import ImageFile
 
 
@@ -62,11 +63,12 @@ def groups_of(images: Sequence[ImageFile], pattern: str | None) -> list[str]:
     return groups
 
 
-def _several_links(images: Sequence[ImageFile]) -> dict[str, tuple[int, int]]:
-    """Returns device and inode of the images' files, by the images' names, where a file has several names."""
-    several = {}
+def _several_links(images: Sequence[ImageFile]) -> dict[str, tuple[int, ...]]:
+    """Returns the identity of the images' files, by the images' names, where several images have one file."""
+    identities = {}
     for image in images:
-        with suppress(OSError, ValueError):  # gone since the scan, or in an archive
-            if (status := os.stat(image.path)).st_nlink > 1:
-                several[image.name] = status.st_dev, status.st_ino
-    return several
+        with suppress(OSError):  # gone since the scan
+            if identity := location.identity(image.path):
+                identities[image.name] = identity
+    counts = Counter(identities.values())
+    return {name: identity for name, identity in identities.items() if counts[identity] > 1}

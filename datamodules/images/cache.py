@@ -21,6 +21,7 @@ from PIL import Image
 from datamodules.files.atomic_file import atomic_file, remove_leftovers, write_bytes
 from datamodules.files.errors import UserError
 from datamodules.files.locks import mark_as_used, remove_unless_used, require_unused
+from datamodules.images import location
 from datamodules.images.read import ImageReadError, open_image, read_image, size_to_load
 from datamodules.workers.pool import map_in_processes
 
@@ -158,13 +159,11 @@ def cache_folder(place: Place) -> Path:
 
 
 def cache_key(paths: Sequence[str], settings: dict[str, Any]) -> str:
-    """Hashes what decides the pixels: each file's path, size and time of change, the settings, Pillow's version."""
+    """Hashes what decides the pixels: where each image lies, as ``location.state`` says, settings, Pillow's version."""
     digest = hashlib.sha256(json.dumps([FORMAT, PIL.__version__, settings], sort_keys=True).encode())
+    stat = functools.lru_cache(os.stat)  # members share their archives
     for path in paths:
-        digest.update(os.fsencode(os.path.abspath(path)))
-        with suppress(OSError):  # gone since the scan
-            status = os.stat(path)
-            digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        digest.update(location.state(path, stat))
     return digest.hexdigest()[:32]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageChops, ImageFile
 
 from datamodules.files.errors import UserError
+from datamodules.images import location
 
 # Pillow's rare formats, where its vulnerabilities are, stay shut whatever the suffix. "JPEG" opens cameras' MPO too.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
@@ -34,7 +35,7 @@ class ImageReadError(UserError):
     """An image file that cannot be read.
 
     Args:
-        path: The file.
+        path: Where the image lies; see ``location``.
         reason: The reader's message.
         machine: Whether the machine is to blame and not the file.
         sample: Position in the data set, -1 if it was not read for one.
@@ -53,8 +54,8 @@ class ImageReadError(UserError):
 
     def __str__(self) -> str:
         if self.machine:
-            return f"out of memory or file handles while reading {self.path} ({self.reason}): free some"
-        return f"cannot read {self.path} ({self.reason}): replace or remove the file"
+            return f"out of memory or file handles while reading {location.shown(self.path)} ({self.reason}): free some"
+        return f"cannot read {location.shown(self.path)} ({self.reason}): replace or remove the file"
 
 
 def read_image(
@@ -66,7 +67,7 @@ def read_image(
     bits, while Pillow's own conversion clips it to white. If a file holds several pictures, the first is read.
 
     Args:
-        path: The file.
+        path: Where the image lies; see ``location``.
         max_pixels: The largest width times height that is decoded.
         shorter_side: Length in pixels to which a longer shorter side is reduced. A JPEG of twice that or more is
             decoded at 1/2, 1/4 or 1/8 of its size to begin with, which skips most of the work.
@@ -104,10 +105,12 @@ def open_image(path: str, max_pixels: int = MAX_PIXELS, content: BinaryIO | None
     Raises:
         ImageReadError: The file cannot be read, or the block raised an exception.
     """
-    source = path if content is None else content
+    source: str | BinaryIO = path if content is None else content
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2  # Pillow refuses above twice this, before it takes memory
     try:
+        if content is None:
+            source = location.open_content(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sizes above half the limit, and of damaged EXIF
             with Image.open(source, formats=FORMATS) as image:

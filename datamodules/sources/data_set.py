@@ -5,8 +5,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from datamodules.files.errors import UserError
+from datamodules.archives.compressed import refuse_compressed
+from datamodules.archives.shards import archives_of, is_archive, series_name
+from datamodules.files.errors import UserError, listed
 from datamodules.images.find import ImageFile, ImageFiles, find_images
+from datamodules.sources.archived import Archived
 from datamodules.sources.class_folders import ClassFolders
 from datamodules.sources.label_table import Columns
 from datamodules.sources.labelled import LabelledFiles, metadata_of, of_folder
@@ -19,6 +22,8 @@ def list_images(path: Path) -> ImageFiles | None:
     """Lists the images of a folder or an archive, or one image file; None if there is nothing at ``path``."""
     if path.is_dir():
         return find_images(path)
+    if path.is_file() and is_archive(path):
+        return Archived([path]).images()
     return ImageFiles([ImageFile(path.name, str(path))]) if path.exists() else None
 
 
@@ -51,7 +56,7 @@ class DataSet:
             return source
         if self.labelled:
             raise UserError(
-                f"{self.labelled.file} has no row of {split}, and there is no folder {self.root / split}: add rows, or "
+                f"{self.labelled.file} has no row of {split}, and {self.root} has no {split} either: add rows, or "
                 "name the right column with --data.split_column"
             )
         raise no_split(self.root / split)
@@ -85,8 +90,14 @@ class DataSet:
         return self._open_place(split)
 
     def _open_place(self, split: str) -> Source | None:
-        folder = self.root / split
-        if split_exists(folder):
+        folder, archives = self.root / split, archives_of(self.root, split)
+        exists = split_exists(folder)
+        if exists + len(archives) > 1:
+            places = [*([str(folder)] if exists else []), *map(series_name, archives)]
+            raise UserError(f"{split} is there in several forms, {listed(places)}: move all but one away")
+        if archives:
+            return Archived(archives[0], self._options.get("class_list"), self._options.get("label_column"))
+        if exists:
             metadata = metadata_of(folder)
             return of_folder(metadata, self._columns, split) if metadata else ClassFolders(folder)
         if (
@@ -97,4 +108,5 @@ class DataSet:
             and is_one_folder(self.root)
         ):
             return ClassFolders(self.root)
+        refuse_compressed(self.root, split)
         return None

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from datamodules.class_index import could_be_folder
 from datamodules.files.csv_cells import from_cell
 from datamodules.files.errors import UserError, listed
 from datamodules.sources.label_records import DELIMITERS, read_records
@@ -180,7 +181,7 @@ def require_usable_labels(rows: Iterable[LabelRow], path: Path) -> None:
     labels: dict[str, int] = {}
     for row in rows:
         labels.setdefault(row.label, row.line)
-    if unusable := {label: line for label, line in labels.items() if not _could_be_folder(label)}:
+    if unusable := {label: line for label, line in labels.items() if not could_be_folder(label)}:
         raise UserError(
             f"a label must be a name that a class's folder could have, but {path} has {_with_lines(unusable)}: write "
             "it without a slash, and without a dot in front"
@@ -190,15 +191,6 @@ def require_usable_labels(rows: Iterable[LabelRow], path: Path) -> None:
             f"{path} has several labels in one cell, {_with_lines({label: labels[label] for label in several})}, but "
             "this project is single-label: leave one in each row, or spell a class whose own name this is another way"
         )
-
-
-def _could_be_folder(label: str) -> bool:
-    """Tells whether every form of a data set can hold the class, such as shards with class folders inside."""
-    try:
-        label.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # half of a pair of surrogates, which JSON can hold
-        return False
-    return not label.startswith(".") and "/" not in label and "\0" not in label
 
 
 def _several_in_one(labels: Iterable[str]) -> list[str]:

@@ -9,6 +9,7 @@ from datamodules.class_index import natural_key
 from datamodules.files.atomic_file import atomic_file, require_writable
 from datamodules.files.csv_cells import to_cell
 from datamodules.files.errors import UserError
+from datamodules.images.location import file_of
 from datamodules.lookalike_names import as_seen
 from datamodules.sources.data_set import DataSet
 from datamodules.sources.label_table import LabelRow, require_usable_labels
@@ -74,7 +75,7 @@ def _rows(data: DataSet, split: str) -> list[LabelRow]:
     rows = []
     for label, found in source.by_class(source.class_names()).items():
         for image in found.images:
-            if "\0" in image.path:
+            if file_of(image.path) != image.path:
                 raise UserError(
                     f"the images of {source.where} lie in an archive, where a file of labels cannot name them: leave "
                     "out --labels, as the archive holds the labels itself"

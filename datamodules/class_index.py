@@ -25,7 +25,7 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
 
 
 def could_be_folder(name: str) -> bool:
-    """Tells whether every form of a data set can hold a class of this name, such as shards with class folders inside."""
+    """Tells whether a class of this name can be a folder, as some forms of a data set need."""
     try:
         name.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # half of a pair of surrogates, which JSON can hold

@@ -18,7 +18,7 @@ from datamodules.class_index import natural_key
 from datamodules.files.errors import UserError, listed
 from datamodules.images.find import Identity, ImageFile, ImageFiles
 from datamodules.images.location import member
-from datamodules.sources.label_members import label_suffix, labelled_classes
+from datamodules.sources.web_dataset import label_suffix, labelled_classes
 
 
 class Shard(NamedTuple):

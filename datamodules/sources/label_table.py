@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from datamodules.archives.label_members import COLUMNS as LABEL_COLUMNS
 from datamodules.class_index import could_be_folder
 from datamodules.files.csv_cells import from_cell
 from datamodules.files.errors import UserError, listed
@@ -12,7 +13,6 @@ from datamodules.sources.label_records import DELIMITERS, read_records
 from datamodules.split_names import split_of
 
 IMAGE_COLUMNS = ("file_name", "image", "image_path", "image_name", "path", "id")
-LABEL_COLUMNS = ("label", "class", "target")
 SPLIT_COLUMNS = ("split",)
 
 

@@ -237,7 +237,7 @@ def test_metadata_without_labels_is_enough_for_a_prediction_alone(data_root, tmp
 
 def test_a_table_without_training_images_is_refused_for_a_fit(root, tmp_path):
     file = write(tmp_path / "l.csv", [("1", "a", "val"), ("2", "b", "val")], ("image", "label", "split"))
-    with pytest.raises(UserError, match=r"l\.csv has no row of train, and there is no folder .*train: add rows"):
+    with pytest.raises(UserError, match=r"l\.csv has no row of train, and .*root has no train either: add rows"):
         set_up(root, labels=file)
 
 

@@ -1,0 +1,1 @@
+"""``cbam100 pack``: a data set of any form as a few large files instead of many small ones."""

@@ -1,0 +1,215 @@
+"""``cbam100 pack``: writes a data set of any form as tar shards, and checks what it wrote."""
+
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from datamodules.class_index import ClassIndex, natural_key
+from datamodules.files.atomic_file import remove_leftovers, require_writable, write_bytes
+from datamodules.files.errors import UserError, listed
+from datamodules.files.locks import LOCK, locked
+from datamodules.files.own_files import SHARD, kind_of
+from datamodules.images import location
+from datamodules.images.find import ImageFile
+from datamodules.lookalike_names import as_seen
+from datamodules.sources.data_set import DataSet
+from datamodules.sources.source import Source
+from datamodules.split_names import SPLITS, no_split, require_outside_splits
+from datamodules.splits import list_split, require_apart
+from scripts.arguments import Arguments
+from scripts.console import printable
+from scripts.pack.shards import Shard, pack_shard, plan_shards
+
+SUMS = "SHA256SUMS"
+SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{6}}\.tar")
+MB = 10**6  # bytes
+
+
+def pack(
+    root: str | Path,
+    output: Path | str,  # the last is the command line's, where "" must not become the folder "."
+    *,
+    shard_mb: float = 512,
+    labels: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    class_list: str | None = None,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Writes a data set of any form as tar files that are read without unpacking, with their SHA-256 sums.
+
+    Shards follow from the images' names and bytes and ``shard_mb`` alone, to the bit. Each is read back and compared
+    with the images before it gets its name, and ``SHA256SUMS``, which is written last, makes the pack complete.
+
+    Example:
+        >>> pack("photos", "shards")  # doctest: +SKIP
+        PosixPath('shards')
+
+    Args:
+        root: Folder of the data.
+        output: New or empty folder for the shards, or that of an earlier pack, which is completed or replaced.
+        shard_mb: Largest size of a shard in MB of 10^6 bytes; an image larger than that gets its own.
+        labels: As for fit.
+        image_column: As for fit.
+        label_column: As for fit.
+        split_column: As for fit.
+        class_list: As for fit.
+        say: Called with each line on what was passed over and what was written.
+
+    Returns:
+        The folder of the shards.
+
+    Raises:
+        UserError: An argument is wrong, images cannot be read or written, or the shards do not hold what they should.
+    """
+    if not 0 < shard_mb < float("inf"):
+        raise UserError(f"--shard_mb must be above 0, got {shard_mb}: 512 is the default")
+    if output == "":
+        raise UserError("--output is empty: name a folder, such as shards")
+    root, output = Path(root), Path(output)
+    if not root.is_dir():
+        raise UserError(f"there is no folder at {root} (--data.root): check the path")
+    require_outside_splits(output, "--output", root)
+    require_outside_splits(output, "--output")
+    earlier = _earlier_shards(output)
+    data = DataSet(root)
+    images = _list_images(data, say)
+    _require_not_read(earlier, images)
+    plan = {split: plan_shards(split, files, int(shard_mb * MB)) for split, files in images.items()}
+    shards = [shard for of_split in plan.values() for shard in of_split]
+    _require_space(output, shards)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create the folder {output} ({error.strerror}): choose another --output") from error
+    require_writable(output, "--output")
+    with locked(output):
+        remove_leftovers(output)
+        (output / SUMS).unlink(missing_ok=True)  # what it says is not true until the end
+        for path in earlier:
+            if path.name not in {shard.name for shard in shards}:
+                path.unlink(missing_ok=True)
+        sums = _pack_all(shards, output)
+        write_bytes(output / SUMS, "".join(f"{sha256}  {name}\n" for name, sha256 in sums.items()).encode())
+        with suppress(OSError):  # Windows keeps open files
+            (output / LOCK).unlink()
+    _summarise(plan, output, say)
+    return output
+
+
+def main(words: list[str]) -> None:
+    """Runs ``cbam100 pack`` and prints what was written."""
+    parser = Arguments(prog="cbam100 pack")
+    options = ("root", "labels", "image_column", "label_column", "split_column", "class_list")
+    spelled = {name: f"--data.{name}" for name in options}
+    metavars = {"root": "DIR", "output": "DIR", "labels": "FILE", "class_list": "FILE"}
+    parser.add_parameters(pack, spelled=spelled, metavars=metavars, without=["say"])
+    pack(**vars(parser.parse_args(words)))
+
+
+def _list_images(data: DataSet, say: Callable[[str], None]) -> dict[str, list[ImageFile]]:
+    """Lists the images of each split that is there, in the order in which they are read, named as in a shard."""
+    images, scans = {}, {}
+    for split in SPLITS:
+        if not (source := data.find(split)):
+            continue
+        again: list[ImageFile] = []
+        if split != "test" or _has_classes(source, data.find("train")):
+            files, scan = list_split(source, ClassIndex(source.class_names()))
+            images[split] = [image for of_class in files.values() for image in of_class]
+            for other, other_scan in scans.items():
+                require_apart(other_scan, scan, other, split)
+            scans[split] = scan
+        else:
+            scan = source.images()
+            again = scan.again  # a prediction has a row for each name, links' too
+            images[split] = sorted([*scan.images, *again], key=lambda image: natural_key(image.name))
+        if remarks := scan.passed_over(but_again=bool(again)):
+            say(f"{printable(source.where)}: passed over {printable(remarks)}")
+    if not any(images.values()):
+        raise no_split(data.root / "train")
+    return images
+
+
+def _has_classes(test: Source, train: Source | None) -> bool:
+    """Tells whether the images of test have labels: whether it has a class of train."""
+    try:
+        names = set(map(as_seen, test.class_names()))
+    except UserError:  # it has no classes
+        return False
+    return train is None or not names.isdisjoint(map(as_seen, train.class_names()))
+
+
+def _earlier_shards(output: Path) -> list[Path]:
+    """Lists the shards of an earlier pack.
+
+    Raises:
+        UserError: ``output`` is not a folder, or holds anything else than a pack.
+    """
+    if not output.exists():
+        return []
+    if not output.is_dir():
+        raise UserError(f"{output} is a file: choose another --output")
+    visible = sorted(path for path in output.iterdir() if not path.name.startswith("."))
+    shards = [path for path in visible if SHARD_NAME.fullmatch(path.name) and kind_of(path) == SHARD]
+    others = [path.name for path in visible if path not in shards and not (shards and path.name == SUMS)]
+    if others:
+        raise UserError(
+            f"{output} holds files other than shards by an earlier pack, {listed(others)}: choose a new or empty folder "
+            "as --output"
+        )
+    return shards
+
+
+def _require_not_read(earlier: list[Path], images: dict[str, list[ImageFile]]) -> None:
+    """Checks that no shard that may be replaced is what is packed, whatever links lead to it."""
+    if not earlier:
+        return
+    written = {(status.st_dev, status.st_ino): path for path in earlier for status in [path.stat()]}
+    for image in (image for files in images.values() for image in files):
+        with suppress(OSError):  # gone, which is told later
+            device, inode, *_ = location.identity(image.path)
+            if path := written.get((device, inode)):
+                raise UserError(f"{path} is an input, so it is not overwritten: choose another --output")
+
+
+def _require_space(output: Path, shards: list[Shard]) -> None:
+    there = {path.name: path.stat().st_size for path in output.glob("*.tar")} if output.is_dir() else {}
+    needed = sum(shard.size for shard in shards if there.get(shard.name) != shard.size)
+    folder = next(up for up in (output.absolute(), *output.absolute().parents) if up.is_dir())
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"the shards need {needed / MB:,.0f} MB, but only {free / MB:,.0f} MB are free at {folder}: make room, or "
+            "choose another --output"
+        )
+
+
+def _pack_all(shards: list[Shard], output: Path) -> dict[str, str]:
+    """Writes the shards and returns their SHA-256 by name."""
+    console = Console(stderr=True)
+    total = 2 * sum(member.size for shard in shards for member in shard.members)  # read, and read back
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("packing", total=total)
+        return {
+            shard.name: pack_shard(shard, output / shard.name, lambda size: progress.advance(task, size))
+            for shard in shards
+        }
+
+
+def _summarise(plan: dict[str, list[Shard]], output: Path, say: Callable[[str], None]) -> None:
+    for split, shards in plan.items():
+        images, size = sum(len(shard.members) for shard in shards), sum(shard.size for shard in shards)
+        say(f"{split}: {images:,} images in {len(shards):,} shards, {size / MB:,.1f} MB")
+    where = printable(shlex.quote(os.fspath(output)))
+    say(f"each was compared with its images; {SUMS} is what sha256sum -c checks")
+    command = "fit" if "train" in plan else "predict --ckpt_path FILE"
+    say(f"{'to train from it' if 'train' in plan else 'to predict from it'}: cbam100 {command} --data.root {where}")

@@ -1,15 +1,13 @@
-"""The class contract: a class is its folder's name, and every part of a project agrees on the order of classes."""
+"""The class contract: a class is a name, and every part of a project agrees on the order of classes."""
 
 import hashlib
 import json
 import os
 import re
 from collections.abc import Iterable
-from pathlib import Path
 
 from datamodules.files.errors import UserError, listed
 from datamodules.lookalike_names import as_seen, spelled_apart
-from datamodules.split_names import no_split
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
@@ -44,48 +42,10 @@ class ClassIndex:
         self.names = tuple(names)
         self._positions = {name: position for position, name in enumerate(self.names)}
         if len(self.names) < 2:
-            raise UserError(f"a classifier needs at least 2 classes, got {list(self.names)}: make a folder for each")
+            raise UserError(f"a classifier needs at least 2 classes, got {list(self.names)}: add images of another")
         if len(self._positions) != len(self.names):
             twice = sorted({name for name in self.names if self.names.count(name) > 1}, key=natural_key)
             raise UserError(f"class names must be unique, got {listed(twice)} more than once: remove the repetition")
-
-    @classmethod
-    def from_folder(cls, folder: Path) -> "ClassIndex":
-        """Takes the folder's direct subfolders, except hidden ones, in natural order.
-
-        Raises:
-            UserError: The folder does not exist, holds fewer than two subfolders, or a dangling link.
-        """
-        if not folder.is_dir():
-            raise no_split(folder)
-        with os.scandir(folder) as entries:
-            visible = [entry for entry in entries if not entry.name.startswith(".")]
-            names = sorted((entry.name for entry in visible if entry.is_dir()), key=natural_key)
-            gone = [entry.name for entry in visible if entry.is_symlink() and not os.path.exists(entry.path)]
-        if gone:
-            raise UserError(f"class folders of {folder} are dangling links, {listed(gone)}: repair or remove them")
-        if len(names) < 2:
-            files = len(visible) - len(names)
-            raise UserError(
-                f"{folder} must hold a subfolder for each of 2 or more classes, found {len(names)}"
-                + (f" beside {files} files: move each file into the folder of its class" if files else "")
-            )
-        return cls(names)
-
-    @classmethod
-    def of_splits(cls, root: Path, expected: list[str] | None) -> "ClassIndex":
-        """Takes the classes of a checkpoint, or else those of ``root/train``, and checks the splits that are there.
-
-        Raises:
-            UserError: A split has other classes, or as ``from_folder`` tells.
-        """
-        classes = cls(expected) if expected else cls.from_folder(root / "train")
-        source = "the checkpoint" if expected else str(root / "train")
-        for split in ("train", "val"):
-            folder = root / split
-            if folder.is_dir() and str(folder) != source:
-                classes.require_same(cls.from_folder(folder), source, str(folder))
-        return classes
 
     def __len__(self) -> int:
         return len(self.names)
@@ -117,5 +77,5 @@ class ClassIndex:
         if faults:
             raise UserError(
                 f"{came_from} must have the same {len(self)} classes as {expected_from}, but it "
-                f"{' and '.join(faults)}: add, remove or rename class folders"
+                f"{' and '.join(faults)}: add, remove or rename classes"
             )

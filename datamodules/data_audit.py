@@ -113,7 +113,7 @@ def audit_data(
         path: (split, name)
         for split, classes in listing.items()
         for name, found in classes.items()
-        for path in found.paths
+        for path in (image.path for image in found.images)
     }
     read = partial(image_facts, max_pixels=max_pixels)
     facts = {fact.path: fact for fact in progress(map_in_processes(read, list(place), num_workers), len(place))}
@@ -174,8 +174,8 @@ def _describe(classes: dict[str, ImageFiles], facts: dict[str, ImageFacts]) -> d
     passed_over = ImageFiles()
     for found in classes.values():
         passed_over.add(found)
-    counts = {name: len(found.paths) for name, found in classes.items()}
-    images = [facts[path] for found in classes.values() for path in found.paths]
+    counts = {name: len(found.images) for name, found in classes.items()}
+    images = [facts[image.path] for found in classes.values() for image in found.images]
     readable = [fact for fact in images if not fact.error]
     return {
         "images": len(images),

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from datamodules.images.cache import PixelCache
+from datamodules.images.find import ImageFile
 from datamodules.images.mixing import Mix
 from datamodules.images.read import MAX_PIXELS, ImageReadError, read_image
 from datamodules.images.transforms import Transform
@@ -44,14 +45,14 @@ class Batch(NamedTuple):
 
 
 class ImageDataset(Dataset[Any]):
-    """Image files with their class indices.
+    """Images with their class indices.
 
     An unreadable file never stops a worker, whose traceback would be all that the user sees: its error travels in
     ``Batch.unreadable``, for the main process to decide. Its place in the batch stays blank, or, in training, where
     batch norm would see a blank, goes to another file under that file's own label.
 
     Args:
-        paths: Image files.
+        images: The images, each with its name and place.
         targets: Class index of each file, or None for unlabelled files.
         transform: Maps an image and a seed to pixels; see ``datamodules.images.transforms``. Or the recipe of training,
             which has a transform for each epoch and mixes batches.
@@ -60,11 +61,15 @@ class ImageDataset(Dataset[Any]):
         shorter_side: As for ``read_image``.
         cache: Decoded images to take instead of the files.
         replace_unreadable: Whether another file, determined by seed, epoch and sample, replaces an unreadable one.
+
+    Attributes:
+        names: The images' names, ``<class>/<name>``.
+        paths: Where they lie.
     """
 
     def __init__(
         self,
-        paths: Iterable[str],
+        images: Iterable[ImageFile],
         targets: Sequence[int] | None,
         transform: Transform | TrainingRecipe,
         *,
@@ -74,7 +79,9 @@ class ImageDataset(Dataset[Any]):
         cache: PixelCache | None = None,
         replace_unreadable: bool = False,
     ) -> None:
-        self.paths = PathArray(paths)
+        images = list(images)
+        self.names = PathArray(image.name for image in images)
+        self.paths = PathArray(image.path for image in images)
         self.targets = None if targets is None else np.array(targets, np.int64)
         self.transform = transform
         self.seed = seed
@@ -107,7 +114,7 @@ class ImageDataset(Dataset[Any]):
             try:
                 return self._image(sample), sample, unreadable
             except ImageReadError as error:
-                unreadable.append(error)
+                unreadable.append(error.at(sample))
             more = self.replace_unreadable and len(unreadable) < MAX_ATTEMPTS
             sample = derive_seed(self.seed, epoch, wanted, len(unreadable)) % len(self) if more else BLANK
         return Image.new("RGB", (8, 8)), BLANK, unreadable

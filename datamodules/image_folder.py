@@ -1,41 +1,58 @@
 """``ImageFolderDataModule``: from a folder of class folders to the loaders of every stage."""
 
-import functools
+import itertools
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader
 from typing_extensions import override
 
-from datamodules.bad_image_hook import hand_over
-from datamodules.class_index import ClassIndex
+from datamodules.batches import BatchesDataModule
 from datamodules.data_options import require_usable_options
-from datamodules.files.errors import UserError
-from datamodules.image_dataset import Batch, ImageDataset
+from datamodules.image_dataset import ImageDataset
 from datamodules.images.cache import Place
+from datamodules.images.find import ImageFile
 from datamodules.images.read import MAX_PIXELS
-from datamodules.images.transforms import CROP_SCALE, eval_transform, normalize, side_to_load
+from datamodules.images.transforms import CROP_SCALE, eval_transform, side_to_load
+from datamodules.partition import Partition
 from datamodules.prediction_rows import list_prediction
-from datamodules.sampler import EvalSampler, TrainSampler
+from datamodules.sources.data_set import DataSet
 from datamodules.split_caches import open_caches
-from datamodules.splits import fingerprint, list_splits
+from datamodules.splits import classes_of, list_splits
 from datamodules.training_recipe import Augmentation, TrainingRecipe
-from datamodules.workers.loader import build_loader, default_num_workers
+from datamodules.workers.loader import default_num_workers
 
 
-class ImageFolderDataModule(LightningDataModule):
-    """Loads ``ROOT/train/<class>/``, ``ROOT/val/<class>/`` and ``ROOT/test/``.
+class ImageFolderDataModule(BatchesDataModule):
+    """Loads the splits ``train``, ``val`` and ``test``, each in the form in which it lies in ``root``.
 
-    Without ``val/``, a stratified part of ``train/`` is held out, the same one on every machine.
+    A form is a folder of class folders, ``ROOT/train/<class>/``; archives, ``ROOT/train.tar``, ``train-000000.tar`` and
+    so on, or a zip; Hugging Face's ``metadata.csv`` or ``metadata.jsonl`` in the split's folder; or a labels file for
+    all splits. ``root`` may also be a folder of class folders itself. Without ``val``, a stratified part of ``train``
+    is held out, the same one on every machine.
 
     Args:
-        root: Folder that holds ``train/``, ``val/`` and ``test/``.
+        root: Folder that holds ``train``, ``val`` and ``test``, or the images of a labels file, or a folder of images
+            for each class.
         image_size: Side of the square that the network sees, in pixels.
         batch_size: Images per step and process.
         num_workers: Loader processes of each training process; by default its share of the CPUs, at most 16.
-        val_fraction: Share of each class that is held out for validation if there is no ``val/``.
+        labels: CSV, TSV or JSONL file that names images, with or without folders and suffix, their classes and perhaps
+            their splits.
+        image_column: Column of ``labels`` with the images; by default file_name, image, image_path, image_name, path or
+            id, whichever is the only one there.
+        label_column: Column of ``labels``, or key of the JSON files in archives, with the classes; by default label,
+            class or target.
+        split_column: Column of ``labels`` with train, val or test; by default split. Without one, all images train.
+        class_list: File with the name of a class in each line, for archives whose images have a class index.
+        val_fraction: Share of each class that is held out for validation if there is no ``val``.
+        folds: Number of parts that ``train`` is divided into, of which one validates and the others train; 0 for none.
+        fold: The part that validates, from 0.
+        group_column: Column of ``labels`` with the object that an image shows; images of one object stay together.
+        group_pattern: Regular expression whose first group, or whole match, is the object in an image's name
+            CLASS/NAME.
+        fraction: Share of the training images of each class that train. A smaller share is part of a larger one.
         predict_dir: Images to predict, a folder of any depth or one file; by default ``ROOT/test``.
         template: CSV file whose ``image_name`` column gives the rows of the prediction and their order; by default
             ``ROOT/sample_submission.csv`` if that exists and ``predict_dir`` is not given.
@@ -64,8 +81,7 @@ class ImageFolderDataModule(LightningDataModule):
         prediction_names: The image names of a prediction, as its files spell them.
         prediction_labels: The class names of a prediction, as its files spell them.
         recipe: What is done to training images in each epoch.
-        held_out: A sentence on what is held out of ``train/``; empty if there is a ``val/``.
-        normalizes: Whether batches are normalised on the device; False where an exported file does it.
+        held_out: A sentence on what is held out of ``train``; empty if there is a ``val``.
 
     Raises:
         UserError: An option is out of its range, a folder is missing, or its classes are not the expected ones.
@@ -73,10 +89,13 @@ class ImageFolderDataModule(LightningDataModule):
 
     # What becomes of an option after the fit. A resumed fit must not change one that is named in neither list.
     # Stored in every trained file, from which an evaluation takes them; a resumed fit must not change them either:
-    IN_TRAINED_FILE = ("image_size", "val_fraction", "seed")
+    IN_TRAINED_FILE = ("image_size", "val_fraction", "folds", "fold", "group_column", "group_pattern", "seed")
     # A resumed fit, or an ablation that goes on, may change these: they say where to find images and classes, which are
     # compared themselves, or how images are loaded rather than which:
-    FREE_ON_RESUME = ("root", "num_workers", "predict_dir", "template", "worker_timeout", "cache", "class_names")
+    FREE_ON_RESUME = (
+        *("root", "labels", "image_column", "label_column", "split_column", "class_list"),
+        *("num_workers", "predict_dir", "template", "worker_timeout", "cache", "class_names"),
+    )
 
     def __init__(
         self,
@@ -84,7 +103,17 @@ class ImageFolderDataModule(LightningDataModule):
         image_size: int = 224,
         batch_size: int = 16,
         num_workers: int | None = None,
+        labels: str | None = None,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        split_column: str | None = None,
+        class_list: str | None = None,
         val_fraction: float = 0.1,
+        folds: int = 0,
+        fold: int = 0,
+        group_column: str | None = None,
+        group_pattern: str | None = None,
+        fraction: float = 1.0,
         predict_dir: str | None = None,
         template: str | None = None,
         worker_timeout: int = 600,
@@ -112,7 +141,7 @@ class ImageFolderDataModule(LightningDataModule):
         self.image_size = image_size
         self.batch_size = batch_size
         self.num_workers = num_workers
-        self.val_fraction = val_fraction
+        self.partition = Partition(seed, val_fraction, folds, fold, group_pattern, fraction)
         self.predict_dir = predict_dir
         self.template = template
         self.worker_timeout = worker_timeout
@@ -120,12 +149,10 @@ class ImageFolderDataModule(LightningDataModule):
         self.on_bad_image = on_bad_image
         self.cache = cache
         self.seed = seed
-        self.classes = ClassIndex.of_splits(self.root, class_names)
-        self._datasets: dict[str, ImageDataset] = {}
+        self.data_set = DataSet(self.root)
+        self.classes = classes_of(self.data_set, class_names)
         self.prediction_names: list[str] = []
         self.prediction_labels: list[str] = []
-        self.held_out = ""
-        self.normalizes = True
 
     @property
     def needs_length(self) -> list[str]:
@@ -138,26 +165,24 @@ class ImageFolderDataModule(LightningDataModule):
         if stage == "fit" and self.trainer:
             self.recipe = self.recipe.for_run(self.trainer)
         if stage == "predict":
-            self.prediction_names, self.prediction_labels, paths = list_prediction(
-                self.root, self.classes, self.predict_dir, self.template, say=self._print
+            self.prediction_names, self.prediction_labels, images = list_prediction(
+                self.data_set, self.classes, self.predict_dir, self.template, say=self._print
             )
-            self._add("predict", paths, None)
+            self._add("predict", images, None)
         else:
-            splits, held_out = list_splits(
-                self.root, stage, self.classes, val_fraction=self.val_fraction, seed=self.seed, say=self._print
-            )
+            splits, held_out = list_splits(self.data_set, stage, self.classes, self.partition, say=self._print)
             self.held_out = held_out or self.held_out
             for split, files in splits.items():
-                targets = [self.classes.position(name) for name, paths in files.items() for _ in paths]
-                self._add(split, [path for paths in files.values() for path in paths], targets)
+                targets = [self.classes.position(name) for name, images in files.items() for _ in images]
+                self._add(split, itertools.chain.from_iterable(files.values()), targets)
         if stage == "fit" and self.cache != "none":
             num_processes = default_num_workers(1) if self.num_workers is None else self.num_workers
             open_caches(self._datasets, self.cache, num_processes, self.trainer)
 
-    def _add(self, split: str, paths: list[str], targets: list[int] | None) -> None:
+    def _add(self, split: str, images: Iterable[ImageFile], targets: list[int] | None) -> None:
         training = split == "train"
         self._datasets[split] = ImageDataset(
-            paths,
+            images,
             targets,
             self.recipe if training else eval_transform(self.image_size),
             seed=self.seed,
@@ -169,89 +194,3 @@ class ImageFolderDataModule(LightningDataModule):
     def _print(self, line: str) -> None:
         if self.trainer and self.trainer.is_global_zero:
             print(line)
-
-    @functools.cached_property
-    def fingerprint(self) -> dict[str, dict[str, int | str]]:
-        """Number of images and a hash of each split that is set up; computed once, as it looks at every file."""
-        return {split: fingerprint(dataset.paths, self.root) for split, dataset in self._datasets.items()}
-
-    def dataset(self, split: str) -> ImageDataset:
-        """Returns ``train``, ``val``, ``test`` or ``predict``, which must be set up, over all processes."""
-        return self._datasets[split]
-
-    def resume_point(self) -> tuple[int, int]:
-        """Returns the epoch a fit is in or begins with, and how many of its batches are done; 0 at an epoch's end.
-
-        Lightning tells the sampler of the epoch only after loading has begun, and of the batches never.
-        """
-        if not self.trainer:
-            return 0, 0
-        loop = self.trainer.fit_loop
-        epoch: Any = loop.epoch_progress.current
-        inside_epoch = epoch.ready > epoch.processed
-        return epoch.processed, loop.epoch_loop.batch_progress.current.ready if inside_epoch else 0
-
-    @override
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled by ``TrainSampler``; an incomplete last batch is left out unless it is the only one."""
-        size = len(self._datasets["train"])
-        rank, world_size = self._rank_and_world_size()
-        if size < world_size:
-            raise UserError(
-                f"{world_size} processes need as many training images, found {size}: lower --trainer.devices"
-            )
-        epoch, batches = self.resume_point()
-        skip = batches * self.batch_size
-        sampler = TrainSampler(size, seed=self.seed, rank=rank, world_size=world_size, epoch=epoch, skip=skip)
-        return self._loader("train", sampler, drop_last=len(sampler) >= self.batch_size)
-
-    @override
-    def val_dataloader(self) -> DataLoader[Batch]:
-        return self._eval_loader("val")
-
-    @override
-    def test_dataloader(self) -> DataLoader[Batch]:
-        return self._eval_loader("test")
-
-    @override
-    def predict_dataloader(self) -> DataLoader[Batch]:
-        return self._eval_loader("predict")  # whose sample i is row i of the prediction
-
-    @override
-    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        if batch.unreadable:
-            hand_over(batch.unreadable, self.trainer)
-            if self.trainer and self.trainer.training and batch.num_blanks:
-                raise batch.unreadable[0]  # no blank may take part in training
-        return batch
-
-    @override
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        if not self.normalizes:
-            return batch
-        images = normalize(batch.images)  # on the device, where they are by now
-        # Mixed as floats, which need no rounding; normalisation is affine, so the order makes no other difference.
-        return batch._replace(images=batch.mix.mix(images) if batch.mix else images)
-
-    def _eval_loader(self, split: str) -> DataLoader[Batch]:
-        rank, world_size = self._rank_and_world_size()
-        size = len(self._datasets[split])
-        sampler = EvalSampler(size, batch_size=self.batch_size, rank=rank, world_size=world_size)
-        return self._loader(split, sampler, drop_last=False)
-
-    def _loader(self, split: str, sampler: TrainSampler | EvalSampler, drop_last: bool) -> DataLoader[Batch]:
-        workers = self.num_workers
-        if workers is None:
-            workers = default_num_workers(self.trainer.num_devices if self.trainer else 1)
-        return build_loader(
-            self._datasets[split],
-            sampler,
-            batch_size=self.batch_size,
-            drop_last=drop_last,
-            num_workers=workers,
-            worker_timeout=self.worker_timeout,
-            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
-        )
-
-    def _rank_and_world_size(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

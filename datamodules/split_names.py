@@ -1,5 +1,6 @@
 """The folders of a data set: their names, what others call them, and that no output goes into them."""
 
+import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from datamodules.files.errors import UserError
+from datamodules.images.find import SUFFIXES
 
 SPLITS = ("train", "val", "test")
 
@@ -39,6 +41,39 @@ def advice(folder: Path) -> str:
     if names := lookalikes(folder):
         return f"rename {' or '.join(names)} if it is meant, or pass another --data.root"
     return "create it"
+
+
+def is_one_folder(root: Path) -> bool:
+    """Tells whether ``root`` has no splits and is a folder of class folders itself.
+
+    At least two of its folders must hold images directly: a wrong root, such as the parent of several data sets, must
+    not pass for one.
+    """
+    place = Path(os.path.abspath(root))
+    if place.name in SPLITS and (place.name != "train" or any((place.parent / name).is_dir() for name in SPLITS[1:])):
+        return False
+    meant = [folder for split in SPLITS for folder in lookalikes(root / split)]
+    if any(next(visible_folders(Path(folder)), None) for folder in meant):
+        return False
+    with_images = (folder for folder in visible_folders(root) if _holds_image(folder))
+    return len(list(itertools.islice(with_images, 2))) == 2
+
+
+def _holds_image(folder: str) -> bool:
+    with suppress(OSError), os.scandir(folder) as entries:
+        return any(entry.name.lower().endswith(SUFFIXES) and entry.name[0] != "." for entry in entries)
+    return False
+
+
+def split_exists(folder: Path) -> bool:
+    """Tells whether there is a folder of this split.
+
+    Raises:
+        UserError: The folder is a dangling link, which must not pass for a split that is left out.
+    """
+    if folder.is_symlink() and not folder.exists():
+        raise UserError(f"{folder} is a dangling link: repair or remove it")
+    return folder.is_dir()
 
 
 def no_split(folder: Path) -> UserError:
@@ -76,7 +111,8 @@ def require_outside_splits(folder: Path, option: str, root: Path | None = None) 
     """
     place = Path(os.path.realpath(folder))
     with_data = [root] if root else [up for up in place.parents if _has_splits(up)]
-    for split in (up / name for up in with_data for name in SPLITS):
+    splits = [up / name for up in with_data for name in SPLITS] + ([root] if root and is_one_folder(root) else [])
+    for split in splits:
         if place.is_relative_to(os.path.realpath(split)):
             raise UserError(f"{folder} lies in {split}, whose files are data: choose another {option}")
 

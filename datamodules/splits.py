@@ -1,106 +1,121 @@
-"""Which image files make up a split, class by class."""
+"""Which images make up a split, class by class."""
 
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from pathlib import Path
 
-from datamodules.class_index import ClassIndex, natural_key
+from datamodules.class_index import ClassIndex
 from datamodules.files.errors import UserError, listed
-from datamodules.images.find import SUFFIXES, ImageFiles, find_images
-from datamodules.split_names import SPLITS, lookalikes, no_split, place_below
+from datamodules.images.find import ImageFiles
+from datamodules.partition import Files, Partition
+from datamodules.sources.data_set import DataSet
+from datamodules.sources.source import Source
+from datamodules.split_names import SPLITS, lookalikes
 
-Files = dict[str, list[str]]  # paths by class
+
+def classes_of(data: DataSet, expected: Sequence[str] | None) -> ClassIndex:
+    """Takes the classes of a checkpoint, or else those of ``train``, and checks the splits that are there.
+
+    Raises:
+        UserError: There is no ``train``, a split has other classes, or as ``Source.class_names`` tells.
+    """
+    if expected:
+        classes, source = ClassIndex(expected), "the checkpoint"
+    else:
+        train = data.require("train")
+        classes, source = ClassIndex(train.class_names()), train.where
+    for split in ("train", "val"):
+        if (found := data.find(split)) and found.where != source:
+            classes.require_same(ClassIndex(found.class_names()), source, found.where)
+    return classes
 
 
 def list_splits(
-    root: Path, stage: str, classes: ClassIndex, *, val_fraction: float, seed: int, say: Callable[[str], None]
+    data: DataSet, stage: str, classes: ClassIndex, partition: Partition, *, say: Callable[[str], None]
 ) -> tuple[dict[str, Files], str]:
     """Lists the splits that a stage needs, and checks that no image to measure has trained or chosen the weights.
 
     Args:
-        root: Folder of the splits.
+        data: The data set.
         stage: ``fit``, ``validate`` or ``test``.
         classes: The classes of each split.
-        val_fraction: As for ``hold_out``, if there is no ``val/``.
-        seed: As for ``hold_out``.
+        partition: Which images of ``train`` are held out, if there is no ``val``, and which train.
         say: Called with a line on what was passed over or held out, if anything was.
 
     Returns:
-        Files by split, and a sentence on what is held out, empty if there is a ``val/``.
+        Files by split, and a sentence on what is held out, empty if there is a ``val``.
 
     Raises:
-        UserError: A folder or a class's images are missing, or a file is in two splits or classes.
+        UserError: A split or a class's images are missing, or a file is in two splits or classes.
     """
 
-    def list_one(split: str) -> tuple[Files, ImageFiles]:
-        files, found = list_split(root / split, classes)
+    def list_one(source: Source) -> tuple[Files, ImageFiles]:
+        files, found = list_split(source, classes)
         if remarks := found.passed_over():
-            say(f"{root / split}: passed over {remarks}")
+            say(f"{source.where}: passed over {remarks}")
         return files, found
 
-    measured = "test" if stage == "test" else "val"
-    if measured == "val" and not split_exists(root / "val"):
-        train, val = hold_out(list_one("train")[0], val_fraction, seed, root)
-        remark = _held_out_remark(root, val, val_fraction)
-        say(remark)
-        return {"train": train, "val": val} if stage == "fit" else {"val": val}, remark
-    if measured == "test":
-        classes.require_same(ClassIndex.from_folder(root / "test"), "the checkpoint", str(root / "test"))
-    files, found = list_one(measured)
-    if stage == "fit":
-        train, train_found = list_one("train")
+    if stage == "test":
+        source = data.require("test")
+        classes.require_same(ClassIndex(source.class_names()), "the checkpoint", source.where)
+        files, found = list_one(source)
+        for earlier in SPLITS[:2]:
+            if other := data.find(earlier):
+                require_apart(other.images(), found, earlier, "test")
+        return {"test": files}, ""
+    train, val = data.find("train"), data.find("val")
+    remark = ""
+    if val:
+        if train and partition.folds:
+            raise UserError(
+                f"--data.folds {partition.folds} divides the images of {train.where}, but {val.where} is there too: "
+                "leave the option out, or move the images of val into train"
+            )
+        files, found = list_one(val)
+        if stage != "fit":
+            if train:
+                require_apart(train.images(), found, "train", "val")
+            return {"val": files}, ""
+        training, train_found = list_one(data.require("train"))
         require_apart(train_found, found, "train", "val")
-        return {"train": train, "val": files}, ""
-    for earlier in SPLITS[: SPLITS.index(measured)]:
-        if (root / earlier).is_dir():
-            require_apart(find_images(root / earlier), found, earlier, measured)
-    return {measured: files}, ""
+    else:
+        train = data.require("train")
+        training, files = partition.divide(list_one(train)[0])
+        remark = _held_out_remark(data, train, _count(files), partition)
+        say(remark)
+    if stage != "fit":
+        return {"val": files}, remark
+    taken = partition.take(training)
+    if partition.fraction < 1:
+        say(f"--data.fraction {partition.fraction:g}: {_count(taken):,} of {_count(training):,} images train")
+    return {"train": taken, "val": files}, remark
 
 
-def list_split(folder: Path, classes: ClassIndex) -> tuple[Files, ImageFiles]:
-    """Lists paths by class, and the sum of what was found and passed over.
+def list_split(source: Source, classes: ClassIndex) -> tuple[Files, ImageFiles]:
+    """Lists images by class, and the sum of what was found and passed over.
 
     Raises:
-        UserError: There is no such folder, a class without an image, an image outside the class folders, or links that
-            put a file into two classes.
+        UserError: A class has no image, an image is of no class, or links put a file into two classes.
     """
-    if not split_exists(folder):
-        raise no_split(folder)
-    with os.scandir(folder) as entries:
-        stray = [e.name for e in entries if e.name.lower().endswith(SUFFIXES) and e.is_file() and e.name[0] != "."]
-    if stray:
-        raise UserError(
-            f"{folder} holds images beside its class folders, {listed(sorted(stray, key=natural_key))}: move them into "
-            "their class"
-        )
-    by_class = {name: find_images(folder / name) for name in classes.names}
+    by_class = source.by_class(classes.names)
     total = ImageFiles()
-    if empty := [name for name, found in by_class.items() if not found.paths]:
+    if empty := [name for name, found in by_class.items() if not found.images]:
         for name in empty:
             total.add(by_class[name])
         other = total.passed_over()
         raise UserError(
-            f"every class folder of {folder} must hold an image, but there is none in {listed(empty)}"
+            f"every class of {source.where} must have an image, but there is none in {listed(empty)}"
             f"{f', only {other}: convert files to JPEG or PNG' if other else ': add images'}, or remove the class from "
             "every split"
         )
     for name, found in by_class.items():
-        require_apart(total, found, f"the other classes of {folder}", f"class {name}")
+        require_apart(total, found, f"the other classes of {source.where}", f"class {name}")
         total.add(found)
-    return {name: found.paths for name, found in by_class.items()}, total
-
-
-def split_exists(folder: Path) -> bool:
-    """Tells whether the data set has this split.
-
-    Raises:
-        UserError: The folder is a dangling link, which must not pass for a split that is left out.
-    """
-    if folder.is_symlink() and not folder.exists():
-        raise UserError(f"{folder} is a dangling link: repair or remove it")
-    return folder.is_dir()
+    files = {
+        name: [image._replace(name=f"{name}/{image.name}") for image in found.images]
+        for name, found in by_class.items()
+    }
+    return files, total
 
 
 def require_apart(one: ImageFiles, other: ImageFiles, name_of_one: str, name_of_other: str) -> None:
@@ -116,66 +131,33 @@ def require_apart(one: ImageFiles, other: ImageFiles, name_of_one: str, name_of_
         )
 
 
-def hold_out(files: Files, fraction: float, seed: int, root: Path) -> tuple[Files, Files]:
-    """Splits files in two, class by class: what stays, and ``fraction`` of each class, at least one image.
-
-    The choice follows a hash of the seed and the file's place below ``root``, which no library's random stream or file
-    system's order can change.
-
-    Raises:
-        UserError: Nothing would stay of a class.
-    """
-
-    def key(path: str) -> bytes:
-        place = Path(path).relative_to(root).as_posix()
-        return hashlib.sha256(f"{seed}/{place}".encode("utf-8", "surrogateescape")).digest()
-
-    stay, held_out = {}, {}
-    for name, paths in files.items():
-        count = max(1, round(len(paths) * fraction))
-        if count >= len(paths):
-            raise UserError(
-                f"class {name} has too few images ({len(paths)}) to hold out {count} for validation: add images or a "
-                "val folder, or lower --data.val_fraction"
-            )
-        chosen = _with_twins(set(sorted(paths, key=key)[:count]), paths)
-        if len(chosen) == len(paths):
-            raise UserError(
-                f"class {name} has too few different images to hold out {count} for validation, as its other names are "
-                "hard links to those: add images or a val folder"
-            )
-        held_out[name] = [path for path in paths if path in chosen]
-        stay[name] = [path for path in paths if path not in chosen]
-    return stay, held_out
+def _count(files: Files) -> int:
+    return sum(map(len, files.values()))
 
 
-def _with_twins(chosen: set[str], paths: Sequence[str]) -> set[str]:
-    """Adds the other hard links to the chosen files: an image that is measured must not be trained with."""
-    several: dict[str, tuple[int, int]] = {}
-    for path in paths:
-        with suppress(OSError):  # gone since the scan
-            if (status := os.stat(path)).st_nlink > 1:
-                several[path] = status.st_dev, status.st_ino
-    files = {several[path] for path in chosen if path in several}
-    return chosen | {path for path, file in several.items() if file in files}
-
-
-def _held_out_remark(root: Path, held_out: Files, fraction: float) -> str:
-    """Says how many images ``hold_out`` took for lack of ``val/``, and which folders may be meant by it."""
-    count = sum(map(len, held_out.values()))
-    names = lookalikes(root / "val")
-    unread = f"; if {' or '.join(names)} is meant, rename it to {root / 'val'}" if names else ""
+def _held_out_remark(data: DataSet, train: Source, count: int, partition: Partition) -> str:
+    """Says how many images validate for lack of ``val``, and which folders may be meant by it."""
+    if partition.folds:
+        return f"{partition.held_out}, {count:,} images, is held out of {train.where} for validation"
+    names = lookalikes(data.root / "val")
+    unread = f"; if {' or '.join(names)} is meant, rename it to {data.root / 'val'}" if names else ""
+    whole = ", whose folders are taken for classes," if data.is_one_folder else ""
     return (
-        f"no {root / 'val'}: {100 * fraction:g}% of each class, {count:,} images, are held out of {root / 'train'} for "
-        f"validation{unread}"
+        f"no {data.root / 'val'}: {partition.held_out}, {count:,} images, are held out of "
+        f"{train.where}{whole} for validation{unread}"
     )
 
 
-def fingerprint(paths: Sequence[str], root: Path) -> dict[str, int | str]:
-    """Returns the number of files and a SHA-256 of their places below ``root`` and sizes in bytes (-1 if gone)."""
+def fingerprint(names: Sequence[str], paths: Sequence[str], split: str) -> dict[str, int | str]:
+    """Returns the number of images and a SHA-256 of their names and sizes in bytes (-1 if gone).
+
+    Args:
+        names: Names of the images, ``<class>/<name>``.
+        paths: Where they lie.
+        split: The split that they are listed in; for held-out images ``train``.
+    """
     digest = hashlib.sha256()
-    for path in paths:
+    for name, path in zip(names, paths, strict=True):
         size = os.path.getsize(path) if os.path.exists(path) else -1
-        line = f"{place_below(path, root)}\t{size}\n"
-        digest.update(line.encode("utf-8", "surrogateescape"))
+        digest.update(f"{split}/{name}\t{size}\n".encode("utf-8", "surrogateescape"))
     return {"images": len(paths), "sha256": digest.hexdigest()}

@@ -31,6 +31,8 @@ from lightning_modules.weights.weights_file import (
 
 NETWORK_PREFIX = "network."
 GRAPH_SUFFIXES = (".onnx", ".xml")  # of files that answer, but whose weights cannot be loaded into a network
+# Options of the data module that came later, as files without them were made:
+ADDED: dict[str, Any] = {"folds": 0, "fold": 0, "group_column": None, "group_pattern": None}
 LONGEST_NUMBER = -sys.float_info.min  # in JSON: -2.2250738585072014e-308
 
 
@@ -204,7 +206,8 @@ def _is_of_type(value: Any, hint: Any) -> bool:
 
 def _read_checkpoint(path: Path) -> tuple[TrainedModel, str]:
     content = load_torch_file(path)
-    data = {name: content["datamodule_hyper_parameters"][name] for name in ImageFolderDataModule.IN_TRAINED_FILE}
+    options = ADDED | content["datamodule_hyper_parameters"]
+    data = {name: options[name] for name in ImageFolderDataModule.IN_TRAINED_FILE}
     network = {
         name.removeprefix(NETWORK_PREFIX): tensor
         for name, tensor in without_masks(content["state_dict"]).items()
@@ -233,7 +236,8 @@ def _read_graph(path: Path) -> tuple[TrainedModel, str]:
 
 def _described(values: dict[str, Any], network: dict[str, Tensor]) -> tuple[TrainedModel, str]:
     model = {"class_names": values["classes"], **values["architecture"], **values["training"]}
-    data = {name: values["data"][name] for name in (*ImageFolderDataModule.IN_TRAINED_FILE, *values["data"])}
+    options = ADDED | values["data"]
+    data = {name: options[name] for name in (*ImageFolderDataModule.IN_TRAINED_FILE, *options)}
     precision, temperature = values.get("precision"), values.get("temperature")
     facts = {"precision": precision, "temperature": temperature, "metrics": values.get("metrics", {})}
     return TrainedModel(model, data, network, **facts), values["class_digest"]

@@ -20,7 +20,8 @@ from datamodules.images.find import SUFFIXES
 from datamodules.lookalike_names import as_seen, spelled_apart
 from datamodules.name_spellings import Spellings
 from datamodules.prediction_rows import NAME_COLUMN
-from datamodules.split_names import place_below, require_outside_splits
+from datamodules.sources.class_folders import ClassFolders
+from datamodules.split_names import require_outside_splits
 from datamodules.splits import list_split
 from lightning_modules.metrics.proportions import mcnemar_p_value
 from scripts.arguments import Arguments
@@ -141,8 +142,9 @@ def _read_folder(folder: Path) -> Labels:
     Raises:
         UserError: As ``list_split`` tells.
     """
-    files, _ = list_split(folder, ClassIndex.from_folder(folder))
-    return {place_below(path, folder): name for name, paths in files.items() for path in paths}
+    source = ClassFolders(folder)
+    files, _ = list_split(source, ClassIndex(source.class_names()))
+    return {image.name: name for name, images in files.items() for image in images}
 
 
 def _in_order_of(names: Collection[str], labels: Labels, names_from: str, labels_from: str) -> list[str]:

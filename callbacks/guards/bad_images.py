@@ -1,10 +1,9 @@
 """Handling of unreadable images in a fit, validation or test: end with their names, or skip and count them."""
 
-import os
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from pytorch_lightning import Callback, LightningModule, Trainer
 from typing_extensions import override
 
@@ -14,6 +13,7 @@ from datamodules.bad_image_hook import UnreadableImageHandler
 from datamodules.files.errors import listed, listed_reasons
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.images.read import MAX_PIXELS, ImageReadError, read_image
+from datamodules.sampler import BLANK
 
 MAX_SHARE = 0.05
 
@@ -35,7 +35,8 @@ class BadImages(Callback, UnreadableImageHandler):
         self.unreadable: dict[str, Unreadable] = {}
         self._news = False  # whether there are new ones since processes last agreed
         self._max_pixels = MAX_PIXELS
-        self._class_sizes: dict[str, Counter[str]] = {}  # by split
+        self._targets: dict[str, dict[str, int]] = {}  # class index by path, for each split
+        self._class_sizes: dict[str, np.ndarray] = {}  # images of each class, for each split
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -50,6 +51,9 @@ class BadImages(Callback, UnreadableImageHandler):
         met = self.unreadable.setdefault(split, {})
         if any(error.path not in met for error in errors):  # else they were met in an earlier epoch
             met.update((error.path, error.reason) for error in errors)
+            targets = _labels(data_of(trainer), split)
+            known = self._targets.setdefault(split, {})
+            known.update((error.path, int(targets[error.sample])) for error in errors if error.sample != BLANK)
             self._news = True
             if trainer.world_size == 1:
                 self._decide(trainer)
@@ -78,14 +82,15 @@ class BadImages(Callback, UnreadableImageHandler):
                 )
 
     def _classes_without_readable_image(self, data: ImageFolderDataModule, split: str) -> list[str]:
-        start = len(f"{data.root}{os.sep}")
-
-        def count(paths: Iterable[str]) -> Counter[str]:
-            return Counter(path[start:].split(os.sep, 2)[1] for path in paths)  # ROOT/<split>/<class>/…
-
+        bad, targets = self.unreadable[split], _labels(data, split)
+        known = self._targets.setdefault(split, {})
+        if unknown := bad.keys() - known.keys():  # those of other processes, and of the run that is resumed
+            labelled = zip(data.dataset(split).paths, targets, strict=True)
+            known |= {path: int(target) for path, target in labelled if path in unknown}
         if split not in self._class_sizes:
-            self._class_sizes[split] = count(data.dataset(split).paths)
-        return [name for name, bad in count(self.unreadable[split]).items() if bad == self._class_sizes[split][name]]
+            self._class_sizes[split] = np.bincount(targets, minlength=len(data.classes))
+        counts = np.bincount([known[path] for path in bad if path in known], minlength=len(data.classes))
+        return [data.classes.names[position] for position in np.flatnonzero(counts == self._class_sizes[split])]
 
     def _agree(self, trainer: Trainer, batch_idx: int | None = None) -> None:
         if trainer.world_size > 1 and (batch_idx is None or agreement_is_due(trainer, batch_idx)):
@@ -137,6 +142,12 @@ class BadImages(Callback, UnreadableImageHandler):
             kept = {path: reason for path, reason in unreadable.items() if not _is_readable(path, self._max_pixels)}
             if kept:
                 self.unreadable[split] = kept
+
+
+def _labels(data: ImageFolderDataModule, split: str) -> np.ndarray:
+    targets = data.dataset(split).targets
+    assert targets is not None  # only a prediction has none
+    return targets
 
 
 def _is_readable(path: str, max_pixels: int) -> bool:

@@ -38,13 +38,19 @@ class ImageReadError(UserError):
         path: Where the image lies; see ``location``.
         reason: The reader's message.
         machine: Whether the machine is to blame and not the file.
+        sample: Position in the data set, -1 if it was not read for one.
     """
 
-    def __init__(self, path: str, reason: str, machine: bool = False) -> None:
-        super().__init__(path, reason, machine)  # all, so that the error survives its way back from a loader worker
+    def __init__(self, path: str, reason: str, machine: bool = False, sample: int = -1) -> None:
+        super().__init__(path, reason, machine, sample)  # all, so that it survives its way back from a loader worker
         self.path = path
         self.reason = reason
         self.machine = machine
+        self.sample = sample
+
+    def at(self, sample: int) -> "ImageReadError":
+        """Returns the error with the position in the data set of the image that it is about."""
+        return ImageReadError(self.path, self.reason, self.machine, sample)
 
     def __str__(self) -> str:
         if self.machine:

@@ -33,7 +33,7 @@ def benchmark_input(
     normalised floats; ``baseline`` is an outside script, whose ``input`` prints ``train_images_per_s_per_core`` and
     ``eval_images_per_s_per_core``.
     """
-    paths = find_images(root / "train").paths[:images]
+    paths = [image.path for image in find_images(root / "train").images[:images]]
     size, side = image_size, side_to_load(image_size)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

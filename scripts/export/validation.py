@@ -14,6 +14,7 @@ from datamodules import ImageFolderDataModule
 from datamodules.bad_image_hook import hand_over
 from datamodules.files.errors import UserError
 from datamodules.image_dataset import Batch, ImageDataset
+from datamodules.images.find import ImageFile
 from datamodules.images.transforms import eval_transform, normalize, side_to_load
 from datamodules.sampler import BLANK, derive_seed
 from lightning_modules import ImageClassifier
@@ -88,11 +89,12 @@ def calibration_images(data: ImageFolderDataModule) -> Iterator[np.ndarray]:
         UserError: There is no training image that can be read.
     """
     data.setup("fit")
-    paths, size = data.dataset("train").paths, data.image_size
+    train, size = data.dataset("train"), data.image_size
+    images = map(ImageFile, train.names, train.paths)
     dataset = ImageDataset(
-        paths, None, eval_transform(size), max_pixels=data.max_pixels, shorter_side=side_to_load(size)
+        images, None, eval_transform(size), max_pixels=data.max_pixels, shorter_side=side_to_load(size)
     )
-    order = np.random.default_rng(derive_seed(data.seed, CALIBRATION_IMAGES)).permutation(len(paths))
+    order = np.random.default_rng(derive_seed(data.seed, CALIBRATION_IMAGES)).permutation(len(dataset))
     samples = (dataset[int(sample)] for sample in order)
     readable = (sample.images.numpy() for sample in samples if not sample.unreadable)
     first = next(readable, None)

@@ -123,7 +123,7 @@ def faults(bench: Bench) -> None:
     """Ends a run by an unreadable image, and one by a non-finite loss: each must say so in one sentence."""
     root = bench.folder / "data"
     make_demo_data(root, size=64, num_classes=3, train_images=12, val_images=2, test_images=0)
-    image = Path(find_images(root / "train").paths[5])
+    image = Path(find_images(root / "train").images[5].path)
     content = image.read_bytes()
     image.write_bytes(content[: len(content) // 2])
     fit = bench.fit_words(root, *ONE_EPOCH, NO_FIGURES)

@@ -17,7 +17,7 @@ from datamodules.files.errors import UserError, listed
 from datamodules.files.locks import LOCK, locked
 from datamodules.files.own_files import SHARD, kind_of
 from datamodules.images import location
-from datamodules.images.find import ImageFile
+from datamodules.images.find import ImageFile, ImageFiles
 from datamodules.lookalike_names import as_seen
 from datamodules.sources.data_set import DataSet
 from datamodules.sources.source import Source
@@ -57,11 +57,11 @@ def pack(
         root: Folder of the data.
         output: New or empty folder for the shards, or that of an earlier pack, which is completed or replaced.
         shard_mb: Largest size of a shard in MB of 10^6 bytes; an image larger than that gets its own.
-        labels: As for fit.
-        image_column: As for fit.
-        label_column: As for fit.
-        split_column: As for fit.
-        class_list: As for fit.
+        labels: File that names images, their classes and perhaps their splits, as for fit.
+        image_column: Column of the labels file with the images, as for fit.
+        label_column: Column of the labels file with the classes, as for fit.
+        split_column: Column of the labels file with the splits, as for fit.
+        class_list: File with the names of classes for archives that number them, as for fit.
         say: Called with each line on what was passed over and what was written.
 
     Returns:
@@ -83,7 +83,7 @@ def pack(
     data = DataSet(root)
     images = _list_images(data, say)
     _require_not_read(earlier, images)
-    plan = {split: plan_shards(split, files, int(shard_mb * MB)) for split, files in images.items()}
+    plan = {split: plan_shards(split, files, round(shard_mb * MB)) for split, files in images.items()}
     shards = [shard for of_split in plan.values() for shard in of_split]
     _require_space(output, shards)
     try:
@@ -117,7 +117,8 @@ def main(words: list[str]) -> None:
 
 def _list_images(data: DataSet, say: Callable[[str], None]) -> dict[str, list[ImageFile]]:
     """Lists the images of each split that is there, in the order in which they are read, named as in a shard."""
-    images, scans = {}, {}
+    images: dict[str, list[ImageFile]] = {}
+    scans: dict[str, ImageFiles] = {}
     for split in SPLITS:
         if not (source := data.find(split)):
             continue
@@ -163,8 +164,8 @@ def _earlier_shards(output: Path) -> list[Path]:
     others = [path.name for path in visible if path not in shards and not (shards and path.name == SUMS)]
     if others:
         raise UserError(
-            f"{output} holds files other than shards by an earlier pack, {listed(others)}: choose a new or empty folder "
-            "as --output"
+            f"{output} holds files that are not shards by an earlier pack, {listed(others)}: choose a new or empty "
+            "folder as --output"
         )
     return shards
 
@@ -208,8 +209,14 @@ def _pack_all(shards: list[Shard], output: Path) -> dict[str, str]:
 def _summarise(plan: dict[str, list[Shard]], output: Path, say: Callable[[str], None]) -> None:
     for split, shards in plan.items():
         images, size = sum(len(shard.members) for shard in shards), sum(shard.size for shard in shards)
-        say(f"{split}: {images:,} images in {len(shards):,} shards, {size / MB:,.1f} MB")
-    where = printable(shlex.quote(os.fspath(output)))
-    say(f"each was compared with its images; {SUMS} is what sha256sum -c checks")
-    command = "fit" if "train" in plan else "predict --ckpt_path FILE"
-    say(f"{'to train from it' if 'train' in plan else 'to predict from it'}: cbam100 {command} --data.root {where}")
+        say(f"{split}: {_counted(images, 'image')} in {_counted(len(shards), 'shard')}, {size / MB:,.1f} MB")
+    say(f"all were read back and compared with their images; sha256sum -c {SUMS} compares them again")
+    where = f"--data.root {printable(shlex.quote(os.fspath(output)))}"
+    if "train" in plan:
+        say(f"to train from them: cbam100 fit {where}")
+    else:
+        say(f"to use them: cbam100 predict --ckpt_path FILE {where}")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

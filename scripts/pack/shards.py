@@ -79,12 +79,13 @@ def plan_shards(split: str, images: Iterable[ImageFile], limit: int) -> list[Sha
         shards[-1].blocks += blocks
     if gone:
         raise UserError(
-            f"cannot read {len(gone):,} images of {split}, {listed(gone, 20)}: correct their permissions, or remove them"
+            f"{len(gone):,} images of {split} cannot be read, {listed(gone, 20)}: correct their permissions or remove "
+            "them"
         )
     if unusable:
         raise UserError(
-            f"images of {split} have names that no shard can hold, {listed(unusable, 20)}: one comes twice, does not end "
-            f"in {', '.join(SUFFIXES)}, or has a part that is empty or begins with a dot; rename them"
+            f"{len(unusable):,} images of {split} have names that a shard cannot have, {listed(unusable, 20)}: each "
+            f"must come once, end in {', '.join(SUFFIXES)}, and have no folder that is empty or begins with a dot"
         )
     if len(shards) > MOST_SHARDS:
         raise UserError(f"{split} would have {len(shards):,} shards, more than {MOST_SHARDS:,}: raise --shard_mb")
@@ -193,8 +194,8 @@ def _content(member: Member) -> bytes:
         ) from error
     if len(content) != member.size:
         raise UserError(
-            f"{location.shown(member.path)} changed while it was packed, from {member.size:,} to {len(content):,} bytes: "
-            "repeat the command when nothing writes to the data"
+            f"{location.shown(member.path)} changed from {member.size:,} to {len(content):,} bytes while it was "
+            "packed: repeat the command when nothing writes to the data"
         )
     return content
 

@@ -11,20 +11,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from datamodules.class_index import ClassIndex, natural_key
 from datamodules.files.atomic_file import remove_leftovers, require_writable, write_bytes
 from datamodules.files.errors import UserError, listed
 from datamodules.files.locks import LOCK, locked
 from datamodules.files.own_files import SHARD, kind_of
-from datamodules.images import location
-from datamodules.images.find import ImageFile, ImageFiles
-from datamodules.lookalike_names import as_seen
 from datamodules.sources.data_set import DataSet
-from datamodules.sources.source import Source
-from datamodules.split_names import SPLITS, no_split, require_outside_splits
-from datamodules.splits import list_split, require_apart
+from datamodules.split_names import SPLITS, require_outside_splits
 from scripts.arguments import Arguments
 from scripts.console import printable
+from scripts.pack.listing import list_images, require_found, require_not_read, say_what_is_lost
 from scripts.pack.shards import Shard, pack_shard, plan_shards
 
 SUMS = "SHA256SUMS"
@@ -81,8 +76,8 @@ def pack(
     require_outside_splits(output, "--output")
     earlier = _earlier_shards(output)
     data = DataSet(root)
-    images = _list_images(data, say)
-    _require_not_read(earlier, images)
+    images = list_images(data, say)
+    require_not_read(earlier, images)
     plan = {split: plan_shards(split, files, round(shard_mb * MB)) for split, files in images.items()}
     shards = [shard for of_split in plan.values() for shard in of_split]
     _require_space(output, shards)
@@ -98,9 +93,11 @@ def pack(
             if path.name not in {shard.name for shard in shards}:
                 path.unlink(missing_ok=True)
         sums = _pack_all(shards, output)
+        require_found(images, output)
         write_bytes(output / SUMS, "".join(f"{sha256}  {name}\n" for name, sha256 in sums.items()).encode())
         with suppress(OSError):  # Windows keeps open files
             (output / LOCK).unlink()
+    say_what_is_lost(root, images, say)
     _summarise(plan, output, say)
     return output
 
@@ -113,40 +110,6 @@ def main(words: list[str]) -> None:
     metavars = {"root": "DIR", "output": "DIR", "labels": "FILE", "class_list": "FILE"}
     parser.add_parameters(pack, spelled=spelled, metavars=metavars, without=["say"])
     pack(**vars(parser.parse_args(words)))
-
-
-def _list_images(data: DataSet, say: Callable[[str], None]) -> dict[str, list[ImageFile]]:
-    """Lists the images of each split that is there, in the order in which they are read, named as in a shard."""
-    images: dict[str, list[ImageFile]] = {}
-    scans: dict[str, ImageFiles] = {}
-    for split in SPLITS:
-        if not (source := data.find(split)):
-            continue
-        again: list[ImageFile] = []
-        if split != "test" or _has_classes(source, data.find("train")):
-            files, scan = list_split(source, ClassIndex(source.class_names()))
-            images[split] = [image for of_class in files.values() for image in of_class]
-            for other, other_scan in scans.items():
-                require_apart(other_scan, scan, other, split)
-            scans[split] = scan
-        else:
-            scan = source.images()
-            again = scan.again  # a prediction has a row for each name, links' too
-            images[split] = sorted([*scan.images, *again], key=lambda image: natural_key(image.name))
-        if remarks := scan.passed_over(but_again=bool(again)):
-            say(f"{printable(source.where)}: passed over {printable(remarks)}")
-    if not any(images.values()):
-        raise no_split(data.root / "train")
-    return images
-
-
-def _has_classes(test: Source, train: Source | None) -> bool:
-    """Tells whether the images of test have labels: whether it has a class of train."""
-    try:
-        names = set(map(as_seen, test.class_names()))
-    except UserError:  # it has no classes
-        return False
-    return train is None or not names.isdisjoint(map(as_seen, train.class_names()))
 
 
 def _earlier_shards(output: Path) -> list[Path]:
@@ -168,18 +131,6 @@ def _earlier_shards(output: Path) -> list[Path]:
             "folder as --output"
         )
     return shards
-
-
-def _require_not_read(earlier: list[Path], images: dict[str, list[ImageFile]]) -> None:
-    """Checks that no shard that may be replaced is what is packed, whatever links lead to it."""
-    if not earlier:
-        return
-    written = {(status.st_dev, status.st_ino): path for path in earlier for status in [path.stat()]}
-    for image in (image for files in images.values() for image in files):
-        with suppress(OSError):  # gone, which is told later
-            device, inode, *_ = location.identity(image.path)
-            if path := written.get((device, inode)):
-                raise UserError(f"{path} is an input, so it is not overwritten: choose another --output")
 
 
 def _require_space(output: Path, shards: list[Shard]) -> None:

@@ -11,6 +11,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from datamodules.archives.index import make_index
+from datamodules.archives.members import hidden_part, place_of
 from datamodules.files.atomic_file import atomic_file
 from datamodules.files.errors import UserError, listed
 from datamodules.files.own_files import SHARD_MARK
@@ -85,7 +87,7 @@ def plan_shards(split: str, images: Iterable[ImageFile], limit: int) -> list[Sha
     if unusable:
         raise UserError(
             f"{len(unusable):,} images of {split} have names that a shard cannot have, {listed(unusable, 20)}: each "
-            f"must come once, end in {', '.join(SUFFIXES)}, and have no folder that is empty or begins with a dot"
+            f"must come once, end in {', '.join(SUFFIXES)}, have no backslash, and no part that is empty or hidden"
         )
     if len(shards) > MOST_SHARDS:
         raise UserError(f"{split} would have {len(shards):,} shards, more than {MOST_SHARDS:,}: raise --shard_mb")
@@ -107,9 +109,8 @@ def pack_shard(shard: Shard, path: Path, advance: Callable[[int], None]) -> str:
     """
     if path.is_file() and path.stat().st_size == shard.size:
         wanted = _write(shard.members, None, advance)
-        with suppress(UserError):  # damaged
-            if _read_back(path, advance) == wanted:
-                return wanted.sha256
+        if _holds(path, wanted, advance):
+            return wanted.sha256
     with atomic_file(path) as temporary:
         with open(temporary, "wb") as file:
             written = _write(shard.members, file, advance)
@@ -117,7 +118,7 @@ def pack_shard(shard: Shard, path: Path, advance: Callable[[int], None]) -> str:
             os.fsync(file.fileno())
             if hasattr(os, "posix_fadvise"):  # so that it is the disk that is read
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        if _read_back(temporary, advance) != written:
+        if not _holds(temporary, written, advance):
             raise UserError(f"{path} does not hold what was written to it: check the disk, and repeat the command")
     return written.sha256
 
@@ -142,6 +143,7 @@ class _Hashed:
         assert self._file is not None
         data = self._file.read(size)
         self.digest.update(data)
+        self._position += len(data)
         return data
 
 
@@ -160,26 +162,28 @@ def _write(members: Iterable[Member], file: BinaryIO | None, advance: Callable[[
     return Contents(hashed.digest.hexdigest(), digests)
 
 
+def _holds(path: Path, wanted: Contents, advance: Callable[[int], None]) -> bool:
+    try:
+        return _read_back(path, advance) == wanted
+    except UserError:  # damaged
+        return False
+
+
 def _read_back(path: Path, advance: Callable[[int], None]) -> Contents:
-    """Reads a shard as any other program would.
+    """Reads a shard as a run does: each image from where the index says that it is.
 
     Raises:
-        UserError: It is no tar file, or ends early.
+        UserError: It is no tar file, is damaged, or cannot be read.
     """
-    digests = []
-    try:
-        with open(path, "rb") as file:
-            hashed = _Hashed(file)
-            with tarfile.open(fileobj=hashed, mode="r|", encoding="utf-8", bufsize=CHUNK) as archive:  # type: ignore[call-overload]
-                while info := archive.next():
-                    content = archive.extractfile(info)
-                    digests.append((info.name, hashlib.sha256(content.read() if content else b"").digest()))
-                    archive.members.clear()
-                    advance(info.size)
-            while hashed.read(CHUNK):
-                pass
-    except (OSError, tarfile.TarError) as error:
-        raise UserError(f"cannot read {path} ({error}): check the disk, and repeat the command") from error
+    index, digests = make_index(os.fspath(path), None), []
+    with open(path, "rb") as file:
+        hashed = _Hashed(file)
+        for name, start, size in zip(index.names, index.offsets.tolist(), index.sizes.tolist(), strict=True):
+            hashed.read(start - hashed.tell())
+            digests.append((name, hashlib.sha256(hashed.read(size)).digest()))
+            advance(size)
+        while hashed.read(CHUNK):
+            pass
     return Contents(hashed.digest.hexdigest(), digests)
 
 
@@ -229,5 +233,6 @@ def _is_readable(path: str) -> bool:
 
 
 def _is_usable(name: str) -> bool:
-    parts = name.split("/")
-    return name.lower().endswith(SUFFIXES) and not any(part == "" or part.startswith(".") for part in parts)
+    with suppress(UserError):
+        return name.lower().endswith(SUFFIXES) and place_of(name, "") == name and not hidden_part(name)
+    return False

@@ -2,12 +2,12 @@
 
 import hashlib
 import math
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from datamodules.files.errors import UserError
+from datamodules.images import location
 from datamodules.images.find import ImageFile
 
 Files = dict[str, list[ImageFile]]  # by class, each named <class>/<name>
@@ -83,10 +83,10 @@ class Partition:
 
 def _with_twins(chosen: set[str], images: Sequence[ImageFile]) -> set[str]:
     """Adds the other hard links to the chosen files: an image that is measured must not be trained with."""
-    several: dict[str, tuple[int, int]] = {}
+    several: dict[str, tuple[int, ...]] = {}
     for image in images:
         with suppress(OSError):  # gone since the scan
-            if (status := os.stat(image.path)).st_nlink > 1:
-                several[image.path] = status.st_dev, status.st_ino
+            if identity := location.identity(image.path):
+                several[image.path] = identity
     files = {several[path] for path in chosen if path in several}
     return chosen | {path for path, file in several.items() if file in files}

@@ -12,6 +12,7 @@ from datamodules.files.csv_cells import from_cell, to_cell, to_utf8
 from datamodules.files.csv_columns import read_columns
 from datamodules.files.errors import UserError, listed
 from datamodules.images.find import ImageFile
+from datamodules.images.location import shown
 from datamodules.lookalike_names import as_seen, spelled_apart
 from datamodules.name_spellings import Spellings, grouped, spellings_of
 from datamodules.sources.data_set import DataSet, list_images
@@ -76,7 +77,7 @@ def rows_from_files(images: Sequence[ImageFile]) -> Rows:
         ['1', "'=2"]
     """
     rows = [(to_cell(spellings_of(image.name)[0]), image) for image in images]
-    if shared := _several(grouped((name, image.path) for name, image in rows)):
+    if shared := _several(grouped((name, shown(image.path)) for name, image in rows)):
         raise UserError(
             f"image names must be unique, but there are several images for {shared}: rename them, or pass a "
             "--data.template that names them with their folder and suffix"

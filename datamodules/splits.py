@@ -1,11 +1,11 @@
 """Which images make up a split, class by class."""
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 
 from datamodules.class_index import ClassIndex
 from datamodules.files.errors import UserError, listed
+from datamodules.images import location
 from datamodules.images.find import ImageFiles
 from datamodules.partition import Files, Partition
 from datamodules.sources.data_set import DataSet
@@ -158,6 +158,5 @@ def fingerprint(names: Sequence[str], paths: Sequence[str], split: str) -> dict[
     """
     digest = hashlib.sha256()
     for name, path in zip(names, paths, strict=True):
-        size = os.path.getsize(path) if os.path.exists(path) else -1
-        digest.update(f"{split}/{name}\t{size}\n".encode("utf-8", "surrogateescape"))
+        digest.update(f"{split}/{name}\t{location.size(path)}\n".encode("utf-8", "surrogateescape"))
     return {"images": len(paths), "sha256": digest.hexdigest()}

@@ -10,6 +10,7 @@ from typing_extensions import override
 from callbacks.processes import agree, agreement_is_due, fail, gather
 from callbacks.trainer_parts import data_of
 from datamodules.files.errors import listed
+from datamodules.images.location import shown
 from datamodules.sampler import BLANK
 
 SHOWN = 16
@@ -50,7 +51,7 @@ class FiniteLoss(Callback):
             return
         paths = data_of(trainer).dataset("train").paths
         found = [
-            (batch_idx, loss.item(), [paths[sample] for sample in samples.tolist() if sample != BLANK])
+            (batch_idx, loss.item(), [shown(paths[sample]) for sample in samples.tolist() if sample != BLANK])
             for (batch_idx, loss, samples), is_bad in zip(steps, bad.tolist(), strict=True)
             if is_bad
         ]

@@ -26,6 +26,7 @@ from datamodules.files.atomic_file import require_writable
 from datamodules.files.errors import UserError, listed, listed_reasons
 from datamodules.files.own_files import PREDICTION_MANIFEST, require_replaceable
 from datamodules.image_folder import ImageFolderDataModule
+from datamodules.images.location import shown
 from datamodules.images.read import ImageReadError
 from datamodules.lookalike_names import as_seen, spelled_apart
 from datamodules.split_names import require_outside_splits
@@ -143,7 +144,7 @@ class PredictionWriter(Callback, UnreadableImageHandler):
         names, paths = data.prediction_names, data.dataset("predict").paths
         reasons = {path: reason for part in gather(trainer, self._reasons) for path, reason in part.items()}
         unreadable = [
-            {"image_name": name, "path": path, "reason": reasons[path]}
+            {"image_name": name, "path": shown(path), "reason": reasons[path]}
             for name, path in zip(names, paths, strict=True)
             if path in reasons
         ]

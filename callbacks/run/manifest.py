@@ -25,6 +25,7 @@ from callbacks.run.run_folder import RunFolder
 from callbacks.trainer_parts import callbacks_of, data_of, is_fast_dev_run
 from datamodules.files.atomic_file import write_bytes
 from datamodules.files.version import version
+from datamodules.images.location import shown
 from lightning_modules.classifier import ImageClassifier
 from lightning_modules.network.model_size import model_size_bytes, parameter_count
 
@@ -108,7 +109,11 @@ class RunManifest(Checkpoint):
             "parameters": parameter_count(model.network),
             "size_bytes": model_size_bytes(model.network, model.export_dtype),
             "best": next((callback.best for callback in callbacks_of(trainer, BestWeights)), {}),
-            "skipped": next((callback.unreadable for callback in callbacks_of(trainer, BadImages)), {}),
+            "skipped": {
+                split: {shown(path): reason for path, reason in unreadable.items()}
+                for callback in callbacks_of(trainer, BadImages)
+                for split, unreadable in callback.unreadable.items()
+            },
             "events": self._events,
         }
         write_json(self._path, content)

@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 from datamodules.class_index import natural_key
 from datamodules.files.errors import UserError, listed
+from datamodules.images.location import file_of, shown
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp")
 
-Identity = tuple[int, int]  # device and inode: the real file, whatever its names
+Identity = tuple[int, ...]  # device, inode, and a member's offset: the real file, whatever its names
 UNNUMBERED = 0xFFFFFFFF  # the inode that many file systems in user space list for every file
 
 
@@ -42,7 +43,7 @@ class ImageFiles:
         hidden: Number of files and folders whose name begins with a dot.
         other: Number of files that are not images, by suffix.
         real: Resolved paths of the real files behind ``images``, by identity, or by resolved path if the file system
-            does not list identities.
+            does not list identities. Of archives, the archive itself, and the members that have several names.
     """
 
     images: list[ImageFile] = field(default_factory=list)
@@ -59,7 +60,7 @@ class ImageFiles:
         parts = [f"{self.hidden} hidden"] if self.hidden else []
         parts += [f"{self.other.total()} of other types ({suffixes})"] if self.other else []
         for links, what in (
-            ([] if but_again else [image.path for image in self.again], "links to images listed already"),
+            ([] if but_again else [shown(image.path) for image in self.again], "links to images listed already"),
             (self.loops, "links to folders entered already"),
             (self.dangling, "dangling links"),
         ):
@@ -78,7 +79,9 @@ class ImageFiles:
     def shared_with(self, other: "ImageFiles") -> list[str]:
         """Lists the real files that are in ``other`` too, whatever names symbolic and hard links give them."""
         common = ((path, other.real[key]) for key, path in self.real.items() if key in other.real)
-        return sorted({one for one, two in common if os.path.samefile(one, two)}, key=natural_key)
+        return sorted(
+            {shown(one) for one, two in common if os.path.samefile(file_of(one), file_of(two))}, key=natural_key
+        )
 
 
 def find_images(folder: Path) -> ImageFiles:

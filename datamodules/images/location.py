@@ -74,15 +74,23 @@ def size(path: str) -> int:
     return place.size if place.offset + place.size <= length else -1
 
 
-def identity(path: str) -> tuple[int, ...]:
-    """Returns what two names of the same bytes have in common: device, inode and a member's offset.
+def identity(path: str) -> tuple[int, ...] | None:
+    """Returns device, inode and a member's offset, which all names of the same bytes share; None if no other name can.
 
     Raises:
         OSError: The file is gone.
     """
     place = _place(path)
     status = os.stat(place.archive if place else path)
-    return (status.st_dev, status.st_ino, *((place.offset,) if place else ()))
+    if place:
+        return status.st_dev, status.st_ino, place.offset
+    return (status.st_dev, status.st_ino) if status.st_nlink > 1 else None
+
+
+def file_of(path: str) -> str:
+    """Returns the path of the file itself, or of the archive that holds the member."""
+    place = _place(path)
+    return place.archive if place else path
 
 
 def state(path: str, stat: Callable[[str], os.stat_result] = os.stat) -> bytes:
@@ -108,7 +116,7 @@ def _place(path: str) -> _Place | None:
     if not numbers:
         return None
     length, offset, length_of_member, *checked = map(int, numbers.split(" "))
-    return _Place(text[:length], offset, length_of_member, *(checked or [None]))
+    return _Place(text[:length], offset, length_of_member, checked[0] if checked else None)
 
 
 class _Archive:

@@ -5,6 +5,7 @@ import pytest
 from datamodules import ClassIndex
 from datamodules.class_index import natural_key
 from datamodules.files.errors import UserError
+from datamodules.sources.class_folders import ClassFolders
 
 
 def test_numeric_folders_come_in_natural_order(tmp_path):
@@ -13,14 +14,14 @@ def test_numeric_folders_come_in_natural_order(tmp_path):
         (tmp_path / name).mkdir()
     (tmp_path / ".hidden").mkdir()
     (tmp_path / "README.txt").touch()
-    assert ClassIndex.from_folder(tmp_path).names == tuple(names)
+    assert ClassFolders(tmp_path).class_names() == names
 
 
 def test_natural_order_of_mixed_names(tmp_path):
     names = ["1", "01", "2", "10", "a2b10", "a10b2", "b", "ß"]
     for name in names:
         (tmp_path / name).mkdir()
-    assert ClassIndex.from_folder(tmp_path).names == ("01", "1", "2", "10", "a2b10", "a10b2", "b", "ß")
+    assert ClassFolders(tmp_path).class_names() == ["01", "1", "2", "10", "a2b10", "a10b2", "b", "ß"]
 
 
 def test_paths_have_the_same_order_where_a_backslash_separates_folders(monkeypatch):
@@ -51,8 +52,7 @@ def test_names_that_look_the_same_are_shown_by_what_differs():
         index.require_same(ClassIndex([decomposed, "dog ", "Cat"]), "train", "val")
     assert str(caught.value) == (
         r"val must have the same 3 classes as train, but it spells 'Caf\xe9' as 'Cafe\u0301' (another Unicode form, "
-        "NFC or NFD), 'dog' as 'dog ' (other blanks) and lacks cat and also has Cat: add, remove or rename class "
-        "folders"
+        "NFC or NFD), 'dog' as 'dog ' (other blanks) and lacks cat and also has Cat: add, remove or rename classes"
     )
 
 
@@ -67,6 +67,4 @@ def test_refuses(names, message):
 
 def test_refuses_a_folder_without_classes(tmp_path):
     with pytest.raises(UserError, match="subfolder for each of 2 or more classes, found 0"):
-        ClassIndex.from_folder(tmp_path)
-    with pytest.raises(UserError, match="there is no folder"):
-        ClassIndex.from_folder(tmp_path / "absent")
+        ClassFolders(tmp_path).class_names()

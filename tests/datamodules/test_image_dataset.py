@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ from PIL import Image
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from datamodules.image_dataset import UNLABELLED, Batch, ImageDataset, collate
+from datamodules.images.find import ImageFile
 from datamodules.images.mixing import Mix
 from datamodules.sampler import BLANK
 from tests.datamodules.test_training_recipe import recipe
@@ -26,8 +29,12 @@ def paths(tmp_path):
     return paths
 
 
+def images(paths):
+    return [ImageFile(os.path.basename(path), path) for path in paths]
+
+
 def dataset(paths, **options):
-    return ImageDataset(paths, [10 + position for position in range(8)], grey_level, **options)
+    return ImageDataset(images(paths), [10 + position for position in range(8)], grey_level, **options)
 
 
 def test_an_unreadable_file_leaves_a_blank_and_its_name(paths):
@@ -80,12 +87,12 @@ def test_the_pixel_limit_reaches_the_reader(paths):
 
 
 def test_a_batch_is_mixed_as_its_first_sample_says(paths, no_gpu):
-    data = ImageDataset(paths, range(8), recipe(mixup_alpha=1.0), seed=7)
+    data = ImageDataset(images(paths), range(8), recipe(mixup_alpha=1.0), seed=7)
     samples = {(epoch, sample): data[epoch, sample] for epoch in (0, 1) for sample in (0, 1, 3, 4)}
     assert len({sample.mix for sample in samples.values()}) == len(samples)  # a draw for each epoch and sample
     for key, sample in samples.items():
         assert collate([sample, samples[0, 3], samples[0, 4]]).mix == sample.mix == data[key].mix
         assert collate([sample]).mix is None
-    assert ImageDataset(paths, range(8), recipe(mixup_alpha=1.0), seed=8)[0, 1].mix != samples[0, 1].mix
+    assert ImageDataset(images(paths), range(8), recipe(mixup_alpha=1.0), seed=8)[0, 1].mix != samples[0, 1].mix
     assert dataset(paths)[0, 1].mix is None
     assert isinstance(pin_memory(collate([samples[0, 0], samples[0, 1]])).mix, Mix)

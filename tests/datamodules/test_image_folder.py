@@ -405,7 +405,7 @@ def only_text(root):
         ),
         (lambda root: (root / "train").rename(root / "Train"), "for each class: rename .*/root/Train if it is meant"),
         (images_folder, "for each class: rename .*/root/images/train if it is meant, or pass another --data.root"),
-        (empty_class, "every class folder of .*train must hold an image, but there is none in 5: add images, or"),
+        (empty_class, "every class of .*train must have an image, but there is none in 5: add images, or"),
         (
             only_text,
             r"there is none in 5, only 1 of other types \(1 .txt\): convert files to JPEG or PNG, or remove the",

@@ -1,11 +1,10 @@
 import csv
-from pathlib import Path
 
 import pytest
 
 from datamodules import prediction_rows
 from datamodules.files.errors import UserError
-from datamodules.prediction_rows import rows_from_files
+from datamodules.images.find import ImageFile
 
 PATHS = ["t/1.jpg", "t/2.png", "t/10.jpg"]
 
@@ -16,8 +15,16 @@ def template(folder, text):
     return path
 
 
+def images(paths):
+    return [ImageFile(path.removeprefix("t/"), path) for path in paths]
+
+
 def rows_from_template(path, paths):
-    return prediction_rows.rows_from_template(path, paths, Path("t"))
+    return [(name, image.path) for name, image in prediction_rows.rows_from_template(path, images(paths))]
+
+
+def rows_from_files(paths):
+    return [(name, image.path) for name, image in prediction_rows.rows_from_files(images(paths))]
 
 
 def test_without_a_template_names_are_stems_in_the_files_order():

@@ -13,6 +13,7 @@ from datamodules.files.errors import UserError
 from datamodules.image_dataset import ImageDataset
 from datamodules.images import cache as pixel_cache
 from datamodules.images.cache import cache_folder, open_cache, remove_unused
+from datamodules.images.find import ImageFile
 from datamodules.images.read import read_image
 from datamodules.images.transforms import eval_transform
 
@@ -181,7 +182,13 @@ def test_a_loader_process_gets_the_file_whatever_has_become_of_its_name(paths):
 
 @pytest.mark.parametrize("place", ["disk", "ram"])
 def test_an_unreadable_file_is_named_by_its_reader_again(paths, place):
-    data = ImageDataset(paths, [0, 1, 2, 3], eval_transform(32), shorter_side=64, cache=opened(paths, place))
+    data = ImageDataset(
+        [ImageFile(path, path) for path in paths],
+        [0, 1, 2, 3],
+        eval_transform(32),
+        shorter_side=64,
+        cache=opened(paths, place),
+    )
     (error,) = data[0, 2].unreadable
     assert (error.path, data[0, 1].unreadable) == (paths[2], ())
 

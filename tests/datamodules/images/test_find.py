@@ -24,7 +24,7 @@ def test_lists_images_in_natural_order_whatever_their_case_and_depth(tmp_path):
     make(tmp_path, "10.jpg", "2.JPG", "sub/1.PNG", ".hidden.jpg", ".git/3.jpg", "notes.txt", "x.webp", "y.Jpeg",
          "z.bmp", "README", "a.txt")  # fmt: skip
     found = find_images(tmp_path)
-    assert names(found.paths, tmp_path) == ["2.JPG", "10.jpg", "sub/1.PNG", "x.webp", "y.Jpeg", "z.bmp"]
+    assert [image.name for image in found.images] == ["2.JPG", "10.jpg", "sub/1.PNG", "x.webp", "y.Jpeg", "z.bmp"]
     assert (found.hidden, found.other) == (2, {".txt": 2, "without suffix": 1})
     assert found.passed_over() == "2 hidden, 3 of other types (2 .txt, 1 without suffix)"
 
@@ -38,7 +38,7 @@ def test_loops_end_and_each_file_comes_once_under_its_own_name(tmp_path):
     (tmp_path / "a_link_that_sorts_first").symlink_to(tmp_path / "z")
     (tmp_path / "circle.jpg").symlink_to("circle.jpg")
     found = find_images(tmp_path)
-    assert names(found.paths, tmp_path) == ["b/2.jpg", "z/1.jpg"]
+    assert [image.name for image in found.images] == ["b/2.jpg", "z/1.jpg"]
     assert names(found.loops, tmp_path) == ["a_link_that_sorts_first", "b/to_z", "b/up", "z/self", "z/to_b"]
     assert names(found.dangling, tmp_path) == ["circle.jpg"]
 
@@ -56,8 +56,8 @@ def test_links_are_followed_and_reported_where_they_lead_nowhere_or_to_a_listed_
     os.link(inside / "1.jpg", inside / "hard.jpg")  # a file like any other
     os.mkfifo(inside / "pipe.jpg")  # opening it would wait for ever
     found = find_images(inside)
-    assert names(found.paths, inside) == ["1.jpg", "4.jpg", "folder/3.jpg", "hard.jpg"]
-    assert names(found.again, inside) == ["0.jpg", "5.jpg"]
+    assert [image.name for image in found.images] == ["1.jpg", "4.jpg", "folder/3.jpg", "hard.jpg"]
+    assert [image.name for image in found.again] == ["0.jpg", "5.jpg"]
     assert names(found.dangling, inside) == ["gone", "gone.jpg"]
     assert found.other == {".jpg": 1}
 
@@ -90,8 +90,8 @@ def test_any_names_are_listed_once_each_and_none_is_changed(files):
         found = find_images(Path(folder))
         visible = {name for name in files if not name.startswith(b".")}
         images = {name for name in visible if name.lower().endswith(tuple(s.encode() for s in SUFFIXES))}
-        listed = [os.path.basename(os.fsencode(path)) for path in found.paths]
+        listed = [os.path.basename(os.fsencode(image.path)) for image in found.images]
         assert len(listed) == len(images)
         assert set(listed) == images
-        assert all(os.path.exists(path) for path in found.paths)
+        assert all(os.path.exists(image.path) for image in found.images)
         assert (found.hidden, found.other.total()) == (len(files - visible), len(visible - images))

@@ -1,0 +1,102 @@
+"""Classes of the images of archives in the form of WebDataset, from the members beside them."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from datamodules.archives.index import Index
+from datamodules.archives.label_members import FAULT, LABEL
+from datamodules.class_index import natural_key
+from datamodules.files.errors import UserError, listed, listed_reasons
+
+
+def key_of(place: str) -> str:
+    """Returns what an image and its label have in common: the place up to the first dot of the base name.
+
+    Example:
+        >>> key_of("a.b/000001.seg.jpg")
+        'a.b/000001'
+    """
+    return place[: place.index(".", place.rfind("/") + 1)]
+
+
+def label_suffix(indexes: Sequence[Index], label_column: str | None, on_top: bool) -> str | None:
+    """Tells which members are the labels, ``.cls`` or ``.json``; None if the images have none beside them.
+
+    Args:
+        indexes: All archives of the split.
+        label_column: The option, which asks for ``.json`` where there are both.
+        on_top: Whether there are images outside of folders, so that folders cannot be the classes. Others may have
+            ``.json`` files beside them that say other things.
+    """
+    suffixes = {place[-4:].lower() for index in indexes for place in index.labels}
+    if ".cls" in suffixes and not (label_column and "json" in suffixes):
+        return ".cls"
+    if "json" not in suffixes or not (label_column or on_top):
+        return None
+    described = {key_of(place) for index in indexes for place in index.labels if place.lower().endswith(".json")}
+    return ".json" if any(key_of(place) in described for index in indexes for place in index.names) else None
+
+
+def labelled_classes(indexes: Sequence[Index], suffix: str, class_list: Path | None, where: str) -> dict[str, str]:
+    """Returns the class of each image by its place.
+
+    Args:
+        indexes: All archives of the split.
+        suffix: See ``label_suffix``.
+        class_list: A file with the name of a class in each line, in the order of the numbers in ``.cls``.
+        where: What messages call the split.
+
+    Raises:
+        UserError: An image has no label or two, a ``.cls`` no image, or a label cannot be understood.
+    """
+    said: dict[str, tuple[str, str]] = {}
+    for index in indexes:
+        for place, text in index.labels.items():
+            if place.lower().endswith(suffix) and said.setdefault(key_of(place), (place, text))[0] != place:
+                raise UserError(f"{where} has two labels for {key_of(place)}, {said[key_of(place)][0]} and {place}")
+    images = {place: key_of(place) for index in indexes for place in index.names}
+    if bare := [place for place, key in images.items() if key not in said]:
+        raise UserError(
+            f"{where} has no {suffix} for {len(bare):,} of its {len(images):,} images, "
+            f"{listed(sorted(bare, key=natural_key))}: give each image its label"
+        )
+    keys = set(images.values())
+    if suffix == ".cls" and (unused := [place for key, (place, _) in said.items() if key not in keys]):
+        raise UserError(
+            f"{where} has labels without an image, {listed(sorted(unused, key=natural_key))}: add the images as JPEG "
+            "or PNG, or remove the labels"
+        )
+    if faults := {said[key][0]: said[key][1][1:] for key in keys if said[key][1].startswith(FAULT)}:
+        raise UserError(f"labels in {where} cannot be understood: {listed_reasons(faults)}")
+    labels = {key: said[key][1].removeprefix(LABEL) for key in keys}
+    if suffix == ".cls":
+        names = _names(class_list, where)
+        if wrong := {said[key][0]: label for key, label in labels.items() if not _is_index(label, len(names))}:
+            raise UserError(
+                f"labels in {where} are no class indices from 0 to {len(names) - 1}, the lines of {class_list}: "
+                f"{listed_reasons(wrong)}"
+            )
+        labels = {key: names[int(label)] for key, label in labels.items()}
+    return {place: labels[key] for place, key in images.items()}
+
+
+def _is_index(label: str, count: int) -> bool:
+    return bool(re.fullmatch("[0-9]{1,9}", label)) and int(label) < count
+
+
+def _names(class_list: Path | None, where: str) -> list[str]:
+    if class_list is None:
+        raise UserError(
+            f"the labels in {where} are class indices: pass --data.class_list FILE with a class name in each line"
+        )
+    try:
+        names = Path(class_list).read_text("utf-8-sig").rstrip().splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read --data.class_list {class_list} ({error}): name a text file in UTF-8") from error
+    names = [name.strip() for name in names]
+    if wrong := [repr(name) for name in dict.fromkeys(names) if not name or names.count(name) > 1]:
+        raise UserError(
+            f"{class_list} must have the name of another class in each line, but has {listed(wrong)} empty or twice"
+        )
+    return names

@@ -33,8 +33,7 @@ class ImageFolderDataModule(BatchesDataModule):
     is held out, the same one on every machine.
 
     Args:
-        root: Folder that holds ``train``, ``val`` and ``test``, or the images of a labels file, or a folder of images
-            for each class.
+        root: Folder of the data set: of its splits, of its classes, or of the images of a labels file.
         image_size: Side of the square that the network sees, in pixels.
         batch_size: Images per step and process.
         num_workers: Loader processes of each training process; by default its share of the CPUs, at most 16.

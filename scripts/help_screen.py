@@ -14,6 +14,8 @@ EVERYTHING = "all"
 # Used where the first sentence of the option's own help is unclear, or does not hold here.
 IN_OUR_WORDS = {
     "seed_everything": "Seed of the initial weights, the order of the images and their augmentation.",
+    "data.root": "Folder that holds train, val and test, or the classes.",
+    "data.labels": "CSV, TSV or JSONL file of image names, classes and perhaps splits.",
     "data.template": "CSV file whose rows are predicted; by default ROOT/sample_submission.csv, if it exists.",
     "trainer.accelerator": "cpu, gpu, or auto for a GPU if there is one.",
     "trainer.devices": "Number of GPUs, or of processes on the CPU; auto for all GPUs.",
@@ -38,7 +40,7 @@ EVALUATION = (f"ckpt_path data.root {LOADING}", ("", " --data.batch_size 64", " 
 SCREENS = {
     "fit": Screen(
         "Trains a classifier; writes everything to runs/<name>/version_<k>/.",
-        "data.root data.image_size data.batch_size model.backbone model.weights model.learning_rate "
+        "data.root data.labels data.image_size data.batch_size model.backbone model.weights model.learning_rate "
         "trainer.max_epochs trainer.devices trainer.precision seed_everything run_name ckpt_path",
         ("", " --model.backbone resnet18 --trainer.max_epochs 30 --run_name small", " --ckpt_path last"),
     ),

@@ -48,10 +48,13 @@ DATA_DECIDES = {
     "image_size": "40", "batch_size": "4", "val_fraction": "0.2", "max_pixels": "1000000", "on_bad_image": "skip",
     "augmentation": "reference", "seed": None, "class_names": None, "crop_scale": "[0.5,1.0]",
     "random_erasing": "0.5", "mixup_alpha": "0.2", "cutmix_alpha": "1", "progressive": "32@1",
-    "mix_probability": None, "plain_epochs": None,  # which need another option
+    "folds": "2", "group_pattern": ".*", "fraction": "0.5",
+    # which need another option:
+    "mix_probability": None, "plain_epochs": None, "fold": None, "group_column": None,
 }  # fmt: skip
 DATA_FREE = {"root": None, "num_workers": "1", "predict_dir": "absent", "template": "absent", "worker_timeout": "60",
-             "cache": "ram"}  # fmt: skip
+             "cache": "ram", "labels": None, "image_column": None, "label_column": None, "split_column": None,
+             "class_list": None}  # fmt: skip
 MODEL_FREE = {"tta": "hflip", "activation_checkpointing": "true"}
 MODEL_DECIDES = {
     "backbone": "resnet34", "weights": "IMAGENET1K_V1", "attention": "none", "attention_placement": "block",

@@ -13,7 +13,8 @@ def test_checkpoint_and_export_say_the_same(trained):
     checkpoint = read_trained_model(trained / "checkpoints" / "best.ckpt")
     export = read_trained_model(trained / "model.safetensors")
     assert checkpoint.model == export.model
-    assert checkpoint.data == export.data == {"image_size": 32, "val_fraction": 0.1, "seed": 42}
+    undivided = {"folds": 0, "fold": 0, "group_column": None, "group_pattern": None}
+    assert checkpoint.data == export.data == {"image_size": 32, "val_fraction": 0.1, "seed": 42, **undivided}
     assert checkpoint.network.keys() == export.network.keys()
     assert all(torch.equal(checkpoint.network[name], export.network[name]) for name in checkpoint.network)
 

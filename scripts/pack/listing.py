@@ -57,11 +57,11 @@ def require_not_read(shards: list[Path], images: Images) -> None:
     Raises:
         UserError: One is.
     """
-    if not shards:
-        return
-    files = {(status.st_dev, status.st_ino): path for path in shards for status in [path.stat()]}
-    for device, inode, *_ in _identities([image for of_split in images.values() for image in of_split]):
-        if path := files.get((device, inode)):
+    archives = {
+        location.file_of(image.path) for of_split in images.values() for image in of_split if "\0" in image.path
+    }
+    for path in sorted(archives):
+        if any(shard.samefile(path) for shard in shards):
             raise UserError(f"{path} is an input, so it is not overwritten: choose another --output")
 
 
@@ -85,7 +85,10 @@ def say_what_is_lost(root: Path, images: Images, say: Callable[[str], None]) -> 
     """Says what a run reads from other forms of a data set and not from shards."""
     identities = [*_identities(images.get("train", []))]
     if twins := len(identities) - len({*identities}):
-        say(f"train: {twins:,} images are hard links to others, which are copies in shards: what is held out may differ")
+        say(
+            f"train: hard links to other images of it, which are copies in shards and need not stay together where "
+            f"images are held out: {twins:,}"
+        )
     template = root / "sample_submission.csv"
     if template.is_file():
         say(f"rows of a prediction: pass --data.template {printable(os.fspath(template))}, as it is not packed")
@@ -93,8 +96,9 @@ def say_what_is_lost(root: Path, images: Images, say: Callable[[str], None]) -> 
 
 def _identities(images: list[ImageFile]) -> Iterator[tuple[int, ...]]:
     for image in images:
-        with suppress(OSError):  # gone, which is told later
-            yield location.identity(image.path)
+        with suppress(OSError):  # gone by now
+            if (identity := location.identity(image.path)) is not None:
+                yield identity
 
 
 def _has_classes(test: Source, train: Source | None) -> bool:

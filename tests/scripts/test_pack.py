@@ -2,14 +2,17 @@
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from datamodules.files.errors import UserError
+from datamodules.images.find import ImageFile
 from scripts.main import main
 from scripts.pack import pack, shards
 
@@ -47,7 +50,8 @@ def files(folder):
 
 
 @pytest.fixture
-def root(tmp_path):
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # for indexes
     return make(tmp_path / "root")
 
 
@@ -91,6 +95,20 @@ def test_shards_follow_from_names_and_bytes(root, tmp_path):
     pack(str(other), str(tmp_path / "two"), shard_mb=0.015)
     assert files(tmp_path / "one") == files(tmp_path / "two")
     assert len(files(tmp_path / "one")) > 3
+
+
+def test_shards_do_not_depend_on_the_form(root, tmp_path):
+    (root / NAMES[5]).unlink()  # which no zip can spell
+    shutil.rmtree(root / "test")
+    expected = pack(root, tmp_path / "expected")
+    of_shards = pack(pack(root, tmp_path / "small", shard_mb=0.012), tmp_path / "of_shards")
+    (tmp_path / "zipped").mkdir()
+    with zipfile.ZipFile(tmp_path / "zipped" / "train.zip", "w") as archive:
+        for path in sorted((root / "train").rglob("*"), reverse=True):
+            archive.write(path, f"photos/{path.relative_to(root / 'train')}")
+    of_zip = pack(tmp_path / "zipped", tmp_path / "of_zip")
+    of_folder = pack(root / "train", tmp_path / "of_folder")  # without splits
+    assert files(expected) == files(of_shards) == files(of_zip) == files(of_folder)
 
 
 def test_sums_are_those_that_sha256sum_writes(root, tmp_path):
@@ -137,6 +155,13 @@ def test_an_earlier_pack_is_replaced(root, tmp_path):
     pack(root, out)
     assert files(out) == files(pack(root, tmp_path / "new"))
     assert len(files(out)) == 3
+    with pytest.raises(UserError, match=r"test-000000.tar is an input, so it is not overwritten: choose another"):
+        pack(out, out, shard_mb=0.012)
+    Path(tmp_path / "linked").mkdir()
+    for path in out.glob("*.tar"):
+        (tmp_path / "linked" / path.name).symlink_to(path)
+    with pytest.raises(UserError, match="is an input"):
+        pack(out, tmp_path / "linked")
 
 
 @pytest.mark.processes
@@ -213,6 +238,30 @@ def test_one_that_fails_or_changes_under_the_work_leaves_the_pack_incomplete(roo
     )
 
 
+def test_names_that_a_reader_would_not_find_are_refused(monkeypatch):
+    monkeypatch.setattr(shards.location, "size", lambda path: 1)
+    monkeypatch.setattr("os.access", lambda path, mode: True)
+    names = ("a/../../b.jpg", "/a/b.jpg", "a/.b/c.jpg", "a//b.jpg", "a\\b.jpg", "a/b.gif", "a/c.jpg", "a/c.jpg")
+    with pytest.raises(UserError, match="7 images of val have names that a shard cannot have") as caught:
+        shards.plan_shards("val", [ImageFile(name, f"{i}") for i, name in enumerate(names)], 1000)
+    assert ", 0, 1, 2, 3, 4, 5, 7: each must come once" in str(caught.value)
+
+
+def test_what_shards_lose_is_said(root, tmp_path, capsys):
+    os.link(root / NAMES[0], root / "train/cat/twin.jpg")
+    pack(root, tmp_path / "out")
+    said = capsys.readouterr().out
+    assert "train: hard links to other images of it, which are copies in shards" in said
+    assert "where images are held out: 1\n" in said
+    assert f"rows of a prediction: pass --data.template {root}/sample_submission.csv" in said
+
+
+def test_one_folder_of_unlabelled_images_is_packed(root, tmp_path):
+    make(tmp_path / "photos", ["test/later/2.jpg"])
+    out = pack(tmp_path / "photos", tmp_path / "out")
+    assert members(out / "test-000000.tar") == ["later/2.jpg"]
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -226,7 +275,7 @@ def test_one_that_fails_or_changes_under_the_work_leaves_the_pack_incomplete(roo
         ("--output=out --shard_mb=0", "--shard_mb must be above 0, got 0.0"),
         ("--output=out --shard_mb=nan", "--shard_mb must be above 0, got nan"),
         ("--output=out --data.root=nowhere", "there is no folder at nowhere (--data.root)"),
-        ("--output=out --data.root=mine", "mine"),
+        ("--output=out --data.root=sums", "there is no folder sums/train"),
     ],
 )
 def test_what_is_refused_changes_nothing(options, sentence, root, tmp_path, monkeypatch, refusal):

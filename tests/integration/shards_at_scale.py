@@ -94,7 +94,9 @@ def write_tiny_shards(folder, count, shards):
 
 def fresh(function, *arguments):
     """Calls a function in a process that has done nothing but import what it needs."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    how = multiprocessing.get_start_method(), True  # loaders start their processes as they would here
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn, multiprocessing.set_start_method, how) as pool:
         return pool.submit(function, *arguments).result()
 
 

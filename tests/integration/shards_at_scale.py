@@ -12,13 +12,12 @@ import argparse
 import io
 import itertools
 import json
-import multiprocessing
 import os
 import shutil
 import statistics
+import subprocess
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -93,11 +92,12 @@ def write_tiny_shards(folder, count, shards):
 
 
 def fresh(function, *arguments):
-    """Calls a function in a process that has done nothing but import what it needs."""
-    how = multiprocessing.get_start_method(), True  # loaders start their processes as they would here
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, spawn, multiprocessing.set_start_method, how) as pool:
-        return pool.submit(function, *arguments).result()
+    """Calls a function of this file in a process that has done nothing but import what it needs."""
+    call = "import json, sys; from tests.integration import shards_at_scale as file; "
+    call += "print(json.dumps(getattr(file, sys.argv[1])(*json.loads(sys.argv[2]))))"
+    words = [sys.executable, "-c", call, function.__name__, json.dumps(arguments, default=str)]
+    *_, line = subprocess.run(words, stdout=subprocess.PIPE, check=True).stdout.splitlines()
+    return json.loads(line)
 
 
 def data_module(root, workers):
@@ -155,7 +155,7 @@ def cost_of_listing(root):
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
     before = psutil.Process().memory_info().rss
     begun = time.perf_counter()
-    source = DataSet(root).require("train")
+    source = DataSet(Path(root)).require("train")
     listed = source.by_class(source.class_names())
     seconds = time.perf_counter() - begun
     count = sum(len(found.images) for found in listed.values())
@@ -218,7 +218,9 @@ def main():
     found["seconds from a start"] = starts(folder, roots, options.rounds, workers)
     for number in options.workers:
         say(f"images per second with {number} workers")
-        found[f"images/s with {number} workers"] = fresh(rates, roots, number, options.rounds, options.measured)
+        found[f"images/s with {number} workers"] = fresh(
+            rates, {form: str(root) for form, root in roots.items()}, number, options.rounds, options.measured
+        )
     for form, root in roots.items():
         say(f"memory of {form}")
         found[f"MB of {form} with {workers} workers, by epoch"] = fresh(memory, root, workers, 2)

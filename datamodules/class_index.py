@@ -24,6 +24,15 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
 
 
+def could_be_folder(name: str) -> bool:
+    """Tells whether a class of this name can be a folder, as some forms of a data set need."""
+    try:
+        name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a pair of surrogates, which JSON can hold
+        return False
+    return bool(name) and not name.startswith(".") and "/" not in name and "\0" not in name
+
+
 class ClassIndex:
     """The class names in their order; a class's index is its position.
 

@@ -4,8 +4,9 @@ import hashlib
 import os
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,17 @@ from datamodules.class_index import natural_key
 from datamodules.files.errors import UserError
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.images.find import ImageFiles, find_images
+from datamodules.images.location import shown
 from datamodules.images.read import MAX_PIXELS, ImageReadError, open_image, orientation, upright_rgb
-from datamodules.lookalike_names import as_seen
+from datamodules.sources.class_folders import ClassFolders
+from datamodules.sources.data_set import DataSet
+from datamodules.sources.source import Source
+from datamodules.sources.write_labels import is_labelled_test
 from datamodules.split_names import SPLITS, visible_folders
 from datamodules.workers.pool import map_in_processes
 
 NO_CLASS = ""
+Listing = dict[str, dict[str, ImageFiles]]  # by split and class
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class Findings:
     """What a data set holds, in plain types.
 
     Attributes:
-        root: The folder that holds the splits.
+        root: The folder that holds the data set.
         splits: For each split, ``images``, ``classes`` with their counts, ``imbalance`` of the largest to the smallest
             class, ``widths`` and ``heights`` as minimum, median, maximum, ``modes``, ``rotated`` paths, and
             ``passed_over`` in words.
@@ -92,15 +98,17 @@ def image_facts(path: str, max_pixels: int = MAX_PIXELS) -> ImageFacts:
 
 def audit_data(
     root: Path,
+    options: Mapping[str, Any] | None = None,
     *,
     max_pixels: int = MAX_PIXELS,
     num_workers: int = 0,
     progress: Callable[[Iterator[ImageFacts], int], Iterable[ImageFacts]] = lambda facts, total: facts,
 ) -> Findings:
-    """Reads every image of ``train/``, ``val/`` and ``test/`` and runs the checks of every stage.
+    """Reads every image of ``train``, ``val`` and ``test``, whatever their form, and runs the checks of every stage.
 
     Args:
-        root: The folder that holds the splits.
+        root: The folder that holds the data set.
+        options: Options of ``ImageFolderDataModule`` that say where labels are.
         max_pixels: As for ``ImageFolderDataModule``.
         num_workers: Number of processes that decode; 0 for this one.
         progress: Wraps the iterator of facts, given their total number.
@@ -108,12 +116,13 @@ def audit_data(
     Raises:
         UserError: A folder cannot be listed, or a decoding process was killed.
     """
-    listing = {split: _list(root, split) for split in SPLITS if (root / split).is_dir()}
+    data = DataSet(root, options)
+    listing, stops = _list(data)
     place = {
-        path: (split, name)
+        image.path: (split, name)
         for split, classes in listing.items()
         for name, found in classes.items()
-        for path in (image.path for image in found.images)
+        for image in found.images
     }
     read = partial(image_facts, max_pixels=max_pixels)
     facts = {fact.path: fact for fact in progress(map_in_processes(read, list(place), num_workers), len(place))}
@@ -121,17 +130,19 @@ def audit_data(
     for fact in facts.values():
         if not fact.error:
             groups[fact.digest].append(fact.path)
-    unreadable = [{"path": fact.path, "reason": fact.error} for fact in facts.values() if fact.error]
-    held_out, stops = _stages(root, listing, max_pixels)
+    unreadable = [{"path": shown(fact.path), "reason": fact.error} for fact in facts.values() if fact.error]
+    held_out, stops_of_stages = _stages(root, options or {}, listing, max_pixels)
+    stops += [sentence for sentence in stops_of_stages if sentence not in stops]
+    everywhere = data.labelled or _is_one_folder(data)
     return Findings(
         root=str(root),
         splits={split: _describe(classes, facts) for split, classes in listing.items()},
-        test_folders=_subfolders(root / "test") if NO_CLASS in listing.get("test", {}) else [],
-        unread_folders=[name for name in _subfolders(root) if name not in SPLITS],
+        test_folders=_subfolders(root / "test") if [*listing.get("test", ())] == [NO_CLASS] else [],
+        unread_folders=[] if everywhere else [name for name in _subfolders(root) if name not in SPLITS],
         unreadable=unreadable,
         duplicates=[
             {
-                "paths": paths,
+                "paths": [*map(shown, paths)],
                 "splits": list(dict.fromkeys(place[path][0] for path in paths)),
                 "classes": list(dict.fromkeys(place[path][1] for path in paths if place[path][1] != NO_CLASS)),
             }
@@ -144,15 +155,45 @@ def audit_data(
     )
 
 
-def _list(root: Path, split: str) -> dict[str, ImageFiles]:
-    """Lists files by class; ``test/`` without any class of ``train/`` is one folder of unlabelled images."""
-    folders = _subfolders(root / split)
-    if split == "test" and set(map(as_seen, folders)).isdisjoint(map(as_seen, _subfolders(root / "train"))):
-        return {NO_CLASS: find_images(root / split)}
-    return {name: find_images(root / split / name) for name in folders}
+def _list(data: DataSet) -> tuple[Listing, list[str]]:
+    """Lists images by split and class, and the messages with which splits could not be listed.
+
+    ``test`` without any class of ``train`` is unlabelled, as are images that a prediction reads and a test does not.
+    """
+    listing: Listing = {}
+    stops: list[str] = []
+    for split in SPLITS:
+        try:
+            source = data.find(split)
+            if source and (split != "test" or is_labelled_test(data)):
+                listing[split] = _by_class(source)
+        except UserError as error:
+            stops += [str(error)] if str(error) not in stops else []
+    try:
+        to_predict = data.find_to_predict()
+        unlabelled = to_predict.images() if to_predict else ImageFiles()
+    except UserError:  # which the stages tell
+        return listing, stops
+    labelled = {image.path for found in listing.get("test", {}).values() for image in found.images}
+    rest = [image for image in unlabelled.images if image.path not in labelled]
+    if to_predict and (rest or "test" not in listing):
+        listing.setdefault("test", {})[NO_CLASS] = replace(unlabelled, images=rest)
+    return listing, stops
 
 
-def _class_differences(listing: dict[str, dict[str, ImageFiles]]) -> dict[str, dict[str, list[str]]]:
+def _by_class(source: Source) -> dict[str, ImageFiles]:
+    if isinstance(source, ClassFolders):  # what a run refuses, such as a single class, is described too
+        return {name: find_images(source.folder / name) for name in _subfolders(source.folder)}
+    return source.by_class(source.class_names())
+
+
+def _is_one_folder(data: DataSet) -> bool:
+    with suppress(UserError):  # which the listing tells
+        return data.is_one_folder
+    return False
+
+
+def _class_differences(listing: Listing) -> dict[str, dict[str, list[str]]]:
     """Lists for each split whose classes are not those of ``train/`` which are missing and which are unknown."""
     train = listing.get("train", {}).keys()
     differences = {
@@ -174,17 +215,17 @@ def _describe(classes: dict[str, ImageFiles], facts: dict[str, ImageFacts]) -> d
     passed_over = ImageFiles()
     for found in classes.values():
         passed_over.add(found)
-    counts = {name: len(found.images) for name, found in classes.items()}
+    counts = {name: len(found.images) for name, found in classes.items() if name != NO_CLASS}
     images = [facts[image.path] for found in classes.values() for image in found.images]
     readable = [fact for fact in images if not fact.error]
     return {
         "images": len(images),
-        "classes": {name: count for name, count in counts.items() if name != NO_CLASS},
+        "classes": counts,
         "imbalance": max(counts.values()) / min(counts.values()) if len(counts) > 1 and all(counts.values()) else None,
         "widths": _spread([fact.width for fact in readable]),
         "heights": _spread([fact.height for fact in readable]),
         "modes": dict(Counter(fact.mode for fact in readable).most_common()),
-        "rotated": [fact.path for fact in readable if fact.rotated],
+        "rotated": [shown(fact.path) for fact in readable if fact.rotated],
         "passed_over": passed_over.passed_over(),
     }
 
@@ -193,13 +234,13 @@ def _spread(values: list[int]) -> list[int]:
     return [min(values), round(statistics.median(values)), max(values)] if values else []
 
 
-def _stages(root: Path, listing: dict[str, dict[str, ImageFiles]], max_pixels: int) -> tuple[str, list[str]]:
+def _stages(root: Path, options: Mapping[str, Any], listing: Listing, max_pixels: int) -> tuple[str, list[str]]:
     """Returns what a fit would hold out, and the messages with which a stage would end."""
-    stages = ["fit", *(["predict"] if "test" in listing else [])]
-    stages += ["test"] if NO_CLASS not in listing.get("test", {NO_CLASS: None}) else []
+    test = listing.get("test", {})
+    stages = ["fit", *(["predict"] if test else []), *(["test"] if test.keys() - {NO_CLASS} else [])]
     sentences: list[str] = []
     try:
-        data = ImageFolderDataModule(str(root), max_pixels=max_pixels)
+        data = ImageFolderDataModule(str(root), max_pixels=max_pixels, **options)
     except UserError as error:
         return "", [str(error)]
     for stage in stages:

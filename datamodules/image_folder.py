@@ -9,7 +9,7 @@ from typing import Literal
 from typing_extensions import override
 
 from datamodules.batches import BatchesDataModule
-from datamodules.data_options import require_usable_options
+from datamodules.data_options import DEFAULT_VAL_FRACTION, require_usable_options
 from datamodules.image_dataset import ImageDataset
 from datamodules.images.cache import Place
 from datamodules.images.find import ImageFile
@@ -107,7 +107,7 @@ class ImageFolderDataModule(BatchesDataModule):
         label_column: str | None = None,
         split_column: str | None = None,
         class_list: str | None = None,
-        val_fraction: float = 0.1,
+        val_fraction: float = DEFAULT_VAL_FRACTION,
         folds: int = 0,
         fold: int = 0,
         group_column: str | None = None,
@@ -140,7 +140,7 @@ class ImageFolderDataModule(BatchesDataModule):
         self.image_size = image_size
         self.batch_size = batch_size
         self.num_workers = num_workers
-        self.partition = Partition(seed, val_fraction, folds, fold, group_pattern, fraction)
+        self.partition = Partition(seed, val_fraction, folds, fold, group_pattern, fraction, group_column)
         self.predict_dir = predict_dir
         self.template = template
         self.worker_timeout = worker_timeout
@@ -148,7 +148,7 @@ class ImageFolderDataModule(BatchesDataModule):
         self.on_bad_image = on_bad_image
         self.cache = cache
         self.seed = seed
-        self.data_set = DataSet(self.root)
+        self.data_set = DataSet(self.root, self.hparams)
         self.classes = classes_of(self.data_set, class_names)
         self.prediction_names: list[str] = []
         self.prediction_labels: list[str] = []

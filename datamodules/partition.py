@@ -1,29 +1,43 @@
-"""Which labelled images train and which validate: a function of their names and the seed, the same on every machine."""
+"""Which labelled images train and which validate, where the data set leaves that open: a held-out part, or folds."""
 
 import hashlib
-import math
-from collections.abc import Sequence
-from contextlib import suppress
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 
-from datamodules.files.errors import UserError
-from datamodules.images import location
+from datamodules.class_index import natural_key
+from datamodules.files.errors import UserError, listed
+from datamodules.group_balance import spread
+from datamodules.groups import groups_of, stay_together
 from datamodules.images.find import ImageFile
 
-Files = dict[str, list[ImageFile]]  # by class, each named <class>/<name>
+Files = dict[str, list[ImageFile]]  # by class; an image's name is <class>/<name>
 
 
 @dataclass(frozen=True)
 class Partition:
-    """How ``train`` is divided if there is no ``val``, and how much of it trains.
+    """Divides training images into those that train and those that validate.
+
+    The choice follows a hash of the seed and an image's name, which no library's random stream, no form of a data set
+    and no file system's order can change. Hard links of one file stay together.
+
+    Example:
+        >>> cats, dogs = ([ImageFile(f"{name}/{i}.jpg", "") for i in range(4)] for name in ("cat", "dog"))
+        >>> training, validation = Partition(seed=42, folds=4, fold=1).divide({"cat": cats, "dog": dogs})
+        >>> [len(images) for images in (*training.values(), *validation.values())]
+        [3, 3, 1, 1]
 
     Attributes:
-        seed: Seed of the choice.
-        val_fraction: Share of each class that is held out for validation.
-        folds: Number of folds, of which one validates, instead of ``val_fraction``; 0 for none.
-        fold: The fold that validates, from 0.
-        group_pattern: Regular expression over names, whose first group, or whole match, names the object.
+        seed: Seed of the hash.
+        val_fraction: Share of each class that validates, if there are no folds.
+        folds: Number of parts that take turns at validating; 0 for none.
+        fold: The part that validates, from 0.
+        group_pattern: Regular expression that finds an image's group in its name; images of one group stay together.
         fraction: Share of each class's training images that train.
+        group_column: Column of the labels file that ``ImageFile.group`` comes from, which takes the place of a pattern;
+            an image with an empty cell there is alone.
     """
 
     seed: int
@@ -32,24 +46,79 @@ class Partition:
     fold: int = 0
     group_pattern: str | None = None
     fraction: float = 1.0
+    group_column: str | None = None
 
     @property
     def held_out(self) -> str:
         """What is held out for validation, in words."""
         if self.folds:
-            return f"fold {self.fold} of {self.folds} (0 to {self.folds - 1})"
-        return f"{100 * self.val_fraction:g}% of each class"
+            share = f"fold {self.fold} of {self.folds} (0 to {self.folds - 1})"
+        else:
+            share = f"{100 * self.val_fraction:g}% of each class"
+        return f"{share}, in whole groups" if self._has_groups else share
+
+    @property
+    def _has_groups(self) -> bool:
+        return self.group_pattern is not None or self.group_column is not None
 
     def divide(self, files: Files) -> tuple[Files, Files]:
-        """Splits images in two, class by class: those that train, and ``val_fraction`` of each class, at least one.
+        """Returns the training and the validation images, each in the order that they came in.
 
-        The choice follows a hash of the seed and the name, which no library's random stream or file system's order can
-        change.
+        Folds are stratified: their sizes differ by one at most, and so do those of each class. Groups go whole to one
+        side, so there the shares are as close as ``spread`` gets them.
 
         Raises:
-            UserError: Nothing would stay of a class.
+            UserError: A class would have no image on one side, or names have no groups.
         """
-        stay, held_out = {}, {}
+        if self._has_groups:
+            chosen = self._grouped(files)
+        elif self.folds:
+            chosen = self._dealt(files)
+        else:
+            chosen = self._held_out(files)
+        names = {image.name for image in chosen}
+        return (
+            {name: [image for image in images if image.name not in names] for name, images in files.items()},
+            {name: [image for image in images if image.name in names] for name, images in files.items()},
+        )
+
+    def take(self, train: Files) -> Files:
+        """Returns ``fraction`` of each class, at least one image; a smaller fraction is part of any larger one."""
+        if self.fraction == 1:
+            return train
+        taken: Files = {}
+        for name, images in train.items():
+            count = max(1, round(len(images) * self.fraction))
+            first = {image.name for image in self._in_order(images)[:count]}
+            taken[name] = [image for image in images if image.name in first]
+        return taken
+
+    def require_groups_apart(self, training: Files, validation: Files) -> None:
+        """Checks that no group is on both sides of a division that the data set itself makes.
+
+        Raises:
+            UserError: A group is.
+        """
+        if not self._has_groups:
+            return
+        sides = [
+            {group for images in side.values() for group in groups_of(images, self.group_pattern) if group}
+            for side in (training, validation)
+        ]
+        if shared := sorted(sides[0] & sides[1], key=natural_key):
+            raise UserError(
+                f"images of one group are both in train and in val ({listed(shared)}): move each group to one of "
+                "them, or leave out --data.group_column and --data.group_pattern"
+            )
+
+    def _key(self, image: ImageFile) -> bytes:
+        return hashlib.sha256(f"{self.seed}/train/{image.name}".encode("utf-8", "surrogateescape")).digest()
+
+    def _in_order(self, images: Iterable[ImageFile]) -> list[ImageFile]:
+        return sorted(images, key=self._key)
+
+    def _held_out(self, files: Files) -> Iterator[ImageFile]:
+        """Chooses the first images of each class by their hash."""
         for name, images in files.items():
             count = max(1, round(len(images) * self.val_fraction))
             if count >= len(images):
@@ -57,36 +126,51 @@ class Partition:
                     f"class {name} has too few images ({len(images)}) to hold out {count} for validation: add images "
                     "or a val folder, or lower --data.val_fraction"
                 )
-            chosen = _with_twins({image.path for image in sorted(images, key=self._key)[:count]}, images)
-            if len(chosen) == len(images):
+            in_order = self._in_order(images)
+            first = {image.name for image in in_order[:count]}
+            chosen = [unit for unit in stay_together(in_order) if unit[0].name in first]
+            if sum(map(len, chosen)) == len(images):
                 raise UserError(
                     f"class {name} has too few different images to hold out {count} for validation, as its other names "
                     "are hard links to those: add images or a val folder"
                 )
-            held_out[name] = [image for image in images if image.path in chosen]
-            stay[name] = [image for image in images if image.path not in chosen]
-        return stay, held_out
+            yield from itertools.chain.from_iterable(chosen)
 
-    def take(self, train: Files) -> Files:
-        """Returns ``fraction`` of each class, at least one image; a smaller fraction is part of a larger one."""
-        if self.fraction >= 1:
-            return train
-        taken = {}
-        for name, images in train.items():
-            chosen = {*sorted(images, key=self._key)[: max(1, math.ceil(len(images) * self.fraction))]}
-            taken[name] = [image for image in images if image in chosen]
-        return taken
+    def _dealt(self, files: Files) -> Iterable[ImageFile]:
+        """Deals the images to the folds in turn, class after class, and chooses those of one fold."""
+        units: list[list[ImageFile]] = []
+        for name in sorted(files):
+            of_class = stay_together(self._in_order(files[name]))
+            if (count := len(of_class)) < self.folds:
+                raise UserError(
+                    f"class {name} has {count} different images, too few for one in each of {self.folds} folds: add "
+                    f"images{f', or lower --data.folds to {count}' if count > 1 else ''}"
+                )
+            units += of_class
+        return itertools.chain.from_iterable(units[self.fold :: self.folds])
 
-    def _key(self, image: ImageFile) -> bytes:
-        return hashlib.sha256(f"{self.seed}/train/{image.name}".encode("utf-8", "surrogateescape")).digest()
-
-
-def _with_twins(chosen: set[str], images: Sequence[ImageFile]) -> set[str]:
-    """Adds the other hard links to the chosen files: an image that is measured must not be trained with."""
-    several: dict[str, tuple[int, ...]] = {}
-    for image in images:
-        with suppress(OSError):  # gone since the scan
-            if identity := location.identity(image.path):
-                several[image.path] = identity
-    files = {several[path] for path in chosen if path in several}
-    return chosen | {path for path, file in several.items() if file in files}
+    def _grouped(self, files: Files) -> Iterable[ImageFile]:
+        """Spreads groups, the largest first and then by their hash, and chooses those of one part."""
+        classes = {image.name: name for name, images in files.items() for image in images}
+        if self.group_pattern is None and not any(image.group for images in files.values() for image in images):
+            raise UserError(
+                f"--data.group_column {self.group_column} is a column of a labels file, but no labels file says which "
+                "of these images belong together: pass --data.labels, or use --data.group_pattern"
+            )
+        in_order = self._in_order(itertools.chain(*files.values()))
+        groups = stay_together(in_order, groups_of(in_order, self.group_pattern))
+        groups.sort(key=len, reverse=True)  # stable
+        counts = [Counter(classes[image.name] for image in group) for group in groups]
+        parts, what = self.folds or 2, f"the {self.folds} folds" if self.folds else "training and validation"
+        groups_with = Counter(name for group in counts for name in group)
+        for name in sorted(files):
+            if (count := groups_with[name]) < parts:
+                raise UserError(
+                    f"class {name} has images of {count} group{'s' * (count != 1)}, too few for one in each of {what}, "
+                    f"as no group is divided: add images of other groups, or use "
+                    f"{'fewer folds or ' if self.folds and count > 1 else ''}finer groups"
+                )
+        share = Fraction(str(self.val_fraction))  # the decimal number that was typed
+        held_out_and_rest = [share.denominator - share.numerator, share.numerator]
+        part_of = spread(counts, [1] * self.folds or held_out_and_rest)
+        return itertools.chain.from_iterable(groups[i] for i, part in enumerate(part_of) if part == self.fold)

@@ -42,7 +42,7 @@ def list_prediction(
         UserError: There is nothing at ``predict_dir``, the classes of ``test`` are not the model's, image names are not
             unique, or the template does not match the images.
     """
-    source = None if predict_dir else data.find("test")
+    source = None if predict_dir else data.find_to_predict()
     found = list_images(Path(predict_dir)) if predict_dir else source.images() if source else None
     if found is None:
         place = predict_dir or data.root / "test"

@@ -33,6 +33,16 @@ def lookalikes(folder: Path) -> list[str]:
     return sorted(name for name in (*beside, *inside) if pattern.fullmatch(Path(name).name))
 
 
+def split_of(word: str) -> str | None:
+    """Returns the split that a word means, in any letter case, or None.
+
+    >>> split_of("Validation"), split_of("extra")
+    ('val', None)
+    """
+    word = word.strip()
+    return next((name for name, words in _ALIKE.items() if re.fullmatch(words, word, re.IGNORECASE)), None)
+
+
 def advice(folder: Path) -> str:
     """Says what to do about a split's ``folder`` that is not there."""
     root = Path(os.path.abspath(folder.parent))

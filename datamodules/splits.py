@@ -66,9 +66,9 @@ def list_splits(
     train, val = data.find("train"), data.find("val")
     remark = ""
     if val:
-        if train and partition.folds:
+        if stage == "fit" and partition.folds:
             raise UserError(
-                f"--data.folds {partition.folds} divides the images of {train.where}, but {val.where} is there too: "
+                f"--data.folds {partition.folds} has images of train validate, but {val.where} is there to validate: "
                 "leave the option out, or move the images of val into train"
             )
         files, found = list_one(val)
@@ -78,10 +78,11 @@ def list_splits(
             return {"val": files}, ""
         training, train_found = list_one(data.require("train"))
         require_apart(train_found, found, "train", "val")
+        partition.require_groups_apart(training, files)
     else:
         train = data.require("train")
         training, files = partition.divide(list_one(train)[0])
-        remark = _held_out_remark(data, train, _count(files), partition)
+        remark = _held_out_remark(data, train, files, partition)
         say(remark)
     if stage != "fit":
         return {"val": files}, remark
@@ -135,16 +136,14 @@ def _count(files: Files) -> int:
     return sum(map(len, files.values()))
 
 
-def _held_out_remark(data: DataSet, train: Source, count: int, partition: Partition) -> str:
-    """Says how many images validate for lack of ``val``, and which folders may be meant by it."""
-    if partition.folds:
-        return f"{partition.held_out}, {count:,} images, is held out of {train.where} for validation"
+def _held_out_remark(data: DataSet, train: Source, held_out: Files, partition: Partition) -> str:
+    """Says which images validate for lack of ``val``, and which folders may be meant by it."""
     names = lookalikes(data.root / "val")
     unread = f"; if {' or '.join(names)} is meant, rename it to {data.root / 'val'}" if names else ""
     whole = ", whose folders are taken for classes," if data.is_one_folder else ""
     return (
-        f"no {data.root / 'val'}: {partition.held_out}, {count:,} images, are held out of "
-        f"{train.where}{whole} for validation{unread}"
+        f"no {data.root / 'val'}: {partition.held_out}, {_count(held_out):,} images, "
+        f"{'is' if partition.folds else 'are'} held out of {train.where}{whole} for validation{unread}"
     )
 
 

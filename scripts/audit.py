@@ -1,5 +1,6 @@
 """``cbam100 audit``: reports what a data set holds and what would stop a run, before the run."""
 
+import inspect
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from datamodules.files.errors import UserError, listed
 from datamodules.files.own_files import AUDIT, require_replaceable
 from datamodules.images.read import MAX_PIXELS
 from datamodules.lookalike_names import as_seen, look_alike
+from datamodules.sources.data_set import DataSet
+from datamodules.sources.write_labels import require_new_labels_file, write_labels
 from datamodules.split_names import require_outside_splits
 from datamodules.workers.loader import default_num_workers
 from scripts.arguments import Arguments
@@ -30,6 +33,12 @@ def audit(
     *,
     max_pixels: int = MAX_PIXELS,
     num_workers: int | None = None,
+    labels: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    class_list: str | None = None,
+    labels_output: str | Path | None = None,
     json: str | Path | None = None,
 ) -> Findings:
     """Reads every file of a data set and reports what it holds and what would stop a run; changes no file.
@@ -39,9 +48,16 @@ def audit(
         ['unreadable images: 1, see --data.on_bad_image']
 
     Args:
-        root: Folder that holds train, val and test.
+        root: Folder that holds train, val and test, or the images of a labels file.
         max_pixels: Size limit of a decoded image: width times height, in pixels.
         num_workers: Number of decoding processes; by default the number of CPUs, at most 16.
+        labels: CSV, TSV or JSONL file of labels, as for fit.
+        image_column: Column of the labels file with the images, as for fit.
+        label_column: Column of the labels file with the classes, as for fit.
+        split_column: Column of the labels file with train, val or test, as for fit.
+        class_list: File with the name of a class in each line, as for fit.
+        labels_output: CSV file for the place, label and split of each labelled image, which --data.labels reads back as
+            the same data set.
         json: JSON file for all findings, with every path.
 
     Raises:
@@ -59,7 +75,18 @@ def audit(
         require_replaceable(json, AUDIT, "--json")
     if not root.is_dir():
         raise UserError(f"there is no folder at {root} (--data.root): check the path")
-    findings = audit_data(root, max_pixels=max_pixels, num_workers=num_workers, progress=_progress)
+    options = {
+        "labels": labels,
+        "image_column": image_column,
+        "label_column": label_column,
+        "split_column": split_column,
+        "class_list": class_list,
+    }
+    if labels_output:
+        data = DataSet(root, options)
+        require_new_labels_file(Path(labels_output), "--labels", data)
+        write_labels(Path(labels_output), data)  # first, as it needs no image to be decoded
+    findings = audit_data(root, options, max_pixels=max_pixels, num_workers=num_workers, progress=_progress)
     findings = replace(findings, warnings=_warnings(findings))
     if json:
         write_json(json, vars(findings))
@@ -69,7 +96,8 @@ def audit(
 def main(words: list[str]) -> int:
     """Runs ``cbam100 audit`` and prints what it found; returns 1 if something would stop a run, 0 otherwise."""
     parser = Arguments(prog="cbam100 audit")
-    spelled = {name: f"--data.{name}" for name in ("root", "max_pixels", "num_workers")}
+    of_data = inspect.signature(audit).parameters.keys() - {"labels_output", "json"}
+    spelled = {name: f"--data.{name}" for name in of_data} | {"labels_output": "--labels"}
     parser.add_parameters(audit, spelled=spelled)
     findings = audit(**vars(parser.parse_args(words)))
     _print(findings)

@@ -79,8 +79,9 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
+def _same_settings():
     torch.set_num_threads(1)  # the same sums on every machine
+    torch.use_deterministic_algorithms(False)  # which a command leaves as its run had it
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ def write_partial(path: Path, predictions: Predictions) -> None:
         if readable
     )
     with atomic_file(partial_path(path)) as temporary:
-        _write_csv(temporary, HEADER, rows)
+        write_csv(temporary, HEADER, rows)
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
@@ -88,7 +88,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     labels = (classes[position] for position in predictions.label)
     # Both files get their final names, or neither does.
     with atomic_file(path) as csv_file, atomic_file(path.with_suffix(".zip")) as zip_file:
-        _write_csv(csv_file, HEADER, zip(names, labels, strict=True))
+        write_csv(csv_file, HEADER, zip(names, labels, strict=True))
         _write_zip(zip_file, path.name, csv_file.read_bytes())
     if kind_of(partial_path(path)) == PREDICTION:  # of an earlier attempt
         partial_path(path).unlink()
@@ -106,10 +106,11 @@ def _write_top_k(path: Path, predictions: Predictions, top_label: np.ndarray, to
         header.append("review")
         rows = ([*row, str(int(review))] for row, review in zip(rows, predictions.review, strict=True))
     with atomic_file(path) as temporary:
-        _write_csv(temporary, header, rows)
+        write_csv(temporary, header, rows)
 
 
-def _write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """Writes a CSV file, in UTF-8 with line feeds."""
     line = io.StringIO()
     writer = csv.writer(line, lineterminator="\r\n")  # with "\n", Python 3.11 leaves a carriage return unquoted
     quoting_writer = csv.writer(line, lineterminator="\r\n", quoting=csv.QUOTE_ALL)

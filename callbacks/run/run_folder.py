@@ -35,6 +35,7 @@ class RunFolder:
         self.best = self.checkpoints / "best.ckpt"  # the state of the best epoch
         self.weights = path / "model.safetensors"  # the exported weights of the best epoch
         self.report = path / "report.html"
+        self.labels_to_check = path / "labels_to_check.csv"  # of the report
 
     @property
     def version(self) -> int | None:

@@ -1,5 +1,7 @@
 """Compressed archives, which have no random access."""
 
+import re
+from contextlib import suppress
 from pathlib import Path
 
 from datamodules.files.errors import UserError
@@ -20,6 +22,18 @@ _BY_CONTENT = {
 SUFFIXES = tuple(_BY_SUFFIX)
 
 
+def refuse_compressed(root: Path, split: str) -> None:
+    """Checks that a split of which nothing else was found does not lie in ``root`` compressed.
+
+    Raises:
+        UserError: It does; the message has the command that converts it.
+    """
+    name = re.compile(rf"{re.escape(split)}(-[0-9]+)?({'|'.join(map(re.escape, SUFFIXES))})")
+    for path in sorted(root.iterdir()) if root.is_dir() else ():
+        if name.fullmatch(path.name.lower()):
+            require_uncompressed(str(path))
+
+
 def require_uncompressed(path: str) -> None:
     """Checks that an archive is not compressed as a whole, by its name and its first bytes.
 
@@ -29,8 +43,9 @@ def require_uncompressed(path: str) -> None:
     what = f"{path} is compressed, so that its images cannot be read in place"
     for suffix, program in _BY_SUFFIX.items():
         if path.lower().endswith(suffix):
-            raise UserError(f"{what}: run {program} {path}, and move it away")
-    with open(path, "rb") as file:
+            raise UserError(f"{what}: run {program} {path}")
+    head = b""
+    with suppress(OSError), open(path, "rb") as file:  # if it cannot be read, who lists it says so
         head = file.read(6)
     for magic, (suffix, program) in _BY_CONTENT.items():
         if head.startswith(magic):

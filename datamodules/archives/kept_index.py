@@ -72,7 +72,7 @@ def _write(file: Path, key: dict[str, Any], index: Index) -> None:
 
 def _read(file: Path, key: dict[str, Any]) -> Index:
     """Reads a kept index without unpickling; raises one of several errors if it is damaged or not of this archive."""
-    with np.load(file, allow_pickle=False) as kept:
+    with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as kept:
         about = json.loads(_unpacked(kept["about"])[0])
         if {name: about[name] for name in key} != key:
             raise ValueError("of an archive that has changed")

@@ -1,14 +1,13 @@
 """What the small members beside an image say about its class, as WebDataset has it: ``key.cls`` or ``key.json``."""
 
 import json
-import re
 from typing import Any
 
+from datamodules.class_index import could_be_folder
 from datamodules.files.errors import listed
 
 COLUMNS = ("label", "class", "target")
 LABEL, FAULT = "=", "!"  # what a text begins with
-_CONTROL = re.compile("[\0-\x1f\ud800-\udfff]")
 
 
 def read_label(name: str, content: bytes, column: str | None) -> str:
@@ -33,7 +32,9 @@ def read_label(name: str, content: bytes, column: str | None) -> str:
         return f"{FAULT}{reason}"
     if not label.strip():
         return f"{FAULT}is empty"
-    return f"{FAULT}has control characters" if _CONTROL.search(label) else f"{LABEL}{label}"
+    if not could_be_folder(label):
+        return f"{FAULT}has the label {label!r}, which is no name that a class's folder could have"
+    return f"{LABEL}{label}"
 
 
 class _NoLabelError(ValueError):

@@ -1,12 +1,37 @@
 """The archives that make up one split: one, or a numbered series of shards."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from datamodules.archives.compressed import SUFFIXES as COMPRESSED
+from datamodules.class_index import natural_key
 from datamodules.files.errors import UserError, listed
 
+SUFFIXES = (".tar", ".zip")
 _NUMBERED = re.compile(r"(.*-)([0-9]+)(\.[^.]+)", re.DOTALL)
+
+
+def is_archive(path: Path) -> bool:
+    """Tells by its name whether a file is an archive, of the kinds that can be read or of those that must be converted.
+
+    Example:
+        >>> is_archive(Path("test.tar")), is_archive(Path("test.jpg"))
+        (True, False)
+    """
+    return path.name.lower().endswith((*SUFFIXES, *COMPRESSED))
+
+
+def archives_of(root: Path, split: str) -> list[list[Path]]:
+    """Lists the archives of a split in ``root``, in natural order: one for all, and series, of each kind."""
+    names = [name for name in os.listdir(root) if name.lower().endswith(SUFFIXES)] if root.is_dir() else []
+    forms: list[list[Path]] = []
+    for suffix in SUFFIXES:
+        for pattern in (re.escape(split + suffix), rf"{re.escape(split)}-[0-9]+{re.escape(suffix)}"):
+            found = sorted((name for name in names if re.fullmatch(pattern, name)), key=natural_key)
+            forms += [[root / name for name in found]] if found else []
+    return forms
 
 
 def series_name(paths: Sequence[Path]) -> str:

@@ -1,6 +1,7 @@
 """Lists the members of a tar file, and refuses one that is damaged."""
 
 import io
+import os
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ class _Headers(io.BufferedReader):
 
     def __init__(self, path: str) -> None:
         super().__init__(io.FileIO(path))
+        self.length = os.fstat(self.fileno()).st_size
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or not 0 <= size <= MAX_HEADER:
@@ -60,8 +62,10 @@ def _as_sentences(path: str) -> Iterator[None]:
 
 def _member(info: tarfile.TarInfo, file: _Headers, path: str) -> Member:
     kind = Kind.FILE if info.isreg() else _KINDS.get(info.type, Kind.OTHER)
+    if kind is Kind.FILE and not info.issparse() and info.offset_data + info.size > file.length:
+        raise UserError(f"{path} is cut off within {info.name!r}: copy or pack it again")
     if kind is Kind.FILE and info.issparse() and info.name.lower().endswith(SUFFIXES):
-        raise UserError(f"{info.name} in {path} is sparse, so that it has no place to be read from: pack it again")
+        raise UserError(f"{info.name!r} in {path} is sparse, so that it has no place to be read from: pack it again")
     text = None
     if kind is Kind.FILE and may_be_label(info.name, info.size):
         file.seek(info.offset_data)

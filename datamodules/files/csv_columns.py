@@ -2,16 +2,37 @@
 
 import csv
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from datamodules.files.errors import UserError, listed
 
 
+def csv_rows(path: Path, delimiter: str = ",", *, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
+    """Yields each row of a file in UTF-8 with the number of the line that it ends in; an empty line is an empty row.
+
+    A byte order mark, either kind of line ending and quoted line breaks are understood.
+
+    Args:
+        path: The file.
+        delimiter: What separates cells.
+        strict: Whether a quote that is not closed, or closed in the middle of a cell, is an error.
+
+    Raises:
+        OSError: The file cannot be read.
+        UnicodeDecodeError: It is not UTF-8.
+        csv.Error: A quote is broken, or a cell has more than 131,072 characters, mostly for lack of a quote.
+    """
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file, delimiter=delimiter, strict=strict)
+        for row in reader:
+            yield reader.line_num, row
+
+
 def read_columns(path: Path, columns: Sequence[str | Collection[str]], *, what: str, way_out: str) -> list[list[str]]:
     """Reads columns by their names; other columns, and rows without any content, do not count.
 
-    A byte order mark and either kind of line ending are understood; spreadsheets add empty rows at the end.
+    Spreadsheets add empty rows at the end.
 
     Args:
         path: The file, in UTF-8.
@@ -28,18 +49,17 @@ def read_columns(path: Path, columns: Sequence[str | Collection[str]], *, what: 
     rows: list[list[str]] = []
     empty: list[str] = []
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            header = next(reader, [])
-            names = [_present(column, header, path, way_out) for column in columns]
-            places = [header.index(name) for name in names]
-            for row in reader:
-                cells = [row[place] if len(row) > place else "" for place in places]
-                if all(cell.strip() for cell in cells):
-                    rows.append(cells)
-                elif any(cell.strip() for cell in row):
-                    faulty = next(name for name, cell in zip(names, cells, strict=True) if not cell.strip())
-                    empty.append(f"{reader.line_num}" if len(names) == 1 else f"{reader.line_num} ({faulty})")
+        table = csv_rows(path)
+        _, header = next(table, (0, []))
+        names = [_present(column, header, path, way_out) for column in columns]
+        places = [header.index(name) for name in names]
+        for line, row in table:
+            cells = [row[place] if len(row) > place else "" for place in places]
+            if all(cell.strip() for cell in cells):
+                rows.append(cells)
+            elif any(cell.strip() for cell in row):
+                faulty = next(name for name, cell in zip(names, cells, strict=True) if not cell.strip())
+                empty.append(f"{line}" if len(names) == 1 else f"{line} ({faulty})")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read {what} {path} ({error}): {way_out}") from error
     if empty:

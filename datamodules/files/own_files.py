@@ -11,12 +11,14 @@ from datamodules.files.errors import UserError
 
 MARK = "cbam100"  # in a picture's text, and a page's generator
 PREDICTION, TOP_K, ABLATION = "table of predictions", "table of top-k predictions", "table of an ablation"
+OUT_OF_FOLD = "table of out-of-fold probabilities"
 PROBABILITIES, PICTURE, REPORT = "file of probabilities", "picture", "report"
 SHARD, SHARD_MARK = "shard", f"{MARK} pack"  # a comment in its first header
 CHECKPOINT, OTHER_CHECKPOINT, WEIGHTS = "checkpoint", "checkpoint of another module", "model"
 EXPORT, MODEL_CARD = "exported model", "model card"
 RUN_MANIFEST, PREDICTION_MANIFEST = "manifest of a run", "manifest of a prediction"
 AUDIT, BENCHMARK, COMPARISON = "audit report", "benchmark report", "comparison"
+LABELS_TO_CHECK = "table of labels to check"
 JSON_KEYS = {
     RUN_MANIFEST: {"versions", "events"},
     PREDICTION_MANIFEST: {"versions", "complete", "unreadable"},
@@ -75,10 +77,14 @@ def _head(path: Path) -> bytes:
 
 def _table(path: Path) -> str | None:
     header = _head(path).split(b"\n")[0]  # as callbacks/predictions/prediction_csv and scripts/ablation/table write it
+    if header == b"rank,image_name,label,suggested,p_label,p_suggested,doubted":  # scripts/report/labels_to_check
+        return LABELS_TO_CHECK
     if header == b"image_name,pred_label":
         return PREDICTION
     if header.startswith(b"image_name,label_1"):
         return TOP_K
+    if header.replace(b'"', b"").startswith(b"image_name,label,fold,p("):  # callbacks/predictions/out_of_fold
+        return OUT_OF_FOLD
     return ABLATION if header.endswith(b",size bytes") else None
 
 

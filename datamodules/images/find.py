@@ -40,6 +40,7 @@ class ImageFiles:
         again: Links to one that is among ``images`` already.
         loops: Links to a folder that was entered already.
         dangling: Links to nothing, or to themselves.
+        unlabelled: Images that the file with the labels does not name.
         hidden: Number of files and folders whose name begins with a dot.
         other: Number of files that are not images, by suffix.
         real: Resolved paths of the real files behind ``images``, by identity, or by resolved path if the file system
@@ -50,6 +51,7 @@ class ImageFiles:
     again: list[ImageFile] = field(default_factory=list)
     loops: list[str] = field(default_factory=list)
     dangling: list[str] = field(default_factory=list)
+    unlabelled: list[str] = field(default_factory=list)
     hidden: int = 0
     other: Counter[str] = field(default_factory=Counter)
     real: dict[Identity | str, str] = field(default_factory=dict)
@@ -59,12 +61,13 @@ class ImageFiles:
         suffixes = listed([f"{count} {suffix}" for suffix, count in self.other.most_common()])
         parts = [f"{self.hidden} hidden"] if self.hidden else []
         parts += [f"{self.other.total()} of other types ({suffixes})"] if self.other else []
-        for links, what in (
+        for paths, what in (
             ([] if but_again else [shown(image.path) for image in self.again], "links to images listed already"),
             (self.loops, "links to folders entered already"),
             (self.dangling, "dangling links"),
+            (self.unlabelled, "images without a row"),
         ):
-            parts += [f"{len(links)} {what} ({listed(links)})"] if links else []
+            parts += [f"{len(paths)} {what} ({listed(paths)})"] if paths else []
         return ", ".join(parts)
 
     def add(self, other: "ImageFiles") -> None:
@@ -72,6 +75,7 @@ class ImageFiles:
         self.again += other.again
         self.loops += other.loops
         self.dangling += other.dangling
+        self.unlabelled += other.unlabelled
         self.hidden += other.hidden
         self.other += other.other
         self.real |= other.real

@@ -18,7 +18,7 @@ from datamodules.class_index import natural_key
 from datamodules.files.errors import UserError, listed
 from datamodules.images.find import Identity, ImageFile, ImageFiles
 from datamodules.images.location import member
-from datamodules.sources.label_members import label_suffix, labelled_classes
+from datamodules.sources.web_dataset import label_suffix, labelled_classes
 
 
 class Shard(NamedTuple):
@@ -124,10 +124,15 @@ class Archived:
     @functools.cached_property
     def _labels(self) -> dict[str, str] | None:
         """The class of each image by its place, None if folders are the classes."""
-        indexes = [shard.contents for shard in self._shards]
+        if self._label_suffix is None:
+            return None
+        return labelled_classes(self._indexes(), self._label_suffix, self.class_list, self.where)
+
+    @functools.cached_property
+    def _label_suffix(self) -> str | None:
         start = len(self._wrappers)
-        suffix = label_suffix(indexes, self.label_column, any("/" not in place[start:] for place in self._places()))
-        return labelled_classes(indexes, suffix, self.class_list, self.where) if suffix else None
+        on_top = any("/" not in place[start:] for place in self._places())
+        return label_suffix(self._indexes(), self.label_column, on_top)
 
     @functools.cached_property
     def _wrappers(self) -> str:
@@ -149,6 +154,9 @@ class Archived:
         """Returns the class that a folder belongs to, None if it is above or beside the classes."""
         above = self._above_classes
         return folder[len(above) :].partition("/")[0] or None if folder.startswith(above) else None
+
+    def _indexes(self) -> list[Index]:
+        return [shard.contents for shard in self._shards]
 
     def _places(self) -> Iterator[str]:
         return itertools.chain.from_iterable(shard.contents.names for shard in self._shards)
@@ -196,10 +204,11 @@ class Archived:
     def _count(
         self, index: Index, archive: str, group_of: Callable[[str], str | None], found: dict[str, ImageFiles]
     ) -> None:
-        """Adds what is passed over, of which labels are a part where folders are the classes."""
+        """Adds what is passed over, and what may be a label but is none here."""
         passed_over = index.passed_over.copy()
-        for place in index.labels if self._labels is None else ():
-            pass_over(passed_over, place)
+        for place in index.labels:
+            if self._label_suffix is None or not place.lower().endswith(self._label_suffix):
+                pass_over(passed_over, place)
         for (folder, what), count in passed_over.items():
             if (group := group_of(folder)) is None or not count:
                 continue

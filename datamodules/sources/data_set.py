@@ -1,9 +1,19 @@
 """The splits of a data set, each found in whatever form it has."""
 
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from datamodules.archives.compressed import refuse_compressed
+from datamodules.archives.shards import archives_of, is_archive, series_name
+from datamodules.files.errors import UserError, listed
 from datamodules.images.find import ImageFile, ImageFiles, find_images
+from datamodules.sources.archived import Archived
 from datamodules.sources.class_folders import ClassFolders
+from datamodules.sources.label_table import Columns
+from datamodules.sources.labelled import LabelledFiles, metadata_of, of_folder
+from datamodules.sources.labelled_images import LabelledImages
 from datamodules.sources.source import Source
 from datamodules.split_names import is_one_folder, no_split, split_exists
 
@@ -12,6 +22,8 @@ def list_images(path: Path) -> ImageFiles | None:
     """Lists the images of a folder or an archive, or one image file; None if there is nothing at ``path``."""
     if path.is_dir():
         return find_images(path)
+    if path.is_file() and is_archive(path):
+        return Archived([path]).images()
     return ImageFiles([ImageFile(path.name, str(path))]) if path.exists() else None
 
 
@@ -20,10 +32,12 @@ class DataSet:
 
     Args:
         root: Folder that holds the images.
+        options: Options of ``ImageFolderDataModule`` that say where labels are.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, options: Mapping[str, Any] | None = None) -> None:
         self.root = root
+        self._options = options or {}
         self._found: dict[str, Source | None] = {}
 
     def find(self, split: str) -> Source | None:
@@ -40,6 +54,11 @@ class DataSet:
         """Returns the split; raises ``UserError`` if the data set does not have it."""
         if source := self.find(split):
             return source
+        if self.labelled:
+            raise UserError(
+                f"{self.labelled.file} has no row of {split}, and {self.root} has no {split} either: add rows, or "
+                "name the right column with --data.split_column"
+            )
         raise no_split(self.root / split)
 
     @property
@@ -47,9 +66,47 @@ class DataSet:
         """Whether ``root`` itself is the folder of class folders that ``train`` stands for."""
         return (train := self.find("train")) is not None and train.where == str(self.root)
 
+    def find_to_predict(self) -> Source | None:
+        """Returns what a prediction is of, ``ROOT/test``, labelled or not, or else the images that are labelled test.
+
+        Raises:
+            UserError: As for ``find``.
+        """
+        return self._open_place("test") or self.find("test")
+
+    @cached_property
+    def labelled(self) -> LabelledImages | None:
+        """The images of ``--data.labels``, if that is given."""
+        labels = self._options.get("labels")
+        return LabelledImages(Path(labels), self.root, self._columns) if labels else None
+
+    @property
+    def _columns(self) -> Columns:
+        return Columns(*(self._options.get(f"{name}_column") for name in ("image", "label", "split", "group")))
+
     def _open(self, split: str) -> Source | None:
-        if split_exists(self.root / split):
-            return ClassFolders(self.root / split)
-        if split == "train" and not self.find("val") and not self.find("test") and is_one_folder(self.root):
+        if self.labelled and split in self.labelled.splits:
+            return LabelledFiles(self.labelled, split)
+        return self._open_place(split)
+
+    def _open_place(self, split: str) -> Source | None:
+        folder, archives = self.root / split, archives_of(self.root, split)
+        exists = split_exists(folder)
+        if exists + len(archives) > 1:
+            places = [*([str(folder)] if exists else []), *map(series_name, archives)]
+            raise UserError(f"{split} is there in several forms, {listed(places)}: move all but one away")
+        if archives:
+            return Archived(archives[0], self._options.get("class_list"), self._options.get("label_column"))
+        if exists:
+            metadata = metadata_of(folder)
+            return of_folder(metadata, self._columns, split) if metadata else ClassFolders(folder)
+        if (
+            split == "train"
+            and not self.labelled
+            and not self.find("val")
+            and not self.find("test")
+            and is_one_folder(self.root)
+        ):
             return ClassFolders(self.root)
+        refuse_compressed(self.root, split)
         return None

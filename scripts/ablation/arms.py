@@ -15,7 +15,11 @@ from datamodules.lookalike_names import look_alike
 from scripts.config_files import read_yaml
 
 OWN = ("seed_everything", "run_name", "ckpt_path")  # options that ablate sets
-IMAGES = ("data.root", "data.val_fraction")  # options that decide which images a fit uses
+# Options that decide which images a data set has and which of them validate; with data.fraction these stay the same.
+IMAGES = (
+    *("data.root", "data.labels", "data.image_column", "data.label_column", "data.split_column", "data.class_list"),
+    *("data.val_fraction", "data.folds", "data.fold", "data.group_column", "data.group_pattern"),
+)
 NULL = "tag:yaml.org,2002:null"
 # Neither in a folder's name on Windows, nor in a cell of a table; and not the names of files beside the folders.
 UNFIT = re.compile(
@@ -56,16 +60,23 @@ class Pair:
     names: tuple[str, str]  # of base and other in a sentence on the better of them
 
 
-def comparison(vary: Sequence[str], arms: str | Path | None) -> tuple[list[Arm], list[Pair]]:
+def comparison(vary: Sequence[str], arms: str | Path | None, alone: str | None = None) -> tuple[list[Arm], list[Pair]]:
     """Returns the arms of ``--vary`` or ``--arms``, and the pairs to compare.
+
+    Args:
+        vary: As for ``combinations``.
+        arms: As for ``read_arms``.
+        alone: Name of the one arm to return if there is neither; by default there must be one.
 
     Raises:
         UserError: There is neither or both of them, or one is wrong.
     """
+    if alone and not vary and arms is None:
+        return [Arm(alone, {}, {})], []
     if bool(vary) == (arms is not None):
         raise UserError(
             "ablate compares either the values of --vary OPTION=VALUE,VALUE or the arms of --arms FILE.yaml: pass one "
-            "of the two"
+            "of the two, or --folds for one setting"
         )
     if arms is None:
         grid = combinations(vary)

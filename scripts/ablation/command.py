@@ -1,4 +1,4 @@
-"""``cbam100 ablate``: trains each of several settings with several seeds and compares the results."""
+"""``cbam100 ablate``: trains each of several settings with several seeds, or folds, and compares the results."""
 
 import contextlib
 import functools
@@ -15,6 +15,7 @@ from pytorch_lightning.cli import ArgsType, LightningArgumentParser
 from rich.console import Console
 from typing_extensions import override
 
+from callbacks.predictions.out_of_fold import OUT_OF_FOLD_TABLE, write_out_of_fold
 from callbacks.run.config import leaves, plain_settings
 from callbacks.run.recipe import BATCHES_OR_SHARE
 from callbacks.run.run_folder import RUNS
@@ -22,9 +23,11 @@ from datamodules import ImageFolderDataModule
 from datamodules.files.atomic_file import require_writable
 from datamodules.files.errors import UserError, listed
 from datamodules.files.locks import locked
+from datamodules.files.own_files import OUT_OF_FOLD, require_replaceable
 from datamodules.split_names import require_outside_splits
 from lightning_modules.model_options import require_usable_options
 from scripts.ablation.arms import IMAGES, Arm, comparison
+from scripts.ablation.out_of_fold import collect_out_of_fold
 from scripts.ablation.runs import Cell, outcome_of, run_all
 from scripts.ablation.table import require_free, write_tables
 from scripts.arguments import Arguments
@@ -32,6 +35,7 @@ from scripts.cli import ClassifierCLI, require_seed
 from scripts.run_logger import require_run_name
 
 MAX_BYTES_OF_A_NAME = 200
+SEEDS = 3
 
 
 def ablate(
@@ -40,13 +44,15 @@ def ablate(
     *,
     arms: str | Path | None = None,
     config: Sequence[str] = (),
-    seeds: int = 3,
+    seeds: int | None = None,
+    folds: int = 0,
     name: str | None = None,
     command: str | None = None,
 ) -> Path:
-    """Trains each of several settings with several seeds, and compares them; finished runs are not repeated.
+    """Trains each of several settings with several seeds, or folds, and compares them; finished runs are not repeated.
 
-    Shows its progress and writes ``ablation.md``, ``.csv`` and ``.png`` to ``runs/<name>/``.
+    Shows its progress and writes ``ablation.md``, ``.csv`` and ``.png`` to ``runs/<name>/``; with folds also
+    ``out_of_fold.csv`` for each setting.
 
     Example:
         >>> ablate(["model.loss=focal,cross_entropy"], ["--data.root=photos"], seeds=5)  # doctest: +SKIP
@@ -60,7 +66,10 @@ def ablate(
             before and with the first. One that adds to another starts with its options, <<: *ANCHOR. An arm with a
             seed_everything of its own is compared unpaired.
         config: Config file of each fit. May be repeated; the stem of the last names the folder.
-        seeds: Number of runs of each setting, with seeds from --seed_everything on.
+        seeds: Number of runs of each setting, with seeds from --seed_everything on; by default 3, or 1 with --folds.
+        folds: Number of parts of the training images that take turns at validating, each in a run of its own, so that
+            every image gets an answer from a run that did not train on it; instead of --seeds, and for one setting too,
+            without --vary and --arms.
         name: Name of the folder below runs/; by default ablation_<config>, or ablation_<arms>.
         command: Command line that the table states; by default one with these arguments.
 
@@ -70,30 +79,37 @@ def ablate(
     Raises:
         UserError: An option is wrong, another ablation is using the folder, or a fit fails.
     """
-    if seeds < 1:
-        raise UserError(f"--seeds must be at least 1, got {seeds}: 3 is the default")
+    _require_usable_counts(seeds, folds)
     words = [word for path in config for word in ("--config", str(path))] + list(fit)
     if command is None:
         named = [] if name is None else ["--name", name]
         varied = [word for text in vary for word in ("--vary", text)] if arms is None else ["--arms", str(arms)]
-        command = shlex.join(["cbam100", "ablate", *varied, "--seeds", str(seeds), *named, *words])
+        repeated = ["--folds", str(folds)] if folds else ["--seeds", str(seeds or SEEDS)]
+        command = shlex.join(["cbam100", "ablate", *varied, *repeated, *named, *words])
+    stem = Path((config or ["default"])[-1]).stem
     if name is None:
-        name = f"ablation_{Path(arms or (config or ['default'])[-1]).stem}"
+        name = f"ablation_{stem if arms is None else Path(arms).stem}"
     require_run_name(name, "--name")
     folder = RUNS / name
-    compared, pairs = comparison(vary, arms)
-    cells = _cells(compared, seeds, words, name)
+    compared, pairs = comparison(vary, arms, alone=stem if folds else None)
+    cells = _cells(compared, seeds or SEEDS, folds, words, name)
     require_outside_splits(folder, "working directory", Path(cells[0].settings["data"]["root"]))
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
     require_writable(folder, "working directory or --name")
     with locked(folder):
-        require_free(folder, list(cells[0].arm.columns))
+        require_free(folder, [*cells[0].arm.columns, *(["fold"] if folds else [])])
+        tables = {arm.name: folder / arm.folder / OUT_OF_FOLD_TABLE for arm in compared if folds}
+        for table in tables.values():
+            require_replaceable(table, OUT_OF_FOLD, "--name")
         for cell in cells:
             cell.require_same_start()
         run_all(cells)
         outcomes = [outcome_of(cell) for cell in cells]
-        write_tables(folder, outcomes, pairs, command)
+        answers = {name: collect_out_of_fold([cell for cell in cells if cell.arm.name == name]) for name in tables}
+        for arm, table in tables.items():
+            write_out_of_fold(table, answers[arm])
+        write_tables(folder, outcomes, pairs, command, answers)
     return folder / "ablation.md"
 
 
@@ -112,7 +128,19 @@ def ablation_parser() -> Arguments:
     return parser
 
 
-def _cells(arms: list[Arm], seeds: int, fit_words: list[str], name: str) -> list[Cell]:
+def _require_usable_counts(seeds: int | None, folds: int) -> None:
+    if seeds is not None and seeds < 1:
+        raise UserError(f"--seeds must be at least 1, got {seeds}: {SEEDS} is the default")
+    if folds < 0 or folds == 1:
+        raise UserError(f"--folds must be 2 or more, or 0 for none, got {folds}: 5 is usual")
+    if folds and seeds not in (None, 1):
+        raise UserError(
+            f"--seeds {seeds} cannot be combined with --folds {folds}, as each seed has other folds: leave one of them "
+            "out, or repeat the command with another --seed_everything and --name"
+        )
+
+
+def _cells(arms: list[Arm], seeds: int, folds: int, fit_words: list[str], name: str) -> list[Cell]:
     settings = [_settings([*fit_words, *arm.flags]) for arm in arms]
     _require_different(arms, settings)
     fingerprint = functools.cache(functools.partial(_fingerprint, settings[0]["data"]))
@@ -122,11 +150,23 @@ def _cells(arms: list[Arm], seeds: int, fit_words: list[str], name: str) -> list
             raise UserError(
                 f"{arm.folder} is too long for the name of a folder: vary fewer options, or use shorter values or names"
             )
-        first = recipe["seed_everything"]
+        first, data = recipe["seed_everything"], recipe["data"]
+        words, folder = ["fit", *fit_words, *arm.flags], "/".join(filter(None, (name, arm.folder)))
+        if folds and (data["folds"] or data["fold"]):
+            raise UserError("ablate --folds sets --data.folds and --data.fold itself: leave them out")
+        for fold in range(folds):
+            of_fold = {"folds": folds, "fold": fold}
+            flags = [f"--seed_everything={first}", *(f"--data.{option}={value}" for option, value in of_fold.items())]
+            images = fingerprint(first, data["fraction"], **of_fold)
+            own_recipe = {**recipe, "data": {**data, **of_fold}}
+            cells.append(Cell(arm, first, [*words, *flags], own_recipe, images, f"{folder}/fold_{fold}", fold))
+        if folds:
+            continue
         require_seed(first + seeds - 1)
         for seed in range(first, first + seeds):
-            words = ["fit", *fit_words, *arm.flags, f"--seed_everything={seed}"]
-            cells.append(Cell(arm, seed, words, recipe, fingerprint(seed), f"{name}/{arm.folder}/seed_{seed}"))
+            images = fingerprint(seed, data["fraction"])
+            flags = [f"--seed_everything={seed}"]
+            cells.append(Cell(arm, seed, [*words, *flags], recipe, images, f"{folder}/seed_{seed}"))
     return cells
 
 
@@ -145,9 +185,9 @@ def _require_different(arms: list[Arm], settings: list[dict[str, Any]]) -> None:
             raise UserError(f"{listed(twice)} are the same setting: leave one out")
 
 
-def _fingerprint(data: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Returns the fingerprint of the images that a fit with this seed would use now."""
-    module = ImageFolderDataModule(**{**data, "cache": "none", "seed": seed})
+def _fingerprint(data: dict[str, Any], seed: int, fraction: float, **of_fold: int) -> dict[str, Any]:
+    """Returns the fingerprint of the images that a fit with these options would use now."""
+    module = ImageFolderDataModule(**{**data, "cache": "none", "seed": seed, "fraction": fraction, **of_fold})
     module.setup("fit")
     return module.fingerprint
 

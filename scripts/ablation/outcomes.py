@@ -26,6 +26,7 @@ class Outcome:
     data: dict[str, Any]  # fingerprint of the images
     processes: int
     torch_version: str  # at the run's last start
+    fold: int | None = None  # that it did not train on
 
     def by_epoch(self, name: str) -> dict[int, float]:
         """Returns a scalar by epoch; raises ``UserError`` if the run did not log it, as without validation."""
@@ -65,7 +66,7 @@ class Difference:
     """Difference between the two arms of a pair."""
 
     pair: Pair
-    is_paired: bool  # whether both arms have the same seeds
+    is_paired: bool  # whether both arms have the same seeds and folds
     estimates: dict[str, Estimate]  # of other minus base, by measure
 
     @property
@@ -89,21 +90,24 @@ class Difference:
 
 
 def differences(outcomes: Sequence[Outcome], pairs: Sequence[Pair]) -> list[Difference]:
-    """Compares the arms of each pair: seed by seed where both have the same seeds, otherwise their means."""
-    return [_difference(pair, *(_by_seed(outcomes, arm) for arm in (pair.base, pair.other))) for pair in pairs]
+    """Compares the arms of each pair: seed by seed or fold by fold where both have the same, or else their means."""
+    return [_difference(pair, *(_by_start(outcomes, arm) for arm in (pair.base, pair.other))) for pair in pairs]
 
 
-def _by_seed(outcomes: Sequence[Outcome], arm: Arm) -> dict[int, dict[str, float]]:
-    return {outcome.seed: outcome.measures for outcome in outcomes if outcome.arm == arm}
+ByStart = dict[tuple[int, int | None], dict[str, float]]  # measures by seed and fold
 
 
-def _difference(pair: Pair, base: dict[int, dict[str, float]], other: dict[int, dict[str, float]]) -> Difference:
+def _by_start(outcomes: Sequence[Outcome], arm: Arm) -> ByStart:
+    return {(outcome.seed, outcome.fold): outcome.measures for outcome in outcomes if outcome.arm == arm}
+
+
+def _difference(pair: Pair, base: ByStart, other: ByStart) -> Difference:
     is_paired = base.keys() == other.keys()
     estimates = {}
     for name in COMPARED:
-        before, after = ({seed: runs[seed][name] for seed in runs} for runs in (base, other))
+        before, after = ({start: runs[start][name] for start in runs} for runs in (base, other))
         estimates[name] = (
-            estimate([after[seed] - before[seed] for seed in before])
+            estimate([after[start] - before[start] for start in before])
             if is_paired
             else unpaired([*before.values()], [*after.values()])
         )

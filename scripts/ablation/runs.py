@@ -40,7 +40,7 @@ EPOCH_LINE = re.compile(r"epoch (\d+)/(\d+)  .*?(val/accuracy \S+)")
 
 @dataclass(frozen=True)
 class Cell:
-    """One arm with one seed."""
+    """One arm with one seed, and with one fold if there are folds."""
 
     arm: Arm
     seed: int
@@ -48,11 +48,12 @@ class Cell:
     settings: dict[str, Any]  # of such a fit on this machine
     data: dict[str, dict[str, Any]]  # fingerprint of the images that it would use when the ablation starts
     run_name: str
+    fold: int | None = None
 
     @property
     def label(self) -> str:
         """Name of the cell in messages."""
-        return f"{self.arm.name}, seed {self.seed}"
+        return f"{self.arm.name}, {f'seed {self.seed}' if self.fold is None else f'fold {self.fold}'}"
 
     def finished_run(self) -> RunFolder | None:
         """Returns the run folder if the run has finished."""
@@ -174,4 +175,4 @@ def outcome_of(cell: Cell) -> Outcome:
     assert run is not None
     manifest = run.read_manifest()
     facts = (manifest["size_bytes"], manifest["data"], manifest["processes"], manifest["versions"]["torch"])
-    return Outcome(run.path, cell.arm, cell.seed, run.read_scalars(), *facts)
+    return Outcome(run.path, cell.arm, cell.seed, run.read_scalars(), *facts, cell.fold)

@@ -3,11 +3,12 @@
 import csv
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from callbacks.predictions.out_of_fold import OUT_OF_FOLD_TABLE, OutOfFold
 from datamodules.files.atomic_file import write_bytes
 from datamodules.files.errors import UserError, listed
 from datamodules.files.own_files import ABLATION, PICTURE, require_replaceable
@@ -29,14 +30,29 @@ def require_free(folder: Path, options: list[str]) -> None:
         require_replaceable(folder / name, kind, "--name")
     with suppress(FileNotFoundError, StopIteration), open(folder / RUNS_TABLE, newline="", encoding="utf-8") as file:
         header = next(csv.reader(file))
-        if {*options} != {*(earlier := header[: header.index("seed")])}:
+        earlier = header[: header.index("seed")] + (["fold"] if "fold" in header else [])
+        if {*options} != {*earlier}:
             raise UserError(
                 f"the table in {folder} varies {listed(earlier)}, not {listed(options)}: choose another --name"
             )
 
 
-def write_tables(folder: Path, outcomes: list[Outcome], pairs: list[Pair], command: str) -> None:
-    """Writes ``ablation.md``, which states ``command``, ``ablation.csv``, ``ablation_runs.csv``, ``ablation.png``."""
+def write_tables(
+    folder: Path,
+    outcomes: list[Outcome],
+    pairs: list[Pair],
+    command: str,
+    answers: Mapping[str, OutOfFold] | None = None,
+) -> None:
+    """Writes ``ablation.md``, which states ``command``, ``ablation.csv``, ``ablation_runs.csv``, ``ablation.png``.
+
+    Args:
+        folder: Folder of the files.
+        outcomes: The runs.
+        pairs: Arms to compare.
+        command: The command line.
+        answers: What the runs of folds answer for their own fold, by the names of arms.
+    """
     arms: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         arms.setdefault(outcome.arm.name, []).append(outcome)
@@ -46,15 +62,19 @@ def write_tables(folder: Path, outcomes: list[Outcome], pairs: list[Pair], comma
     }
     sizes = {name: runs[0].size_bytes for name, runs in arms.items()}
     compared = differences(outcomes, pairs)
-    page = _markdown(outcomes, summary, sizes, compared, command)
+    page = _markdown(outcomes, summary, sizes, compared, command, answers or {})
     write_bytes(folder / "ablation.md", page.encode(errors="backslashreplace"))
     rows = [_summary_row(runs[0].arm.columns, summary[name], sizes[name]) for name, runs in arms.items()]
     write_bytes(folder / "ablation.csv", _csv(rows))
-    rows = [{**o.arm.columns, "seed": o.seed, **o.measures, "size bytes": o.size_bytes} for o in outcomes]
+    rows = [{**o.arm.columns, **_start(o), **o.measures, "size bytes": o.size_bytes} for o in outcomes]
     write_bytes(folder / RUNS_TABLE, _csv(rows))
     drawn = {name: ([o.measures[SUBJECT] for o in runs], summary[name][SUBJECT]) for name, runs in arms.items()}
     picture = ablation_png(SUBJECT, drawn, {difference.name: difference.estimates[SUBJECT] for difference in compared})
     write_bytes(folder / "ablation.png", picture)
+
+
+def _start(outcome: Outcome) -> dict[str, int]:
+    return {"seed": outcome.seed} | ({} if outcome.fold is None else {"fold": outcome.fold})
 
 
 def _all(values: Iterable[Any]) -> str:
@@ -80,40 +100,84 @@ def _markdown(
     sizes: dict[str, int],
     compared: list[Difference],
     command: str,
+    answers: Mapping[str, OutOfFold],
 ) -> str:
     epochs = max(max(outcome.scalars[MONITOR]) for outcome in outcomes) + 1
     measures = list(outcomes[0].measures)
-    same = all(outcome.data == outcomes[0].data for outcome in outcomes)
-    images = "these validation images" if same else "the validation images that each seed holds out"
-    counts = ", ".join(f"{facts['images']:,} {split}" for split, facts in outcomes[0].data.items())
+    folds = len({outcome.fold for outcome in outcomes} - {None})
+    repeated, caution = ("folds", f", which understate the noise, as {_shared(folds)}") if folds else ("seeds", "")
     rows = [
         [name, *(_cell(measure, cell[measure]) for measure in measures), format_size(sizes[name])]
         for name, cell in summary.items()
     ]
-    compared_rows = [[d.name, *(_difference_cell(m, d.estimates[m]) for m in COMPARED)] for d in compared]
     lines = [
         f"`{command}`",
         "",
-        f"{len(outcomes)} runs of up to {epochs} epochs, seeds {_all(o.seed for o in outcomes)}; images: {counts}; "
+        *_out_of_fold_lines(answers),
+        f"{len(outcomes)} runs of up to {epochs} epochs, seeds {_all(o.seed for o in outcomes)}; "
+        f"images: {_counts(outcomes)}; "
         f"processes: {_all(o.processes for o in outcomes)}; torch {_all(o.torch_version for o in outcomes)}.",
         "",
         *_table(["", *measures, "size"], rows),
         "",
         *_legend(outcomes),
-        'Mean ± standard deviation over seeds [95 % interval of the mean, Student\'s t]. All but "best epoch" are '
-        "values of the last epoch; training accuracy is measured in training, on augmented images and with dropout. "
-        "Balanced accuracy is the mean over classes; s/epoch is the median time of an epoch with validation, without "
-        "saving.",
+        f"Mean ± standard deviation over {repeated} [95 % interval of the mean, Student's t]{caution}. All but \"best "
+        'epoch" are values of the last epoch; training accuracy is measured in training, on augmented images and with '
+        "dropout. Balanced accuracy is the mean over classes; s/epoch is the median time of an epoch with validation, "
+        "without saving.",
         "",
-        _how_compared(compared),
+        *_difference_lines(outcomes, compared),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _counts(outcomes: list[Outcome]) -> str:
+    """Returns how many images each split has, in the smallest and in the largest run."""
+    texts = []
+    for split in outcomes[0].data:
+        counts = [outcome.data[split]["images"] for outcome in outcomes]
+        texts.append(" to ".join(f"{count:,}" for count in sorted({min(counts), max(counts)})) + f" {split}")
+    return ", ".join(texts)
+
+
+def _difference_lines(outcomes: list[Outcome], compared: list[Difference]) -> list[str]:
+    if not compared:
+        return []
+    folds = len({outcome.fold for outcome in outcomes} - {None})
+    rows = [[d.name, *(_difference_cell(m, d.estimates[m]) for m in COMPARED)] for d in compared]
+    return [
+        _how_compared(compared, "fold" if folds else "seed"),
         "",
-        *_table(["", *COMPARED], compared_rows),
+        *_table(["", *COMPARED], rows),
         "",
         *(f"- {difference.sentence}" for difference in compared),
         "",
-        _chance(compared, images),
+        _chance(compared, outcomes, folds),
     ]
-    return "\n".join(lines) + "\n"
+
+
+def _out_of_fold_lines(answers: Mapping[str, OutOfFold]) -> list[str]:
+    """Returns what the runs of all folds together say of each arm; nothing without folds."""
+    if not answers:
+        return []
+    folds = len(next(iter(answers.values())).accuracies)
+    rows = [[name, *answer.accuracy_cells()] for name, answer in answers.items()]
+    return [
+        f"Each image validates once, in the run of its fold, one of {folds}, which did not train on it. The answers of "
+        f"each run's best weights for its fold, which {OUT_OF_FOLD_TABLE} lists:",
+        "",
+        *_table(["", "mean over folds, acc. %", "right of all images", "acc. % of all images"], rows),
+        "",
+        "Mean ± standard deviation over folds; accuracy of all images with Wilson's 95 % interval for other images of "
+        "the same kind. Neither is free of bias: the best epoch was chosen by the same images, which flatters, and "
+        "each run trained without its fold, which costs.",
+        "",
+    ]
+
+
+def _images(outcomes: list[Outcome]) -> str:
+    same = all(outcome.data["val"] == outcomes[0].data["val"] for outcome in outcomes)
+    return "these validation images" if same else "the validation images that each seed holds out"
 
 
 def _legend(outcomes: list[Outcome]) -> list[str]:
@@ -124,24 +188,37 @@ def _legend(outcomes: list[Outcome]) -> list[str]:
     return [*(f"- {name}: {spelled(arm.options) or 'no options of its own'}" for name, arm in arms.items()), ""]
 
 
-def _how_compared(compared: list[Difference]) -> str:
+def _how_compared(compared: list[Difference], one: str) -> str:
     if all(difference.is_paired for difference in compared):
-        return "Differences, seed by seed, with the 95 % interval of their mean:"
+        return f"Differences, {one} by {one}, with the 95 % interval of their mean:"
     return (
-        "Differences with the 95 % interval of their mean: seed by seed (Student's t), or unpaired where the arms have "
-        "other seeds (Welch's t):"
+        f"Differences with the 95 % interval of their mean: {one} by {one} (Student's t), or unpaired where the arms "
+        "have other seeds (Welch's t):"
     )
 
 
-def _chance(compared: list[Difference], images: str) -> str:
-    """Returns the sentence on what the intervals of accuracy may be taken for."""
+def _chance(compared: list[Difference], outcomes: list[Outcome], folds: int) -> str:
+    """Returns the sentences on what the intervals of accuracy may be taken for."""
     count = sum(not math.isnan(difference.estimates[SUBJECT].std) for difference in compared)
     if not count:
+        images = _images(outcomes)
         return f"One run of each does not show the noise, so no interval can be given. All differences are on {images}."
+    noise = f"between folds, and understate it: {_shared(folds)}" if folds else f"between seeds, on {_images(outcomes)}"
     return (
         f"If no setting mattered, {(1 - CONFIDENCE) * count:.2g} of these {count} intervals of accuracy would still "
-        f"exclude zero by chance. They reflect the noise between seeds, on {images}."
+        f"exclude zero by chance. They reflect the noise {noise}."
     )
+
+
+def _shared(folds: int) -> str:
+    """Says why values of folds are not independent.
+
+    No estimate of their mean's variance is unbiased: Bengio and Grandvalet, "No Unbiased Estimator of the Variance of
+    K-Fold Cross-Validation", JMLR 5 (2004).
+    """
+    if folds == 2:
+        return "each of the 2 runs trains on the images that the other is measured with"
+    return f"two of {folds} runs share about {100 * (folds - 2) / (folds - 1):.0f} % of their training images"
 
 
 def _table(head: list[str], rows: list[list[str]]) -> list[str]:

@@ -1,10 +1,12 @@
-"""The fresh process of an export: ``python -m scripts.export.check FILE ROOT ANSWERS NUM_WORKERS``."""
+"""The fresh process of an export: ``python -m scripts.export.check FILE ROOT ANSWERS OPTIONS``."""
 
 import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +20,10 @@ from scripts.faults import user_sentence
 from scripts.hardware import own_threads
 
 
-def main(path: Path, root: Path, answers: Path, num_workers: int | None) -> None:
+def main(path: Path, root: Path, answers: Path, options: Mapping[str, Any]) -> None:
     """Opens the file, which tries its self-test, runs it over the validation images, and writes its probabilities."""
     runtime = open_runtime(path, threads=torch.get_num_threads())
-    data = validation_data(root, read_trained_model(path), num_workers)
+    data = validation_data(root, read_trained_model(path), options)
     parts, seconds = [], 0.0
     for batch in validation_batches(data, "the exported file"):
         images = pixels(batch)
@@ -36,10 +38,10 @@ def main(path: Path, root: Path, answers: Path, num_workers: int | None) -> None
 if __name__ == "__main__":
     end_with_parent(os.getppid())
     hush_libraries()
-    path, root, answers, num_workers = sys.argv[1:]
+    path, root, answers, options = sys.argv[1:]
     try:
         with own_threads():
-            main(Path(path), Path(root), Path(answers), json.loads(num_workers))
+            main(Path(path), Path(root), Path(answers), json.loads(options))
     except Exception as error:
         if sentence := user_sentence(error):
             print("cbam100: error:", *sentence.split(), file=sys.stderr)

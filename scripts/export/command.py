@@ -27,6 +27,7 @@ from scripts.export.model_card import model_card
 from scripts.export.validation import calibration_images, evaluate, validation_data
 
 REFUSED = 1
+DATA = ("root", "num_workers", "labels", "image_column", "label_column", "split_column", "class_list")  # --data.*
 
 
 class ExportRefusedError(Exception):
@@ -62,6 +63,11 @@ def export(
     max_drop: float = 0.005,
     limit_mb: float = 100.0,
     num_workers: int | None = None,
+    labels: str | Path | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    class_list: str | Path | None = None,
 ) -> Exported:
     """Exports a trained model, runs the file on all validation images, and keeps it if it answers as the checkpoint.
 
@@ -79,6 +85,12 @@ def export(
             any image into another class unless the two best logits are within 1e-4.
         limit_mb: Largest size of all files together in MB of 10^6 bytes.
         num_workers: Number of processes that read images; by default the number of CPUs, at most 16.
+        labels: Labels file of the data, if they have one.
+        image_column: Column of the labels file with the images, if the fit was told.
+        label_column: Column of the labels file with the classes, or key of the JSON files in archives, if the fit was
+            told.
+        split_column: Column of the labels file with the splits, if the fit was told.
+        class_list: File with the names of the classes, if the fit was given one.
 
     Raises:
         UserError: An argument is wrong, a package or the data are missing, or the file would be over the limit.
@@ -87,6 +99,10 @@ def export(
     require_pair(format, precision)
     limit = limit_in_bytes(limit_mb)
     ckpt_path, root, output = _require_valid(ckpt_path, root, output, max_drop)
+    options = {
+        "num_workers": num_workers, "labels": _absolute(labels), "image_column": image_column,
+        "label_column": label_column, "split_column": split_column, "class_list": _absolute(class_list),
+    }  # fmt: skip
     files = files_of(output, format)
     require_outside_splits(output, "--output", root)
     require_outside_splits(output, "--output")
@@ -96,7 +112,7 @@ def export(
     require_within(limit, weights * BYTES_PER_WEIGHT[precision], weights, format=format, precision=precision)
     _make(output)
     with candidate_folder(output) as folder:
-        data = validation_data(root, trained, num_workers)
+        data = validation_data(root, trained, options)
         checkpoint = evaluate(model, data)
         trained = _completed(trained, checkpoint.right_among(1) / len(checkpoint.targets))
         header = export_header(model, trained, format=format, precision=precision)
@@ -105,7 +121,7 @@ def export(
         size = write_export(model, header, path, format=format, precision=precision, calibration=calibration)
         require_within(limit, size, weights, format=format, precision=precision)
         try:
-            answers = answers_in_fresh_process(path, root, num_workers)
+            answers = answers_in_fresh_process(path, root, options)
         except FileFailedError as error:
             raise ExportRefusedError(f"{path.name} cannot be used in a fresh process ({error})") from error
         comparison = Fidelity.between(checkpoint, answers.probabilities)
@@ -122,8 +138,9 @@ def export(
 def main(words: list[str]) -> int | None:
     """Runs ``cbam100 export`` and prints how the file compares; returns 1 if it was not accepted."""
     parser = Arguments(prog="cbam100 export")
-    spelled = {"root": "--data.root", "num_workers": "--data.num_workers"}
-    parser.add_parameters(export, spelled=spelled, metavars={"ckpt_path": "FILE", "root": "DIR", "output": "DIR"})
+    spelled = {name: f"--data.{name}" for name in DATA}
+    metavars = {"ckpt_path": "FILE", "root": "DIR", "output": "DIR", "labels": "FILE", "class_list": "FILE"}
+    parser.add_parameters(export, spelled=spelled, metavars=metavars)
     options = parser.parse_args(words)
     try:
         exported = export(**vars(options))
@@ -144,6 +161,10 @@ def _require_valid(
     if output == "":
         raise UserError("--output is empty: name a folder, such as out, or . for the working directory")
     return Path(ckpt_path), Path(root), Path(output)
+
+
+def _absolute(path: str | Path | None) -> str | None:
+    return str(Path(path).absolute()) if path else None
 
 
 def _make(output: Path) -> None:

@@ -2,8 +2,10 @@
 
 import json
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,19 +34,19 @@ class FileFailedError(Exception):
     """The file could not be run; the message says why, and ends without a full stop."""
 
 
-def answers_in_fresh_process(path: Path, root: Path, num_workers: int | None) -> FileAnswers:
+def answers_in_fresh_process(path: Path, root: Path, options: Mapping[str, Any]) -> FileAnswers:
     """Loads a file in a new process, tries its self-test, and runs it on all validation images.
 
     Args:
         path: The exported file.
         root: Folder of the data.
-        num_workers: Number of loader processes.
+        options: As for ``validation_data``; paths are absolute.
 
     Raises:
         FileFailedError: The process ended with an error.
     """
     answers, log = path.with_name("answers.npz"), path.with_name("log.txt")
-    started = module_process(CHECK, str(path), str(root.absolute()), str(answers), json.dumps(num_workers))
+    started = module_process(CHECK, str(path), str(root.absolute()), str(answers), json.dumps(options))
     with open(log, "wb") as errors, subprocess.Popen(**started, stderr=errors) as process:
         try:
             code = process.wait()

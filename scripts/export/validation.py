@@ -2,8 +2,9 @@
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,14 +28,19 @@ CALIBRATION_IMAGES = 512
 CALIBRATION_BATCH = 4  # whose extremes are averaged: a single image with extreme activations counts little
 
 
-def validation_data(root: Path, trained: TrainedModel, num_workers: int | None) -> ImageFolderDataModule:
+def validation_data(root: Path, trained: TrainedModel, options: Mapping[str, Any]) -> ImageFolderDataModule:
     """Returns the data of a trained model, as its file describes them, set up for a validation.
+
+    Args:
+        root: Folder of the data.
+        trained: The trained model.
+        options: The data module's other options, such as where its labels are, of which the file knows nothing.
 
     Raises:
         UserError: ``root`` is missing, or has no validation images or other classes.
     """
     settings = {**trained.data, "class_names": list(trained.model["class_names"])}
-    data = ImageFolderDataModule(str(root), num_workers=num_workers, **settings)
+    data = ImageFolderDataModule(str(root), **settings, **options)
     data.setup("validate")
     return data
 

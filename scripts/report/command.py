@@ -8,11 +8,8 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from pytorch_lightning import Callback, LightningModule, Trainer
-from torch import Tensor
-from typing_extensions import override
 
-from callbacks import BadImages, SizeBudget
+from callbacks import SizeBudget
 from callbacks.figures.draw import (
     class_accuracy_figure,
     confusion_figure,
@@ -24,21 +21,20 @@ from callbacks.figures.draw import (
     to_png,
     worst_images_figure,
 )
-from callbacks.predictions.answers import AnswerCollector, Answers, most_confused
+from callbacks.predictions.answers import Answers, most_confused
 from callbacks.run.config import leaves
 from callbacks.run.run_folder import RunFolder
 from datamodules import ImageFolderDataModule
 from datamodules.files import own_files
 from datamodules.files.atomic_file import require_writable, write_bytes
-from datamodules.files.errors import UserError
 from datamodules.files.own_files import require_replaceable
 from lightning_modules import ImageClassifier
 from lightning_modules.network.model_size import format_size, parameter_count, part_sizes
-from lightning_modules.trained_model import load_classifier
 from scripts.arguments import Arguments
+from scripts.evaluation import Recorder, evaluate_run
 from scripts.explain.command import explain_image
-from scripts.hardware import set_tf32
 from scripts.report.calibration import calibration_rows, coverage, temperature_sentence, threshold_rows
+from scripts.report.labels_to_check import LabelsToCheck, check_labels, out_of_fold_of, write_labels_to_check
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 PANELS = {
@@ -57,35 +53,18 @@ SPEEDS = (
 MAPS = 4  # images each of the most confident right and of the worst predictions
 
 
-class Recorder(Callback):
-    """Collects the predictions and the calibration of a validation.
-
-    Args:
-        images: Number of validation images.
-        temperature: What logits are divided by for probabilities.
-    """
-
-    answers: Answers
-    reliability: tuple[Tensor, Tensor, Tensor]  # images, confidence and accuracy of each bin
-
-    def __init__(self, images: int, temperature: float) -> None:
-        self._collector = AnswerCollector(images, temperature, keep_logits=True)
-
-    @override
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:  # fmt: skip
-        self._collector.add(batch, outputs)
-
-    @override
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.answers = self._collector.finish(trainer)
-        self.reliability = pl_module.val_metrics["ece"].reliability()  # type: ignore[index, union-attr]
-
-
-def report(run: str | Path, root: str | Path | None = None) -> Path:
+def report(
+    run: str | Path,
+    root: str | Path | None = None,
+    *,
+    labels: str | Path | None = None,
+    class_list: str | Path | None = None,
+    out_of_fold: str | Path | None = None,
+) -> Path:
     """Evaluates the best weights of a run on its validation images; writes report.html to its folder.
+
+    With probabilities of all training images from models that did not train on them, it also ranks the images by how
+    likely their label is wrong, and writes labels_to_check.csv beside the page.
 
     Example:
         >>> report("runs/default/version_0")  # doctest: +SKIP
@@ -94,36 +73,35 @@ def report(run: str | Path, root: str | Path | None = None) -> Path:
     Args:
         run: Folder of the run, runs/<name>/version_<k>.
         root: Folder of the data, if they have moved since the run.
+        labels: Labels file of the data, if it has moved.
+        class_list: List of classes of the data, if it has moved.
+        out_of_fold: Probabilities of the training images, as ablate --folds writes them, to find wrong labels with; by
+            default those of the ablation that the run belongs to, if it has folds.
 
     Returns:
         Path of the page.
 
     Raises:
-        UserError: The folder is not that of a fit with a best epoch, or its data cannot be found.
+        UserError: The folder is not that of a fit with a best epoch, its data cannot be found, or the probabilities
+            are not of its training images.
     """
     folder = RunFolder(Path(run))
     manifest = folder.read_manifest()
     require_writable(folder.path, "--run")
     require_replaceable(folder.report, own_files.REPORT, "--run")
     config = folder.read_config()
-    model, trained = load_classifier(folder.weights)
-    settings = {**config["data"], **trained.data, "class_names": trained.model["class_names"]}
-    data = ImageFolderDataModule(**{**settings, "root": str(root or settings["root"])})
-    data.setup("validate")
-    if data.fingerprint["val"] != manifest["data"]["val"]:
-        raise UserError(
-            f"{data.root} does not hold the {manifest['data']['val']['images']} validation images of the run, as names "
-            "or sizes in bytes differ: restore them, or pass --data.root"
-        )
-    recorder = Recorder(len(data.dataset("val")), model.temperature)
-    set_tf32(trained.precision)
-    trainer = Trainer(
-        logger=False, callbacks=[BadImages(), recorder], precision=trained.precision,  # type: ignore[arg-type]
-        enable_checkpointing=False, enable_progress_bar=False, use_distributed_sampler=False, devices=1,
-    )  # fmt: skip
-    (metrics,) = trainer.validate(model, data, verbose=False)
+    moved = {"root": root, "labels": labels, "class_list": class_list}
+    options = config["data"] | {name: str(path) for name, path in moved.items() if path}
+    source = Path(out_of_fold) if out_of_fold else out_of_fold_of(folder)
+    to_check = None
+    if source:
+        require_replaceable(folder.labels_to_check, own_files.LABELS_TO_CHECK, "--run")
+        to_check = check_labels(source, ImageFolderDataModule(**options))
+    model, data, recorder, metrics = evaluate_run(folder, options)
     budget = SizeBudget(**config["size_budget"])
-    page = _page(folder, manifest, config, model.cpu().eval(), data, recorder, metrics, budget)
+    page = _page(folder, manifest, config, model, data, recorder, metrics, budget, to_check)
+    if to_check:
+        write_labels_to_check(folder.labels_to_check, to_check)
     write_bytes(folder.report, page.encode(errors="backslashreplace"))
     return folder.report
 
@@ -131,7 +109,9 @@ def report(run: str | Path, root: str | Path | None = None) -> Path:
 def main(words: list[str]) -> None:
     """Runs ``cbam100 report`` and prints the path of the page."""
     parser = Arguments(prog="cbam100 report")
-    parser.add_parameters(report, spelled={"root": "--data.root"}, metavars={"run": "DIR"})
+    spelled = {name: f"--data.{name}" for name in ("root", "labels", "class_list")}
+    metavars = {"run": "DIR", "root": "DIR", "labels": "FILE", "class_list": "FILE", "out_of_fold": "FILE.csv"}
+    parser.add_parameters(report, spelled=spelled, metavars=metavars)
     print(report(**vars(parser.parse_args(words))))
 
 
@@ -144,6 +124,7 @@ def _page(
     recorder: Recorder,
     metrics: Mapping[str, float],
     budget: SizeBudget,
+    to_check: LabelsToCheck | None,
 ) -> str:
     names, answers, scalars = model.classes.names, recorder.answers, run.read_scalars()
     confusion = answers.confusion(len(names))
@@ -159,7 +140,7 @@ def _page(
     )
     return template.render(
         base64=lambda png: base64.b64encode(png).decode(),
-        run=str(run),
+        run=str(run.path),
         manifest=manifest,
         metrics=metrics,
         images=len(answers.samples),
@@ -174,6 +155,7 @@ def _page(
         class_accuracy=to_png(class_accuracy_figure(confusion, names)),
         worst=to_png(worst_images_figure(dataset, answers, names)),
         maps=_maps(model, dataset, answers),
+        to_check=to_check,
         reliability=to_png(reliability_figure(counts, confidence, accuracy, metrics["val/ece"])),
         calibration=calibration_rows(answers, metrics["val/nll"], metrics["val/ece"]),
         temperature=temperature_sentence(answers, model.temperature if model.hparams["temperature"] == "fit" else None),
@@ -187,6 +169,7 @@ def _page(
             if scalars.get(name)
         ],
         splits=[(split, facts["images"], facts["sha256"]) for split, facts in manifest["data"].items()],
+        held_out=data.held_out[:1].upper() + data.held_out[1:],
         skipped=[(split, len(unreadable)) for split, unreadable in manifest["skipped"].items()],
         events=[[event[name] for name in ("event", "time", "epoch", "step")] for event in manifest["events"]],
     )

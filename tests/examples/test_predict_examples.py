@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from callbacks.predictions.prediction_csv import _write_csv
+from callbacks.predictions.prediction_csv import write_csv
 from datamodules.class_index import ClassIndex, natural_key
 from datamodules.files.csv_cells import to_cell
 from datamodules.images import read, transforms
@@ -162,7 +162,7 @@ def test_names_are_spelled_and_quoted_as_in_predictions(program, tmp_path):
     odd = ["cat", "'=x", "-1", 'quo"te', "semi;colon", "a,b", "a\nb", "a\rb", "\ttab", r"\xe9", "\udce9", "＠"]
     assert [names["cell"](name) for name in odd] == list(map(to_cell, odd))
     rows = [(to_cell(one), to_cell(two)) for one, two in zip(odd, reversed(odd), strict=True)]
-    _write_csv(tmp_path / "expected.csv", ["image_name", "pred_label"], rows)
+    write_csv(tmp_path / "expected.csv", ["image_name", "pred_label"], rows)
     lines = [names["csv_line"](*row) for row in [("image_name", "pred_label"), *rows]]
     assert "".join(lines).encode() == (tmp_path / "expected.csv").read_bytes()
     paths = [Path(name) for name in ("10.jpg", "2.jpg", "02.jpg", "a/1.jpg", "٣.jpg")]

@@ -149,7 +149,9 @@ def test_the_function_returns_the_table(data_root, run_folder, monkeypatch):
     began, written = [], []
     monkeypatch.setattr(module, "run_all", began.extend)
     monkeypatch.setattr(module, "outcome_of", lambda cell: cell.run_name)
-    monkeypatch.setattr(module, "write_tables", lambda folder, outcomes, pairs, command: written.append(command))
+    monkeypatch.setattr(
+        module, "write_tables", lambda folder, outcomes, pairs, command, answers: written.append(command)
+    )
     fit = [*SMALL, f"--data.root={data_root}"]
     assert ablate(["model.loss=focal,cross_entropy"], fit, seeds=2) == Path("runs/ablation_default/ablation.md")
     assert [(cell.arm.options["model.loss"], cell.seed) for cell in began] == [

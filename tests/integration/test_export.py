@@ -39,9 +39,9 @@ def words(trained, data_root, format, precision, *more):
 def in_this_process(monkeypatch):
     """Checks files here, for tests of what happens before and after."""
 
-    def answers(path, root, num_workers):
+    def answers(path, root, options):
         written = path.with_name("answers.npz")
-        check.main(path, root, written, num_workers)
+        check.main(path, root, written, options)
         with np.load(written) as arrays:
             return FileAnswers(arrays["probabilities"], **json.loads(str(arrays["facts"])))
 

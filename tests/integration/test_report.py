@@ -1,3 +1,4 @@
+import csv
 import html.parser
 import json
 import re
@@ -50,6 +51,8 @@ def test_the_page_holds_everything_and_says_what_the_fit_measured(page, trained,
     assert len(pictures) >= 14  # 6 of the page's own, 8 attention maps
     for reference in references.found:
         assert reference.startswith("data:") or reference.removeprefix("#") in references.ids
+    assert f"<h1>{page.parent}</h1>" in text
+    assert "labels" not in references.ids  # which need probabilities
     assert "@import" not in text
     assert "url(" not in text
     best = json.loads((trained / "manifest.json").read_text())["best"]
@@ -81,6 +84,51 @@ def test_a_browser_shows_and_prints_the_page(page, tmp_path):
     subprocess.run([*browser, f"--print-to-pdf={pdf}", page.as_uri()], capture_output=True, timeout=300, check=True)
     assert pdf.read_bytes().startswith(b"%PDF")
     assert pdf.stat().st_size > 100_000  # with its pictures
+
+
+@pytest.fixture
+def out_of_fold(data_root, tmp_path):
+    """Probabilities by which every image belongs to class 1."""
+    images = sorted((data_root / "train").rglob("*.jpg"))
+    classes = sorted(path.name for path in (data_root / "train").iterdir())
+    rows = [["image_name", "label", "fold", *(f"p({name})" for name in classes)]]
+    rows += [
+        [f"{x.parent.name}/{x.name}", x.parent.name, "0", *(str(float(c == "1")) for c in classes)] for x in images
+    ]
+    file = tmp_path / "runs" / "out_of_fold.csv"  # of an arm, whose run is default/version_0
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("".join(",".join(row) + "\n" for row in rows))
+    return file
+
+
+def test_labels_to_check(out_of_fold, trained, tmp_path):
+    run = tmp_path / "runs" / "default" / "version_0"
+    shutil.copytree(trained, run)
+    page = report(run)
+    # The threshold of class 1 is 1 and that of the others 0, so that the 44 images of the others reach both.
+    text = " ".join(page.read_text().split())
+    assert "doubts the labels of 44 of 48 training images (91.7 %)" in text
+    assert "put 8.3 % of all images into the class of their label" in text
+    with open(run / "labels_to_check.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["rank"] for row in rows] == [str(rank) for rank in range(1, 49)]
+    assert sum(row["doubted"] == "1" for row in rows) == 44
+    references = References()
+    references.feed(page.read_text())
+    assert "labels" in references.ids
+    assert rows[23]["image_name"] in references.cells  # the last one shown
+    assert rows[24]["image_name"] not in references.cells
+
+
+def test_labels_to_check_mistakes(out_of_fold, trained, data_root, tmp_path, refusal):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    words = ["report", "--run", run, "--out_of_fold"]
+    assert "cannot read" in refusal(*words, tmp_path / "none.csv")
+    (run / "labels_to_check.csv").write_text("my own notes\n")
+    assert "not an earlier table of labels to check by cbam100" in refusal(*words, out_of_fold)
+    assert (run / "labels_to_check.csv").read_text() == "my own notes\n"
+    assert not (run / "report.html").exists()
 
 
 def test_mistakes(trained, tmp_path, refusal):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datamodules import ImageFolderDataModule
 from datamodules.files.errors import UserError
 from scripts import audit as module
 from scripts.main import main
@@ -178,3 +179,111 @@ def test_files_are_not_blamed_for_what_the_machine_lacks(number, data_root, monk
     error = refusal("audit", f"--data.root={data_root}", "--data.num_workers=0")
     assert error.startswith("cbam100: error: out of memory or file handles while reading")
     assert os.strerror(number) in error
+
+
+def same_data_set(one, two):
+    for data in (one, two):
+        data.setup("fit")
+    assert one.classes.names == two.classes.names
+    assert one.fingerprint == two.fingerprint
+    assert list(one.dataset("train").names) == list(two.dataset("train").names)
+
+
+@pytest.mark.parametrize("form", ["splits", "one folder", "hub", "table"])
+def test_the_labels_that_it_writes_read_back_as_the_same_data_set(form, copy, run_folder, capsys):
+    options, root = {}, copy
+    if form == "one folder":
+        root = copy / "train"
+        for other in ("val", "test"):
+            shutil.rmtree(copy / other)
+    else:
+        (root / "train" / "5").rename(root / "train" / "=5")  # a cell that a spreadsheet would run
+        (root / "val" / "5").rename(root / "val" / "=5")
+    if form == "hub":
+        for split in ("train", "val"):
+            rows = [(f"{path.parent.name}-{path.name}", path) for path in sorted((root / split).rglob("*.jpg"))]
+            lines = [json.dumps({"file_name": name, "label": path.parent.name}) for name, path in rows]
+            for name, path in rows:
+                path.rename(root / split / name)
+            for folder in [path for path in (root / split).iterdir() if path.is_dir()]:
+                folder.rmdir()
+            (root / split / "metadata.jsonl").write_text("\n".join(lines))
+    if form == "table":
+        first(root / "train" / "3").rename(root / "loose.jpg")
+        audit(copy, capsys, "--labels=its_own.csv")
+        table = Path("its_own.csv").read_text() + "loose.jpg,3,train\n"
+        Path("mine.csv").write_text(table)
+        options = {"labels": "mine.csv"}
+    (root / "notes.txt").touch()
+    words = [f"--data.{name}={value}" for name, value in options.items()]
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    code, report, _ = audit(root, capsys, "--labels=labels.csv", *words)
+    assert (code, report["stops"]) == (0, [])
+    assert report["splits"]["train"]["images"] == 48
+    assert report["unread_folders"] == []
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+    assert Path("labels.csv").read_text().startswith("file_name,label,split\n")
+    again = ImageFolderDataModule(str(root), labels="labels.csv")
+    same_data_set(ImageFolderDataModule(str(root), **options), again)
+    code, report, _ = audit(root, capsys, "--data.labels=labels.csv", "--labels=again.csv")
+    assert code == 0
+    assert Path("again.csv").read_bytes() == Path("labels.csv").read_bytes()
+
+
+def test_labels_of_tests_and_of_unreadable_images_are_written_too(copy, run_folder, capsys):
+    """Which images are used is a run's decision."""
+    shutil.rmtree(copy / "test")
+    shutil.copytree(copy / "val", copy / "test")
+    (copy / "sample_submission.csv").unlink()
+    for number, path in enumerate(sorted((copy / "test").rglob("*.jpg"))):
+        path.rename(path.with_name(f"test{number}.jpg"))
+    broken = first(copy / "train" / "1")
+    broken.write_bytes(b"no image")
+    code, report, _ = audit(copy, capsys, "--labels=labels.csv")
+    assert code == 1
+    assert report["stops"] == ["unreadable images: 1, see --data.on_bad_image"]
+    rows = Path("labels.csv").read_text().splitlines()[1:]
+    assert len(rows) == len(set(rows)) == 48 + 24 + 24
+    assert f"train/1/{broken.name},1,train" in rows
+    data = ImageFolderDataModule(str(copy), labels="labels.csv")
+    data.setup("test")
+    assert len(data.dataset("test")) == 24
+
+
+def test_what_is_wrong_with_a_table_is_told_as_a_run_would(copy, run_folder, capsys):
+    shutil.rmtree(copy / "test")
+    audit(copy, capsys, "--labels=labels.csv")
+    table = Path("labels.csv").read_text()
+    Path("labels.csv").write_text(table.replace(",3,val", ",4,val"))
+    code, report, _ = audit(copy, capsys, "--data.labels=labels.csv")
+    assert code == 1
+    assert report["class_differences"] == {"val": {"lacks": ["3"], "unknown": []}}
+    assert "labels.csv (val) must have the same 12 classes as labels.csv (train), but it lacks 3" in report["stops"][0]
+    first(copy / "train" / "3").unlink()
+    code, report, _ = audit(copy, capsys, "--data.labels=labels.csv")
+    (stop,) = [sentence for sentence in report["stops"] if "there is no image" in sentence]
+    assert "1 of 72 name 'train/3/" in stop
+    Path("labels.csv").write_text(table + "train/1/x.jpg,,train\n")
+    code, report, _ = audit(copy, capsys, "--data.labels=labels.csv")
+    assert (code, len(report["stops"])) == (1, 1)
+    assert "has an empty cell in line 74 (label)" in report["stops"][0]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--labels=labels.txt"], "--labels must end in .csv, got labels.txt"),
+        (["--labels=mine.csv"], "mine.csv exists, and labels may have been corrected in it, so it is not overwritten"),
+        (["--labels={root}/train/labels.csv"], "lies in {root}/train, whose files are data: choose another --labels"),
+        (["--labels={root}/l.csv", "--data.labels=mine.csv"], "l.csv lies in {root}, whose files are data"),
+        (["--labels=nowhere/labels.csv"], "choose another --labels"),
+        (["--labels=l.csv", "--data.root={root}/test"], "there are no labelled images below {root}/test"),
+    ],
+)
+def test_no_file_of_the_user_is_overwritten_by_labels(words, message, data_root, run_folder, refusal):
+    mine = "file_name,label,split\n1.jpg,corrected,train\n"
+    Path("mine.csv").write_text(mine)
+    words = [f"--data.root={data_root}", "--data.num_workers=0", *(word.format(root=data_root) for word in words)]
+    assert message.format(root=data_root) in refusal("audit", *words)
+    assert Path("mine.csv").read_text() == mine
+    assert [path.name for path in run_folder.iterdir()] == ["mine.csv"]

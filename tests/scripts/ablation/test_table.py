@@ -2,9 +2,11 @@ import csv
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import scipy.stats
 
+from callbacks.predictions.out_of_fold import OutOfFold
 from datamodules.files.errors import UserError
 from scripts.ablation.arms import Arm, combinations, factor_pairs, ladder_pairs
 from scripts.ablation.outcomes import Outcome, differences
@@ -102,6 +104,32 @@ def test_one_seed_says_nothing(outcomes, tmp_path):
     assert text.splitlines()[-1].startswith("One run of each does not show the noise, so no interval can be given.")
     # 53 − 50 points, half as many of balanced accuracy
     assert "| model.loss: cross_entropy − focal (model.attention=cbam) | +3.00 | +1.50 | +0.000 | +0.000 |" in text
+
+
+def test_folds_are_compared_fold_by_fold_and_said_to_share_images(outcomes, tmp_path):
+    folds = [dataclasses.replace(o, seed=42, fold=o.seed) for o in outcomes]
+    assert differences(folds, PAIRS)[0].estimates == differences(outcomes, PAIRS)[0].estimates
+    right = np.array([[0, 1, 1, 1], [1, 1, 1, 1], [0, 0, 1, np.nan]])
+    probability = np.stack([1 - right.ravel(), right.ravel()], axis=1)
+    every = OutOfFold([*"abcdefghijkl"], ["x", "y"], np.ones(12, int), np.arange(12) // 4, probability)
+    write_tables(tmp_path, folds, PAIRS, "cbam100 ablate …", {ARMS[0].name: every})
+    text = (tmp_path / "ablation.md").read_text()
+    wilson = scipy.stats.binomtest(8, 11).proportion_ci(method="wilson")
+    interval = f"[{100 * wilson.low:.2f}, {100 * wilson.high:.2f}]"
+    # 75, 100 and 33.33 %: mean 69.44, standard deviation 33.68
+    assert f"| {ARMS[0].name} | 69.44 ± 33.68 | 8 of 11 | 72.73 {interval} |" in text
+    assert text.index("69.44") < text.index("Student's t")
+    assert "understate the noise, as two of 3 runs share about 50 % of their training images." in text  # 1 of 2 parts
+    assert "Differences, fold by fold, with" in text
+    with open(tmp_path / "ablation_runs.csv", newline="") as file:
+        assert [(run["seed"], run["fold"]) for run in csv.DictReader(file)][:3] == [
+            ("42", "0"),
+            ("42", "1"),
+            ("42", "2"),
+        ]
+    require_free(tmp_path, ["model.loss", "model.attention", "fold"])
+    with pytest.raises(UserError, match=r"attention, fold, not model\.loss, model\.attention: choose another --name"):
+        require_free(tmp_path, ["model.loss", "model.attention"])
 
 
 def named_arms(**seeds):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from datamodules.archives.index import Index
 from datamodules.archives.label_members import FAULT, LABEL
-from datamodules.class_index import natural_key
+from datamodules.class_index import could_be_folder, natural_key
 from datamodules.files.errors import UserError, listed, listed_reasons
 
 
@@ -99,4 +99,6 @@ def _names(class_list: Path | None, where: str) -> list[str]:
         raise UserError(
             f"{class_list} must have the name of another class in each line, but has {listed(wrong)} empty or twice"
         )
+    if wrong := [repr(name) for name in names if not could_be_folder(name)]:
+        raise UserError(f"{class_list} must have names that a class's folder could have, got {listed(wrong)}")
     return names

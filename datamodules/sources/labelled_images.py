@@ -1,0 +1,172 @@
+"""The images that the rows of a labels file name."""
+
+import os
+from collections import defaultdict
+from functools import cached_property
+from pathlib import Path
+
+from datamodules.class_index import natural_key
+from datamodules.files.csv_cells import from_cell
+from datamodules.files.errors import UserError, listed
+from datamodules.images.find import SUFFIXES, ImageFile, ImageFiles, find_images
+from datamodules.images.real_files import RealFiles
+from datamodules.sources.image_places import ImagePlaces
+from datamodules.sources.label_records import DELIMITERS
+from datamodules.sources.label_table import BY_CONVENTION, Columns, LabelRow, read_label_table
+from datamodules.split_names import SPLITS
+
+Rows = list[tuple[LabelRow, ImageFile]]
+
+
+class LabelledImages:
+    """The images of a labels file, read and looked up once for all splits, when they are asked for.
+
+    Every attribute raises ``UserError`` as ``read_label_table`` tells.
+
+    Args:
+        file: The file.
+        root: The folder that the images lie in.
+        columns: The columns that are named.
+        split: The split of all rows, if ``root`` is its folder; by default that of their column, or ``train``.
+    """
+
+    def __init__(self, file: Path, root: Path, columns: Columns = BY_CONVENTION, split: str = "") -> None:
+        self.file = file
+        self.root = root
+        self.split = split
+        self._columns = columns
+
+    @cached_property
+    def _rows(self) -> list[LabelRow]:
+        return read_label_table(self.file, self._columns)
+
+    @property
+    def has_splits(self) -> bool:
+        """Whether the file has a column of splits."""
+        return bool(self._rows[0].split)
+
+    @cached_property
+    def splits(self) -> list[str]:
+        """The splits that have rows."""
+        present = {self._split_of(row) for row in self._rows}
+        return [name for name in SPLITS if name in present]
+
+    def labels(self, split: str) -> set[str]:
+        """Returns the labels of a split's rows."""
+        return {row.label for row in self._rows if self._split_of(row) == split}
+
+    def _split_of(self, row: LabelRow) -> str:
+        return row.split or self.split or "train"
+
+    @cached_property
+    def found(self) -> ImageFiles:
+        """Everything below the root."""
+        return find_images(self.root)
+
+    @cached_property
+    def by_split(self) -> dict[str, dict[str, list[ImageFile]]]:
+        """The images by split and label, each named by its place in the split.
+
+        Raises:
+            UserError: An image is not there, is not clear, lies outside the root, has several rows, or would have the
+                name of another image of its class.
+        """
+        by_split: dict[str, dict[str, list[ImageFile]]] = {split: defaultdict(list) for split in self.splits}
+        first: dict[str, LabelRow] = {}  # by path
+        path_of: dict[tuple[str, str, str], str] = {}  # by split, label and name
+        for row, image in self._matched():
+            if (before := first.setdefault(image.path, row)) is not row:
+                raise UserError(f"{self.file} {_twice(image.path, before, row)}")
+            split = self._split_of(row)
+            place = image.name if self.split else image.name.removeprefix(f"{split}/")
+            name = place.removeprefix(f"{row.label}/")
+            if (other := path_of.setdefault((split, row.label, name), image.path)) != image.path:
+                raise UserError(
+                    f"{self.file} labels both {other} and {image.path} {row.label}, and without the folders of split "
+                    f"and class both are called {name}: rename one"
+                )
+            by_split[split][row.label].append(ImageFile(place, image.path, row.group))
+        return by_split
+
+    @cached_property
+    def passed_over(self) -> ImageFiles:
+        """What lies below the root and has no row, but for the folders of splits that have no rows at all."""
+        named = {image.path for labels in self.by_split.values() for images in labels.values() for image in images}
+        others = () if self.split else tuple(f"{split}/" for split in SPLITS if split not in self.splits)
+        unlabelled = [i.path for i in self.found.images if i.path not in named and not i.name.startswith(others)]
+        return ImageFiles(unlabelled=unlabelled, loops=self.found.loops, dangling=self.found.dangling)
+
+    def files(self, images: list[ImageFile]) -> ImageFiles:
+        """Tells the real files of some of the images apart, as a scan does; a link to one of them is listed as such."""
+        files = ImageFiles()
+        images = sorted(images, key=lambda image: natural_key(image.name))
+        if self._links:
+            images.sort(key=lambda image: image.path in self._links)  # last
+        for image in images:
+            real = self._real_files.of(image.path)
+            again = image.path in self._links and not real.keys().isdisjoint(files.real)
+            (files.again if again else files.images).append(image)
+            files.real |= real
+        if self._links:
+            files.images.sort(key=lambda image: natural_key(image.name))
+        return files
+
+    @cached_property
+    def _real_files(self) -> RealFiles:
+        return RealFiles(self.found)
+
+    @cached_property
+    def _links(self) -> set[str]:
+        return {image.path for image in self.found.again}
+
+    def _matched(self) -> Rows:
+        places = ImagePlaces([*self.found.images, *self.found.again], self.root, self.file.parent)
+        cells = [row.image for row in self._rows]
+        as_names = [*map(from_cell, cells)] if self.file.suffix.lower() in DELIMITERS else cells
+        if len(set(as_names)) < len(set(cells)):  # not what to_cell wrote
+            as_names = cells
+        images, unclear = places.find(as_names)
+        if as_names != cells and not all(images):  # one way for the whole column
+            images, unclear = places.find(cells)
+        matched = [(row, image) for row, image in zip(self._rows, images, strict=True) if image]
+        if len(matched) < len(self._rows):
+            faulty = [row for row, image in zip(self._rows, images, strict=True) if not image]
+            raise UserError(self._not_found(faulty, places, unclear))
+        if not self.has_splits and not self.split:
+            others = [_in_line(row) for row, image in matched if image.name.startswith(("val/", "test/"))]
+            if others:
+                raise UserError(
+                    f"{self.file} has no column of splits, so that all its images would train, but it names images of "
+                    f"val or test, {listed(others)}: add a column split, or remove these rows"
+                )
+        return matched
+
+    def _not_found(self, rows: list[LabelRow], places: ImagePlaces, unclear: dict[str, list[str]]) -> str:
+        outside = [row for row in rows if places.lead_outside(row.image)]
+        several = [f"{_in_line(row)}: {listed(unclear[row.image], 3)}" for row in rows if row.image in unclear]
+        absent = [row for row in rows if row.image not in unclear and not places.lead_outside(row.image)]
+        faults = [f"{listed([*map(_in_line, outside)])}, outside of that folder"] if outside else []
+        faults += [f"names for which there are several images ({listed(several)})"] if several else []
+        faults += [f"{listed([*map(_in_line, absent)])}, for which there is no image"] if absent else []
+        other = any(os.path.isfile(os.path.join(self.root, row.image)) for row in absent[:100])
+        way_out = f"convert files of other types than {', '.join(SUFFIXES)}, " if other else ""
+        return (
+            f"each row of {self.file} must name an image below {self.root}, but {len(rows)} of {len(self._rows)} name "
+            f"{' and '.join(faults)}: {way_out}correct or remove the rows, or pass another --data.root"
+        )
+
+
+def _in_line(row: LabelRow) -> str:
+    return f"{row.image!r} (line {row.line})"
+
+
+def _twice(path: str, one: LabelRow, two: LabelRow) -> str:
+    lines = f"in lines {one.line} and {two.line}"
+    if one.label != two.label:
+        return (
+            f"gives {path} several labels, {one.label} and {two.label} {lines}, but this project is single-label: "
+            "leave one row for each image"
+        )
+    if one.split != two.split:
+        return f"puts {path} into {one.split} and {two.split} {lines}: leave one row for each image"
+    return f"names {path} twice, {lines}: leave one row for each image"

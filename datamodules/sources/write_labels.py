@@ -1,0 +1,93 @@
+"""Writes the labels of a data set into a file that ``--data.labels`` reads back as the same data set."""
+
+import csv
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from datamodules.class_index import natural_key
+from datamodules.files.atomic_file import atomic_file, require_writable
+from datamodules.files.csv_cells import to_cell
+from datamodules.files.errors import UserError
+from datamodules.images.location import file_of
+from datamodules.lookalike_names import as_seen
+from datamodules.sources.data_set import DataSet
+from datamodules.sources.label_table import LabelRow, require_usable_labels
+from datamodules.split_names import SPLITS, place_below, require_outside_splits
+
+HEADER = ("file_name", "label", "split")
+
+
+def require_new_labels_file(path: Path, option: str, data: DataSet) -> None:
+    """Checks before work begins that the labels can be written to ``path``.
+
+    Nothing that is there is replaced: the user may have corrected labels in it.
+
+    Args:
+        path: The file.
+        option: Command-line option that chooses it.
+        data: The data set, among whose images it must not lie.
+
+    Raises:
+        UserError: It ends in another suffix than ``.csv``, exists, lies among the images, or cannot be written.
+    """
+    if path.suffix.lower() != ".csv":
+        raise UserError(f"{option} must end in .csv, got {path}: rename it")
+    require_writable(path.parent, option)
+    require_outside_splits(path.parent, option, data.root)
+    if data.labelled and Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(data.root)):
+        raise UserError(f"{path} lies in {data.root}, whose files are data: choose another {option}")
+    if path.exists() and (not path.is_file() or path.stat().st_size):
+        raise UserError(
+            f"{path} exists, and labels may have been corrected in it, so it is not overwritten: move it away, or "
+            f"choose another {option}"
+        )
+
+
+def write_labels(path: Path, data: DataSet) -> int:
+    """Writes a row for each labelled image: its place below the root, its label and its split.
+
+    Unreadable images have rows too: which are used is a run's decision (``on_bad_image``), and the file stands for the
+    same data set.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        UserError: A split cannot be listed, images lie in an archive, labels would not be read back, or the file cannot
+            be written.
+    """
+    rows = [row for split in SPLITS for row in _rows(data, split)]
+    if not rows:
+        raise UserError(f"there are no labelled images below {data.root}, so no labels to write: check the path")
+    require_usable_labels(rows, path)
+    with atomic_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(HEADER)
+        table.writerows((to_cell(row.image), to_cell(row.label), row.split) for row in rows)
+    return len(rows)
+
+
+def _rows(data: DataSet, split: str) -> list[LabelRow]:
+    source = data.find(split)
+    if not source or (split == "test" and not is_labelled_test(data)):
+        return []
+    rows = []
+    for label, found in source.by_class(source.class_names()).items():
+        for image in found.images:
+            if file_of(image.path) != image.path:
+                raise UserError(
+                    f"the images of {source.where} lie in an archive, where a file of labels cannot name them: leave "
+                    "out --labels, as the archive holds the labels itself"
+                )
+            rows.append(LabelRow(place_below(image.path, data.root), label, split, "", 0))
+    return sorted(rows, key=lambda row: natural_key(row.image))
+
+
+def is_labelled_test(data: DataSet) -> bool:
+    """Tells whether the test images have labels: those of a folder do if one of its folders is a class of ``train``."""
+    test, train = data.find("test"), data.find("train")
+    with suppress(UserError):  # no folders, or no classes
+        names = set(map(as_seen, test.class_names() if test else ()))
+        return not names.isdisjoint(map(as_seen, train.class_names() if train else names))
+    return False

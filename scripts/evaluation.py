@@ -1,0 +1,78 @@
+"""A finished run's best weights, answering for its own validation images."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+from typing_extensions import override
+
+from callbacks import BadImages
+from callbacks.predictions.answers import AnswerCollector, Answers
+from callbacks.run.run_folder import RunFolder
+from datamodules import ImageFolderDataModule
+from datamodules.files.errors import UserError
+from lightning_modules import ImageClassifier
+from lightning_modules.trained_model import load_classifier
+from scripts.hardware import set_tf32
+
+
+class Recorder(Callback):
+    """Collects the predictions and the calibration of a validation.
+
+    Args:
+        images: Number of validation images.
+        temperature: What logits are divided by for probabilities.
+    """
+
+    answers: Answers
+    reliability: tuple[Tensor, Tensor, Tensor]  # images, confidence and accuracy of each bin
+
+    def __init__(self, images: int, temperature: float) -> None:
+        self._collector = AnswerCollector(images, temperature, keep_logits=True)
+
+    @override
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        self._collector.add(batch, outputs)
+
+    @override
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.answers = self._collector.finish(trainer)
+        self.reliability = pl_module.val_metrics["ece"].reliability()  # type: ignore[index, union-attr]
+
+
+def evaluate_run(
+    run: RunFolder, options: Mapping[str, Any]
+) -> tuple[ImageClassifier, ImageFolderDataModule, Recorder, Mapping[str, float]]:
+    """Validates the best weights of a run on the images that chose them, with one process.
+
+    Args:
+        run: Folder of a fit with a best epoch.
+        options: Options of the data module; the run's own take their place where the images follow from them.
+
+    Returns:
+        The model, its data, set up for a validation, what was recorded, and the metrics by name.
+
+    Raises:
+        UserError: The folder is not that of such a fit, or its images are not there any more.
+    """
+    manifest = run.read_manifest()
+    model, trained = load_classifier(run.weights)
+    data = ImageFolderDataModule(**{**options, **trained.data, "class_names": trained.model["class_names"]})
+    data.setup("validate")
+    if data.fingerprint["val"] != manifest["data"]["val"]:
+        raise UserError(
+            f"{data.root} does not hold the {manifest['data']['val']['images']} validation images of the run "
+            f"{run.path}, as names or sizes in bytes differ: restore them, or pass --data.root"
+        )
+    recorder = Recorder(len(data.dataset("val")), model.temperature)
+    set_tf32(trained.precision)
+    trainer = Trainer(
+        logger=False, callbacks=[BadImages(), recorder], precision=trained.precision,  # type: ignore[arg-type]
+        enable_checkpointing=False, enable_progress_bar=False, use_distributed_sampler=False, devices=1,
+    )  # fmt: skip
+    (metrics,) = trainer.validate(model, data, verbose=False)
+    return model.cpu().eval(), data, recorder, metrics

@@ -75,7 +75,8 @@ def pack(
     require_outside_splits(output, "--output", root)
     require_outside_splits(output, "--output")
     earlier = _earlier_shards(output)
-    data = DataSet(root)
+    options = {"labels": labels, "image_column": image_column, "label_column": label_column}
+    data = DataSet(root, options | {"split_column": split_column, "class_list": class_list})
     images = list_images(data, say)
     require_not_read(earlier, images)
     plan = {split: plan_shards(split, files, round(shard_mb * MB)) for split, files in images.items()}

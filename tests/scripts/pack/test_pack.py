@@ -12,52 +12,9 @@ from pathlib import Path
 import pytest
 
 from datamodules.files.errors import UserError
-from datamodules.images.find import ImageFile
 from scripts.main import main
 from scripts.pack import pack, shards
-
-NAMES = (
-    "train/cat/1.jpg",
-    "train/cat/2.PNG",
-    "train/cat/10.jpg",  # after 2
-    f"train/cat/{'deep/' * 30}{'n' * 120}.jpg",  # longer than USTAR allows
-    "train/dög/ø.jpg",
-    "train/dög/" + os.fsdecode(b"caf\xe9.jpg"),
-    "train/10/a b.jpg",
-    "train/9/'\n.webp",
-    "test/later/2.jpg",
-    "test/1.jpg",
-)
-PASSED_OVER = ("train/cat/notes.txt", "train/cat/.hidden.jpg", "test/list.csv", "sample_submission.csv")
-
-
-def content_of(name):
-    """Bytes that no other name has; 100 to 2600 of them, so that some end inside a block."""
-    digest = hashlib.sha256(os.fsencode(name)).digest()
-    return digest * (4 + digest[0] % 78)
-
-
-def make(root, names=(*NAMES, *PASSED_OVER)):
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content_of(name))
-    return root
-
-
-def files(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # for indexes
-    return make(tmp_path / "root")
-
-
-def members(path):
-    with tarfile.open(path, encoding="utf-8") as archive:
-        return [info.name for info in archive]
+from tests.scripts.pack.odd_names import NAMES, content_of, files, make, members
 
 
 def test_another_program_finds_the_images_and_nothing_else(root, tmp_path, capsys):
@@ -108,7 +65,12 @@ def test_shards_do_not_depend_on_the_form(root, tmp_path):
             archive.write(path, f"photos/{path.relative_to(root / 'train')}")
     of_zip = pack(tmp_path / "zipped", tmp_path / "of_zip")
     of_folder = pack(root / "train", tmp_path / "of_folder")  # without splits
-    assert files(expected) == files(of_shards) == files(of_zip) == files(of_folder)
+    labels = tmp_path / "labels.csv"
+    places = [path.relative_to(root).as_posix() for path in (root / "train").rglob("*.*") if path.suffix != ".txt"]
+    rows = [f'"{place}","{place.split("/")[1]}",train\n' for place in places if "/." not in place]
+    labels.write_text("".join(["file_name,label,split\n", *reversed(rows)]), encoding="utf-8")
+    of_labels = pack(root, tmp_path / "of_labels", labels=str(labels))
+    assert files(expected) == files(of_shards) == files(of_zip) == files(of_folder) == files(of_labels)
 
 
 def test_sums_are_those_that_sha256sum_writes(root, tmp_path):
@@ -191,62 +153,6 @@ pack(sys.argv[1], sys.argv[2], shard_mb=0.012)
     assert files(out) == expected
 
 
-def test_what_the_disk_makes_of_a_shard_is_compared(root, tmp_path, monkeypatch):
-    class Disk:
-        def __init__(self, file):
-            self.file = file
-
-        def write(self, data):
-            return self.file.write(data.replace(content_of(NAMES[1])[:32], bytes(32)))
-
-    write = shards._write
-    monkeypatch.setattr(shards, "_write", lambda members, file, advance: write(members, file and Disk(file), advance))
-    with pytest.raises(UserError, match=r"train-000000.tar does not hold what was written to it: check the disk"):
-        pack(root, tmp_path / "out")
-    assert files(tmp_path / "out").keys() <= {".lock"}
-
-
-def test_images_that_cannot_be_read_are_named_and_nothing_is_written(root, tmp_path, monkeypatch, refusal):
-    def size(path):
-        return -1 if path.endswith(("cat/1.jpg", "a b.jpg")) else os.path.getsize(path)
-
-    monkeypatch.setattr(shards.location, "size", size)
-    error = refusal("pack", "--data.root", root, "--output", tmp_path / "out")
-    assert f"2 images of train cannot be read, {root}/train/10/a b.jpg, {root}/train/cat/1.jpg: correct" in error
-    assert not (tmp_path / "out").exists()
-
-
-def test_one_that_fails_or_changes_under_the_work_leaves_the_pack_incomplete(root, tmp_path, monkeypatch, refusal):
-    out = pack(root, tmp_path / "out", shard_mb=0.012)
-    last = root / "test/later/2.jpg"
-    (out / "test-000000.tar").unlink()
-
-    def content(path):
-        if path == str(last):
-            raise PermissionError(13, "Permission denied")
-        return path
-
-    monkeypatch.setattr(shards.location, "open_content", content)
-    error = refusal("pack", "--data.root", root, "--output", out, "--shard_mb=0.012")
-    assert f"cannot read {last} (Permission denied): make it readable or remove it" in error
-    assert not {"SHA256SUMS", "test-000000.tar"} & files(out).keys()
-    monkeypatch.setattr(shards.location, "open_content", lambda path: path)
-    monkeypatch.setattr(shards.location, "size", lambda path: os.path.getsize(path) - (path == str(last)))
-    size = len(content_of("test/later/2.jpg"))
-    assert f"{last} changed from {size - 1:,} to {size:,} bytes" in refusal(
-        "pack", "--data.root", root, "--output", out, "--shard_mb=0.012"
-    )
-
-
-def test_names_that_a_reader_would_not_find_are_refused(monkeypatch):
-    monkeypatch.setattr(shards.location, "size", lambda path: 1)
-    monkeypatch.setattr("os.access", lambda path, mode: True)
-    names = ("a/../../b.jpg", "/a/b.jpg", "a/.b/c.jpg", "a//b.jpg", "a\\b.jpg", "a/b.gif", "a/c.jpg", "a/c.jpg")
-    with pytest.raises(UserError, match="7 images of val have names that a shard cannot have") as caught:
-        shards.plan_shards("val", [ImageFile(name, f"{i}") for i, name in enumerate(names)], 1000)
-    assert ", 0, 1, 2, 3, 4, 5, 7: each must come once" in str(caught.value)
-
-
 def test_what_shards_lose_is_said(root, tmp_path, capsys):
     os.link(root / NAMES[0], root / "train/cat/twin.jpg")
     pack(root, tmp_path / "out")
@@ -260,54 +166,3 @@ def test_one_folder_of_unlabelled_images_is_packed(root, tmp_path):
     make(tmp_path / "photos", ["test/later/2.jpg"])
     out = pack(tmp_path / "photos", tmp_path / "out")
     assert members(out / "test-000000.tar") == ["later/2.jpg"]
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ("--output=root/train/cat", "root/train/cat lies in root/train"),
-        ("--output=root/test/shards", "root/test/shards lies in root/test"),
-        ("--output=root", "holds files that are not shards by an earlier pack, sample_submission.csv, test, train"),
-        ("--output=mine", "holds files that are not shards by an earlier pack, SHA256SUMS, train-000000.tar: choose"),
-        ("--output=sums", "holds files that are not shards by an earlier pack, SHA256SUMS: choose a new or empty"),
-        ("--output=root/sample_submission.csv", "is a file: choose another --output"),
-        ("--output=", "--output is empty"),
-        ("--output=out --shard_mb=0", "--shard_mb must be above 0, got 0.0"),
-        ("--output=out --shard_mb=nan", "--shard_mb must be above 0, got nan"),
-        ("--output=out --data.root=nowhere", "there is no folder at nowhere (--data.root)"),
-        ("--output=out --data.root=sums", "there is no folder sums/train"),
-    ],
-)
-def test_what_is_refused_changes_nothing(options, sentence, root, tmp_path, monkeypatch, refusal):
-    monkeypatch.chdir(tmp_path)
-    for folder in ("mine", "sums"):
-        Path(folder).mkdir()
-        Path(folder, "SHA256SUMS").write_text("mine")
-    with tarfile.open("mine/train-000000.tar", "w") as archive:
-        archive.add("root/train/cat/1.jpg")
-    before = files(tmp_path)
-    assert sentence in refusal("pack", "--data.root=root", *options.split())
-    assert files(tmp_path) == before
-    assert not Path("out").exists()
-
-
-def test_a_full_disk_is_told_before_it_is_full(root, tmp_path, monkeypatch):
-    free = shards.tarfile.RECORDSIZE
-    monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": free}))
-    with pytest.raises(UserError, match=r"the shards need 0 MB, but only 0 MB are free at "):
-        pack(root, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_links_that_would_hide_that_splits_share_images_are_refused(root, tmp_path):
-    (root / "val").mkdir()
-    (root / "val" / "cat").symlink_to("../train/cat")
-    (root / "val" / "9").symlink_to("../train/9")
-    with pytest.raises(UserError, match="links make val share 5 of its files with train"):
-        pack(root, tmp_path / "out")
-
-
-def test_a_class_without_an_image_is_refused_as_a_run_would(root, tmp_path):
-    (root / "train" / "empty").mkdir()
-    with pytest.raises(UserError, match="but there is none in empty"):
-        pack(root, tmp_path / "out")

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "audit": "check every file of a data set for what would stop a run",
+    "pack": "write a data set of any form as tar files, for disks that small files slow down",
     "fit": "train a classifier; writes to runs/<name>/version_<k>/",
     "validate": "evaluate a checkpoint on ROOT/val",
     "test": "evaluate a checkpoint on ROOT/test/<class>/",

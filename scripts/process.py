@@ -26,6 +26,7 @@ LAUNCHER = "CBAM100_LAUNCHER"
 # Modules whose ``main`` runs a command; LightningCLI runs the others.
 OWN = {
     "audit": "scripts.audit",
+    "pack": "scripts.pack.command",
     "compare": "scripts.compare",
     "export": "scripts.export.command",
     "explain": "scripts.explain.command",

@@ -9,7 +9,7 @@ REPOSITORY = Path(__file__).parents[1]
 PACKAGES = ("datamodules", "lightning_modules", "callbacks", "scripts")  # each may import those before it
 COMMANDS = (
     "scripts.report", "scripts.ablation", "scripts.benchmark", "scripts.explain", "scripts.export", "scripts.serve",
-    "scripts.demo",
+    "scripts.demo", "scripts.pack",
 )  # fmt: skip
 
 # What the modules of a folder must not import, with the reason that a broken rule gives.

@@ -13,6 +13,7 @@ MARK = "cbam100"  # in a picture's text, and a page's generator
 PREDICTION, TOP_K, ABLATION = "table of predictions", "table of top-k predictions", "table of an ablation"
 OUT_OF_FOLD = "table of out-of-fold probabilities"
 PROBABILITIES, PICTURE, REPORT = "file of probabilities", "picture", "report"
+SHARD, SHARD_MARK = "shard", f"{MARK} pack"  # a comment in its first header
 CHECKPOINT, OTHER_CHECKPOINT, WEIGHTS = "checkpoint", "checkpoint of another module", "model"
 EXPORT, MODEL_CARD = "exported model", "model card"
 RUN_MANIFEST, PREDICTION_MANIFEST = "manifest of a run", "manifest of a prediction"
@@ -153,6 +154,7 @@ READERS: dict[str, Callable[[Path], str | None]] = {
     ".partial": _table,
     ".zip": _zip,
     ".npz": _arrays,
+    ".tar": _containing({f" comment={SHARD_MARK}\n": SHARD}),
     ".json": _json,
     ".ckpt": _checkpoint,
     ".safetensors": _weights,

@@ -54,7 +54,7 @@ def test_commands_are_understood(command, monkeypatch, capsys):
         (gpu_parser() if words[0] == "gpu" else benchmark_parser()).parse_args(words[words[0] == "gpu" :])
     elif command.startswith("cbam100 ablate "):
         options, fit = ablation_parser().parse_known_args(shlex.split(command)[2:])
-        for arm in comparison(options.vary, options.arms)[0]:
+        for arm in comparison(options.vary, options.arms, "alone" if options.folds else None)[0]:
             parse(shlex.join(["cbam100", "fit", *fit, *arm.flags]), capsys)
     elif command.startswith("cbam100 export "):
         with pytest.raises(SystemExit):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.archives.compressed import refuse_compressed
-from datamodules.archives.shards import archives_of, is_archive, series_name
+from datamodules.archives.shards import archives_of, is_archive, require_series, series_name
 from datamodules.files.errors import UserError, listed
 from datamodules.images.find import ImageFile, ImageFiles, find_images
 from datamodules.sources.archived import Archived
@@ -96,6 +96,7 @@ class DataSet:
             places = [*([str(folder)] if exists else []), *map(series_name, archives)]
             raise UserError(f"{split} is there in several forms, {listed(places)}: move all but one away")
         if archives:
+            require_series(archives[0])  # one alone of a series lacks the others
             return Archived(archives[0], self._options.get("class_list"), self._options.get("label_column"))
         if exists:
             metadata = metadata_of(folder)

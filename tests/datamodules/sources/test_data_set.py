@@ -1,4 +1,5 @@
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,17 @@ def test_what_may_be_something_else_is_not_taken_for_classes(one_folder, spoil, 
     (one_folder.parent / "all" / "more").mkdir()
     with pytest.raises(UserError, match=message):
         ImageFolderDataModule(one_folder.parent / "all")
+
+
+def test_one_shard_is_not_the_whole_of_a_series(one_folder):
+    root = one_folder.parent / "shards"
+    root.mkdir()
+    with tarfile.open(root / "train-000002.tar", "w") as archive:
+        archive.add(one_folder, ".")
+    with pytest.raises(UserError, match="lack train-000000.tar, train-000001.tar: add what is missing"):
+        ImageFolderDataModule(root)
+    (root / "train-000002.tar").rename(root / "train-000000.tar")
+    assert names(set_up(root)) == names(set_up(one_folder))
 
 
 def test_no_output_goes_into_a_folder_of_class_folders(one_folder):

@@ -69,7 +69,7 @@ def plan_shards(split: str, images: Iterable[ImageFile], limit: int) -> list[Sha
     gone, unusable, names = [], [], set()
     for image in images:
         member = Member(image.name, image.path, location.size(image.path))
-        if member.size < 0 or not _is_readable(image.path):
+        if member.size < 0 or not os.access(location.file_of(image.path), os.R_OK):
             gone.append(location.shown(image.path))
         if image.name in names or not _is_usable(image.name):
             unusable.append(location.shown(image.path))
@@ -226,10 +226,6 @@ def _size_with(blocks: int) -> int:
 
 def _filled_up(size: int, unit: int) -> int:
     return -(-size // unit) * unit
-
-
-def _is_readable(path: str) -> bool:
-    return "\0" in path or os.access(path, os.R_OK)  # an archive has been read, as its members are known
 
 
 def _is_usable(name: str) -> bool:

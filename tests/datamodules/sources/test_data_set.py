@@ -60,7 +60,7 @@ def test_one_shard_is_not_the_whole_of_a_series(one_folder):
     root.mkdir()
     with tarfile.open(root / "train-000002.tar", "w") as archive:
         archive.add(one_folder, ".")
-    with pytest.raises(UserError, match="lack train-000001.tar: add what is missing"):
+    with pytest.raises(UserError, match=r"lack train-000001\.tar: add what is missing"):
         ImageFolderDataModule(root)
     (root / "train-000002.tar").rename(root / "train-000000.tar")
     assert names(set_up(root)) == names(set_up(one_folder))

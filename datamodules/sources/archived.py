@@ -13,7 +13,7 @@ import numpy as np
 
 from datamodules.archives.index import HIDDEN, Index, pass_over
 from datamodules.archives.kept_index import open_index
-from datamodules.archives.shards import require_series, series_name
+from datamodules.archives.series import require_series, series_name
 from datamodules.class_index import natural_key
 from datamodules.files.errors import UserError, listed
 from datamodules.images.find import Identity, ImageFile, ImageFiles
@@ -21,7 +21,7 @@ from datamodules.images.location import member
 from datamodules.sources.web_dataset import label_suffix, labelled_classes
 
 
-class Shard(NamedTuple):
+class OpenShard(NamedTuple):
     """One archive of a split, with its status when its index was made."""
 
     archive: str
@@ -79,7 +79,7 @@ class Archived:
                 folders, or as ``labelled_classes`` tells.
         """
         if (labels := self._labels) is not None:
-            start = len(self._wrappers)
+            start = len(self._common_folder)
             found = self._list(lambda place: (labels[place], place[start:]), lambda folder: names[0])
         else:
             start = len(self._above_classes)
@@ -101,7 +101,7 @@ class Archived:
         Raises:
             UserError: As ``by_class`` tells of archives.
         """
-        start = len(self._wrappers)
+        start = len(self._common_folder)
         found = self._list(lambda place: ("", place[start:]), lambda folder: "")[""]
         found.real |= self._archives()
         return found
@@ -110,8 +110,8 @@ class Archived:
         return {(shard.status.st_dev, shard.status.st_ino): shard.archive for shard in self._shards}
 
     @functools.cached_property
-    def _shards(self) -> list[Shard]:
-        shards = [Shard(str(path), *open_index(str(path), self.label_column)) for path in self.paths]
+    def _shards(self) -> list[OpenShard]:
+        shards = [OpenShard(str(path), *open_index(str(path), self.label_column)) for path in self.paths]
         if len(shards) > 1:
             counts = Counter(place for shard in shards for place in shard.contents.names)
             if len(counts) < counts.total():
@@ -130,12 +130,12 @@ class Archived:
 
     @functools.cached_property
     def _label_suffix(self) -> str | None:
-        start = len(self._wrappers)
+        start = len(self._common_folder)
         on_top = any("/" not in place[start:] for place in self._places())
         return label_suffix(self._indexes(), self.label_column, on_top)
 
     @functools.cached_property
-    def _wrappers(self) -> str:
+    def _common_folder(self) -> str:
         """The folder that holds all images, with its slash."""
         ends = (min(self._places(), default=""), max(self._places(), default=""))  # what they share, all do
         folder = posixpath.commonpath([posixpath.dirname(place) for place in ends])
@@ -144,10 +144,10 @@ class Archived:
     @functools.cached_property
     def _above_classes(self) -> str:
         """The folder of the class folders; if all images are in one folder without others, that one is a class."""
-        start = len(self._wrappers)
+        start = len(self._common_folder)
         if any("/" in place[start:] for place in self._places()):
-            return self._wrappers
-        above = posixpath.dirname(self._wrappers.rstrip("/"))
+            return self._common_folder
+        above = posixpath.dirname(self._common_folder.rstrip("/"))
         return f"{above}/" if above else ""
 
     def _class_of(self, folder: str) -> str | None:

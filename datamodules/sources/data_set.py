@@ -6,19 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.archives.compressed import refuse_compressed
-from datamodules.archives.shards import archives_of, is_archive, require_series, series_name
+from datamodules.archives.series import archives_of, is_archive, require_series, series_name
 from datamodules.files.errors import UserError, listed
 from datamodules.images.find import ImageFile, ImageFiles, find_images
 from datamodules.sources.archived import Archived
 from datamodules.sources.class_folders import ClassFolders
 from datamodules.sources.label_table import Columns
-from datamodules.sources.labelled import LabelledFiles, metadata_of, of_folder
-from datamodules.sources.labelled_images import LabelledImages
+from datamodules.sources.labelled_split import LabelledSplit, metadata_of, of_folder
+from datamodules.sources.labels_file import LabelsFile
 from datamodules.sources.source import Source
 from datamodules.split_names import is_one_folder, no_split, split_exists
 
 
-def list_images(path: Path) -> ImageFiles | None:
+def list_to_predict(path: Path) -> ImageFiles | None:
     """Lists the images of a folder or an archive, or one image file; None if there is nothing at ``path``."""
     if path.is_dir():
         return find_images(path)
@@ -75,10 +75,10 @@ class DataSet:
         return self._open_place("test") or self.find("test")
 
     @cached_property
-    def labelled(self) -> LabelledImages | None:
+    def labelled(self) -> LabelsFile | None:
         """The images of ``--data.labels``, if that is given."""
         labels = self._options.get("labels")
-        return LabelledImages(Path(labels), self.root, self._columns) if labels else None
+        return LabelsFile(Path(labels), self.root, self._columns) if labels else None
 
     @property
     def _columns(self) -> Columns:
@@ -86,7 +86,7 @@ class DataSet:
 
     def _open(self, split: str) -> Source | None:
         if self.labelled and split in self.labelled.splits:
-            return LabelledFiles(self.labelled, split)
+            return LabelledSplit(self.labelled, split)
         return self._open_place(split)
 
     def _open_place(self, split: str) -> Source | None:

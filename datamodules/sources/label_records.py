@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from datamodules.files.csv_columns import csv_rows
+from datamodules.files.csv_tables import csv_rows
 from datamodules.files.errors import UserError
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}

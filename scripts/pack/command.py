@@ -19,8 +19,8 @@ from datamodules.sources.data_set import DataSet
 from datamodules.split_names import SPLITS, require_outside_splits
 from scripts.arguments import Arguments
 from scripts.console import printable
-from scripts.pack.listing import list_images, require_found, require_not_read, say_what_is_lost
-from scripts.pack.shards import Shard, pack_shard, plan_shards
+from scripts.pack.listing import list_to_pack, require_found, require_not_read, say_what_is_lost
+from scripts.pack.shards import PlannedShard, pack_shard, plan_shards
 
 SUMS = "SHA256SUMS"
 SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{6}}\.tar")
@@ -77,7 +77,7 @@ def pack(
     earlier = _earlier_shards(output)
     options = {"labels": labels, "image_column": image_column, "label_column": label_column}
     data = DataSet(root, options | {"split_column": split_column, "class_list": class_list})
-    images = list_images(data, say)
+    images = list_to_pack(data, say)
     require_not_read(earlier, images)
     plan = {split: plan_shards(split, files, round(shard_mb * MB)) for split, files in images.items()}
     shards = [shard for of_split in plan.values() for shard in of_split]
@@ -134,7 +134,7 @@ def _earlier_shards(output: Path) -> list[Path]:
     return shards
 
 
-def _require_space(output: Path, shards: list[Shard]) -> None:
+def _require_space(output: Path, shards: list[PlannedShard]) -> None:
     there = {path.name: path.stat().st_size for path in output.glob("*.tar")} if output.is_dir() else {}
     needed = sum(shard.size for shard in shards if there.get(shard.name) != shard.size)
     folder = next(up for up in (output.absolute(), *output.absolute().parents) if up.is_dir())
@@ -146,7 +146,7 @@ def _require_space(output: Path, shards: list[Shard]) -> None:
         )
 
 
-def _pack_all(shards: list[Shard], output: Path) -> dict[str, str]:
+def _pack_all(shards: list[PlannedShard], output: Path) -> dict[str, str]:
     """Writes the shards and returns their SHA-256 by name."""
     console = Console(stderr=True)
     total = 2 * sum(member.size for shard in shards for member in shard.members)  # read, and read back
@@ -158,7 +158,7 @@ def _pack_all(shards: list[Shard], output: Path) -> dict[str, str]:
         }
 
 
-def _summarise(plan: dict[str, list[Shard]], output: Path, say: Callable[[str], None]) -> None:
+def _summarise(plan: dict[str, list[PlannedShard]], output: Path, say: Callable[[str], None]) -> None:
     for split, shards in plan.items():
         images, size = sum(len(shard.members) for shard in shards), sum(shard.size for shard in shards)
         say(f"{split}: {_counted(images, 'image')} in {_counted(len(shards), 'shard')}, {size / MB:,.1f} MB")

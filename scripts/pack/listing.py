@@ -19,7 +19,7 @@ from scripts.console import printable
 Images = dict[str, list[ImageFile]]  # by split
 
 
-def list_images(data: DataSet, say: Callable[[str], None]) -> Images:
+def list_to_pack(data: DataSet, say: Callable[[str], None]) -> Images:
     """Lists the images of each split that is there, in the order of classes and names.
 
     ``say`` is called with a line on what was passed over, if anything was.
@@ -71,7 +71,7 @@ def require_found(images: Images, output: Path) -> None:
     Raises:
         UserError: It will not.
     """
-    found = list_images(DataSet(output), lambda line: None)
+    found = list_to_pack(DataSet(output), lambda line: None)
     for split, expected in images.items():
         names = [image.name for image in found.get(split, [])]
         # A folder that holds all images of a split without classes is no part of their names in an archive.

@@ -17,7 +17,7 @@ from datamodules.groups import stay_together
 from datamodules.images.location import open_content, shown
 from datamodules.sources.archived import Archived
 from datamodules.sources.class_folders import ClassFolders
-from datamodules.sources.data_set import DataSet, list_images
+from datamodules.sources.data_set import DataSet, list_to_predict
 from datamodules.splits import list_split, require_apart
 
 
@@ -365,7 +365,7 @@ def test_a_data_set_finds_its_splits_in_archives(tmp_path):
     assert len(data.require("train").images().images) == 3
     assert len(data.require("val").images().images) == 2
     assert data.find("test") is None
-    assert [image.name for image in list_images(tmp_path / "val.zip").images] == ["cat/1.jpg", "dog/1.jpg"]
+    assert [image.name for image in list_to_predict(tmp_path / "val.zip").images] == ["cat/1.jpg", "dog/1.jpg"]
     (tmp_path / "val").mkdir()
     (tmp_path / "test.tgz").touch()
     with pytest.raises(UserError, match=r"val is there in several forms, .*val, .*val\.zip: move all but one away"):

@@ -1,7 +1,7 @@
 import pytest
 
 from datamodules.archives.compressed import refuse_compressed
-from datamodules.archives.shards import archives_of, is_archive, series_name
+from datamodules.archives.series import archives_of, is_archive, series_name
 from datamodules.files.errors import UserError
 
 

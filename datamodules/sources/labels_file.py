@@ -18,7 +18,7 @@ from datamodules.split_names import SPLITS
 Rows = list[tuple[LabelRow, ImageFile]]
 
 
-class LabelledImages:
+class LabelsFile:
     """The images of a labels file, read and looked up once for all splits, when they are asked for.
 
     Every attribute raises ``UserError`` as ``read_label_table`` tells.
@@ -142,9 +142,9 @@ class LabelledImages:
         return matched
 
     def _not_found(self, rows: list[LabelRow], places: ImagePlaces, unclear: dict[str, list[str]]) -> str:
-        outside = [row for row in rows if places.lead_outside(row.image)]
+        outside = [row for row in rows if places.leads_outside(row.image)]
         several = [f"{_in_line(row)}: {listed(unclear[row.image], 3)}" for row in rows if row.image in unclear]
-        absent = [row for row in rows if row.image not in unclear and not places.lead_outside(row.image)]
+        absent = [row for row in rows if row.image not in unclear and not places.leads_outside(row.image)]
         faults = [f"{listed([*map(_in_line, outside)])}, outside of that folder"] if outside else []
         faults += [f"names for which there are several images ({listed(several)})"] if several else []
         faults += [f"{listed([*map(_in_line, absent)])}, for which there is no image"] if absent else []

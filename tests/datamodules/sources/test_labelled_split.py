@@ -9,8 +9,8 @@ import pytest
 from datamodules import ImageFolderDataModule
 from datamodules.files.errors import UserError
 from datamodules.sources.data_set import DataSet
-from datamodules.sources.labelled import LabelledFiles
-from datamodules.sources.labelled_images import LabelledImages
+from datamodules.sources.labelled_split import LabelledSplit
+from datamodules.sources.labels_file import LabelsFile
 from tests.conftest import SMALL
 
 
@@ -32,7 +32,7 @@ def write(path, rows, header=("image", "label")):
 
 def listed(file, root):
     """The names by label."""
-    source = LabelledFiles(LabelledImages(file, root), "train")
+    source = LabelledSplit(LabelsFile(file, root), "train")
     found = source.by_class(source.class_names())
     return {label: [image.name for image in files.images] for label, files in found.items()}
 

@@ -14,6 +14,7 @@ from datamodules.split_names import split_of
 
 IMAGE_COLUMNS = ("file_name", "image", "image_path", "image_name", "path", "id")
 SPLIT_COLUMNS = ("split",)
+NO_COLUMN = ""
 
 
 class LabelRow(NamedTuple):
@@ -38,10 +39,12 @@ class LabelRow(NamedTuple):
 class Columns:
     """The names of a labels file's columns, as they are typed; None for one found by convention, if there is one.
 
+    ``NO_COLUMN`` stands for none, whatever the conventions.
+
     Attributes:
         image: The images' names or paths.
         label: Their labels.
-        split: Their splits; empty for none, whatever the conventions.
+        split: Their splits.
         group: What they show; None for none.
     """
 
@@ -67,12 +70,17 @@ class Columns:
 BY_CONVENTION = Columns()
 
 
-def read_label_table(path: Path, columns: Columns = BY_CONVENTION) -> list[LabelRow]:
+def read_label_table(path: Path, columns: Columns = BY_CONVENTION, split: str = "train") -> list[LabelRow]:
     """Reads a file of labels, in the order of its rows.
 
     Labels stay the text that they are, so that "01" is not "1", and blanks at their ends stay too, as in the names of
     class folders: a data set can be written as a file of labels and read back. In ``.csv`` and ``.tsv``, labels may be
     spelled as ``to_cell`` does. Only images that train need a group.
+
+    Args:
+        path: The file.
+        columns: The columns that are named.
+        split: The split of all rows, if no column says it.
 
     Raises:
         UserError: As ``read_records`` and ``Columns.choose`` tell; or a cell is empty, a split unknown, a label could
@@ -87,7 +95,7 @@ def read_label_table(path: Path, columns: Columns = BY_CONVENTION) -> list[Label
         return names
 
     rows = _usable_rows(read_records(path, choose), names, path)
-    if columns.group and not names[3] and not {row.split for row in rows}.isdisjoint(("", "train")):
+    if columns.group and not names[3] and "train" in {row.split or split for row in rows}:
         raise _no_column(header, path, columns.group, "--data.group_column")
     if path.suffix.lower() in DELIMITERS:
         rows = _unescaped(rows)
@@ -138,7 +146,7 @@ def _column(
     needed: bool = True,
 ) -> str | None:
     option = f"--data.{option}_column"
-    if typed == "" and not needed:
+    if typed == NO_COLUMN and not needed:
         return None
     if typed is not None:
         if header.count(typed) == 1:

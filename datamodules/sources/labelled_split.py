@@ -2,12 +2,13 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from datamodules.class_index import natural_key
 from datamodules.files.errors import UserError
 from datamodules.images.find import ImageFiles
-from datamodules.sources.label_table import Columns
+from datamodules.sources.label_table import NO_COLUMN, Columns
 from datamodules.sources.labels_file import LabelsFile
 from datamodules.split_names import visible_folders
 
@@ -83,9 +84,5 @@ def metadata_of(folder: Path) -> Path | None:
 
 
 def of_folder(file: Path, columns: Columns, split: str) -> LabelledSplit:
-    """Opens the file of labels in a split's own folder, in which a column of splits does not count.
-
-    Groups decide what is held out of ``train``, so that other splits need no column of them.
-    """
-    columns = Columns(columns.image, columns.label, "", columns.group if split == "train" else None)
-    return LabelledSplit(LabelsFile(file, file.parent, columns, split), split)
+    """Opens the file of labels in a split's own folder, in which a column of splits does not count."""
+    return LabelledSplit(LabelsFile(file, file.parent, replace(columns, split=NO_COLUMN), split), split)

@@ -38,7 +38,7 @@ class LabelsFile:
 
     @cached_property
     def _rows(self) -> list[LabelRow]:
-        return read_label_table(self.file, self._columns)
+        return read_label_table(self.file, self._columns, self.split or "train")
 
     @property
     def has_splits(self) -> bool:

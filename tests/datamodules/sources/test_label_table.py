@@ -5,7 +5,7 @@ import pytest
 
 from datamodules.files.csv_cells import to_cell
 from datamodules.files.errors import UserError
-from datamodules.sources.label_table import Columns, LabelRow, read_label_table
+from datamodules.sources.label_table import NO_COLUMN, Columns, LabelRow, read_label_table
 
 PLAIN = "image,label\n1.jpg,cat\n2.jpg,dog\n"
 
@@ -79,7 +79,7 @@ def test_columns_are_found_by_their_names(write):
         LabelRow("1", "cat", "train", "a", 2),
         LabelRow("2", "dog", "test", "b", 3),
     ]
-    assert {row.split for row in read_label_table(path, Columns(split=""))} == {""}  # a column that does not count
+    assert {row.split for row in read_label_table(path, Columns(split=NO_COLUMN))} == {""}  # a column that does not count
     no_group = write("id,label,split\n1,cat,test\n2,dog,test\n")
     assert {row.group for row in read_label_table(no_group, Columns(group="who"))} == {""}  # none of them trains
 

@@ -203,6 +203,23 @@ def test_links_and_groups(root, tmp_path):
     assert [image.name for image in data.require("train").by_class(["a"])["a"].images] == ["again.jpg", "sub/3.jpg"]
 
 
+def test_a_group_in_train_and_val_is_found_in_files_of_splits_as_in_one_file(data_root, tmp_path):
+    header = ("file_name", "label", "cow")
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        paths = sorted((data_root / split).glob("*/*.jpg"))
+        rows = [(f"{path.parent.name}-{path.name}", path.parent.name, f"{split}-{i}") for i, path in enumerate(paths)]
+        for path, (name, *_) in zip(paths, rows, strict=True):
+            shutil.copy(path, tmp_path / split / name)
+        write(tmp_path / split / "metadata.csv", rows, header)
+    set_up(tmp_path, group_column="cow")
+    write(tmp_path / "val" / "metadata.csv", [(name, label, "train-5") for name, label, _ in rows], header)
+    with pytest.raises(UserError, match=r"images of one group are both in train and in val \(train-5\)"):
+        set_up(tmp_path, group_column="cow")
+    write(tmp_path / "val" / "metadata.csv", [row[:2] for row in rows], header[:2])  # groups need not be known there
+    set_up(tmp_path, group_column="cow")
+
+
 def test_labelled_test_images_are_tested_and_predicted_unless_there_is_a_test_folder(data_root, tmp_path):
     flat = tmp_path / "flat"
     flat.mkdir()

@@ -30,7 +30,7 @@ class LabelsFile:
         split: The split of all rows, if ``root`` is its folder; by default that of their column, or ``train``.
     """
 
-    def __init__(self, file: Path, root: Path, columns: Columns = BY_CONVENTION, split: str = "") -> None:
+    def __init__(self, file: Path, root: Path, columns: Columns = BY_CONVENTION, split: str | None = None) -> None:
         self.file = file
         self.root = root
         self.split = split

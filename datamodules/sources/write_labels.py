@@ -1,6 +1,5 @@
 """Writes the labels of a data set into a file that ``--data.labels`` reads back as the same data set."""
 
-import csv
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from datamodules.class_index import natural_key
 from datamodules.files.atomic_file import atomic_file, require_writable
 from datamodules.files.csv_cells import to_cell
+from datamodules.files.csv_tables import write_csv
 from datamodules.files.errors import UserError
 from datamodules.images.location import file_of
 from datamodules.lookalike_names import as_seen
@@ -61,10 +61,8 @@ def write_labels(path: Path, data: DataSet) -> int:
     if not rows:
         raise UserError(f"there are no labelled images below {data.root}, so no labels to write: check the path")
     require_usable_labels(rows, path)
-    with atomic_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(HEADER)
-        table.writerows((to_cell(row.image), to_cell(row.label), row.split) for row in rows)
+    with atomic_file(path) as temporary:
+        write_csv(temporary, HEADER, ((to_cell(row.image), to_cell(row.label), row.split) for row in rows))
     return len(rows)
 
 

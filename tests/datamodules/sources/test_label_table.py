@@ -79,7 +79,9 @@ def test_columns_are_found_by_their_names(write):
         LabelRow("1", "cat", "train", "a", 2),
         LabelRow("2", "dog", "test", "b", 3),
     ]
-    assert {row.split for row in read_label_table(path, Columns(split=NO_COLUMN))} == {""}  # a column that does not count
+    assert {row.split for row in read_label_table(path, Columns(split=NO_COLUMN))} == {
+        ""
+    }  # a column that does not count
     no_group = write("id,label,split\n1,cat,test\n2,dog,test\n")
     assert {row.group for row in read_label_table(no_group, Columns(group="who"))} == {""}  # none of them trains
 

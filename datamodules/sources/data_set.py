@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.archives.compressed import refuse_compressed
+from datamodules.archives.pack_sums import require_complete_pack
 from datamodules.archives.series import archives_of, is_archive, require_series, series_name
 from datamodules.files.errors import UserError, listed
 from datamodules.images.find import ImageFile, ImageFiles, find_images
@@ -33,11 +34,13 @@ class DataSet:
     Args:
         root: Folder that holds the images.
         options: Options of ``ImageFolderDataModule`` that say where labels are.
+        unfinished: Whether shards count before the pack that writes them is complete.
     """
 
-    def __init__(self, root: Path, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, root: Path, options: Mapping[str, Any] | None = None, *, unfinished: bool = False) -> None:
         self.root = root
         self._options = options or {}
+        self._unfinished = unfinished
         self._found: dict[str, Source | None] = {}
 
     def find(self, split: str) -> Source | None:
@@ -95,6 +98,8 @@ class DataSet:
         if exists + len(archives) > 1:
             places = [*([str(folder)] if exists else []), *map(series_name, archives)]
             raise UserError(f"{split} is there in several forms, {listed(places)}: move all but one away")
+        if not self._unfinished and not exists:
+            require_complete_pack(self.root, split, archives[0] if archives else ())
         if archives:
             require_series(archives[0])  # one alone of a series lacks the others
             return Archived(archives[0], self._options.get("class_list"), self._options.get("label_column"))

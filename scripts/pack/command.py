@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
+from datamodules.archives.pack_sums import SUMS
 from datamodules.files.atomic_file import remove_leftovers, require_writable, write_bytes
 from datamodules.files.errors import UserError, listed
 from datamodules.files.locks import LOCK, locked
@@ -22,7 +23,6 @@ from scripts.console import printable
 from scripts.pack.listing import list_to_pack, require_found, require_not_read, say_what_is_lost
 from scripts.pack.shards import PlannedShard, pack_shard, plan_shards
 
-SUMS = "SHA256SUMS"
 SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{6}}\.tar")
 MB = 10**6  # bytes
 

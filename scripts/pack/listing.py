@@ -71,7 +71,7 @@ def require_found(images: Images, output: Path) -> None:
     Raises:
         UserError: It will not.
     """
-    found = list_to_pack(DataSet(output), lambda line: None)
+    found = list_to_pack(DataSet(output, unfinished=True), lambda line: None)
     for split, expected in images.items():
         names = [image.name for image in found.get(split, [])]
         # A folder that holds all images of a split without classes is no part of their names in an archive.

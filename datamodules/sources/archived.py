@@ -71,7 +71,7 @@ class Archived:
             )
         return sorted(names, key=natural_key)
 
-    def by_class(self, names: Sequence[str]) -> dict[str, ImageFiles]:
+    def by_class(self, names: Sequence[str]) -> tuple[dict[str, ImageFiles], ImageFiles]:
         """Lists the images of each class.
 
         Raises:
@@ -80,7 +80,7 @@ class Archived:
         """
         if (labels := self._labels) is not None:
             start = len(self._common_folder)
-            found = self._list(lambda place: (labels[place], place[start:]), lambda folder: names[0])
+            found = self._list(lambda place: (labels[place], place[start:]), lambda folder: "")
         else:
             start = len(self._above_classes)
             if stray := [place for place in self._places() if "/" not in place[start:]]:
@@ -89,11 +89,8 @@ class Archived:
                     "move them into their class, or give each a .cls or .json"
                 )
             found = self._list(lambda place: _first_part(place[start:]), self._class_of)
-        by_class = {name: found[name] for name in names}
-        # Two splits must not share an archive, so that one class has them all; classes do share them.
-        first = next((files for files in by_class.values() if files.images), ImageFiles())
-        first.real |= self._archives()
-        return by_class
+        found[""].real |= self._archives()  # which classes share, and splits must not
+        return {name: found[name] for name in names}, found[""]
 
     def images(self) -> ImageFiles:
         """Lists the images of all classes.

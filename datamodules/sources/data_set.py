@@ -1,6 +1,7 @@
 """The splits of a data set, each found in whatever form it has."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from datamodules.archives.pack_sums import require_complete_pack
 from datamodules.archives.series import archives_of, is_archive, require_series, series_name
 from datamodules.files.errors import UserError, listed
 from datamodules.images.find import ImageFile, ImageFiles, find_images
+from datamodules.lookalike_names import as_seen
 from datamodules.sources.archived import Archived
 from datamodules.sources.class_folders import ClassFolders
 from datamodules.sources.label_table import Columns
@@ -67,7 +69,7 @@ class DataSet:
     @property
     def is_one_folder(self) -> bool:
         """Whether ``root`` itself is the folder of class folders that ``train`` stands for."""
-        return (train := self.find("train")) is not None and train.where == str(self.root)
+        return isinstance(train := self.find("train"), ClassFolders) and train.folder == self.root
 
     def find_to_predict(self) -> Source | None:
         """Returns what a prediction is of, ``ROOT/test``, labelled or not, or else the images that are labelled test.
@@ -75,7 +77,15 @@ class DataSet:
         Raises:
             UserError: As for ``find``.
         """
-        return self._open_place("test") or self.find("test")
+        return (self._open_place("test") if self.labelled else None) or self.find("test")
+
+    def test_is_labelled(self) -> bool:
+        """Tells whether the test images have labels: those of a folder do if one of its folders is a class of train."""
+        test, train = self.find("test"), self.find("train")
+        with suppress(UserError):  # no folders, or no classes
+            names = set(map(as_seen, test.class_names() if test else ()))
+            return not names.isdisjoint(map(as_seen, train.class_names() if train else names))
+        return False
 
     @cached_property
     def labelled(self) -> LabelsFile | None:

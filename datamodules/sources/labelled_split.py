@@ -40,8 +40,8 @@ class LabelledSplit:
             raise UserError(f"{self.where} must have 2 or more labels, but it has only {', '.join(labels)}: add rows")
         return labels
 
-    def by_class(self, names: Sequence[str]) -> dict[str, ImageFiles]:
-        """Looks the rows' images up; what has no row is passed over with the first class of the first split.
+    def by_class(self, names: Sequence[str]) -> tuple[dict[str, ImageFiles], ImageFiles]:
+        """Looks the rows' images up; what has no row is passed over in the first split.
 
         Raises:
             UserError: As ``LabelsFile.by_split`` tells.
@@ -53,9 +53,7 @@ class LabelledSplit:
             )
             for name in names
         }
-        if names and self._split == self._labelled.splits[0]:
-            by_class[names[0]].add(self._labelled.passed_over)
-        return by_class
+        return by_class, self._labelled.passed_over if self._split == self._labelled.splits[0] else ImageFiles()
 
     def images(self) -> ImageFiles:
         """Lists the images of the rows, or all of a split's own folder, as a prediction needs no labels.

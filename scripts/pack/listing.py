@@ -9,7 +9,6 @@ from datamodules.class_index import ClassIndex, natural_key
 from datamodules.files.errors import UserError
 from datamodules.images import location
 from datamodules.images.find import ImageFile, ImageFiles
-from datamodules.lookalike_names import as_seen
 from datamodules.sources.data_set import DataSet
 from datamodules.sources.source import Source
 from datamodules.split_names import SPLITS, no_split
@@ -34,7 +33,9 @@ def list_to_pack(data: DataSet, say: Callable[[str], None]) -> Images:
         if not (source := data.find(split)):
             continue
         again: list[ImageFile] = []
-        if split != "test" or _has_classes(source, data.find("train")):
+        if split == "test":
+            _require_one_test(data, source)
+        if split != "test" or data.test_is_labelled():
             files, scan = list_split(source, ClassIndex(source.class_names()))
             images[split] = [image for of_class in files.values() for image in of_class]
             for other, other_scan in scans.items():
@@ -101,10 +102,19 @@ def _identities(images: list[ImageFile]) -> Iterator[tuple[int, ...]]:
                 yield identity
 
 
-def _has_classes(test: Source, train: Source | None) -> bool:
-    """Tells whether the images of test have labels: whether it has a class of train."""
-    try:
-        names = set(map(as_seen, test.class_names()))
-    except UserError:  # it has no classes
-        return False
-    return train is None or not names.isdisjoint(map(as_seen, train.class_names()))
+def _require_one_test(data: DataSet, tested: Source) -> None:
+    """Checks that a prediction is of the images that are tested, as shards hold one ``test``.
+
+    Raises:
+        UserError: It is of others.
+    """
+    predicted = data.find_to_predict()
+    if predicted and predicted is not tested and _paths(predicted.images()) != _paths(tested.images()):
+        raise UserError(
+            f"a prediction is of {predicted.where}, but a test is of other images, those of {tested.where}, and shards "
+            "can hold only one test: move one of them away"
+        )
+
+
+def _paths(found: ImageFiles) -> set[str]:
+    return {image.path for image in (*found.images, *found.again)}

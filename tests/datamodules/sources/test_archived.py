@@ -57,7 +57,7 @@ def content(path):
 def facts(source, above):
     """What two forms of a split must agree on: contents by class and name, and what is passed over."""
     names = source.class_names()
-    found = source.by_class(names)
+    found, _ = source.by_class(names)
     return {
         name: (
             [(image.name, content(image.path)) for image in files.images],
@@ -144,7 +144,7 @@ def test_devices_are_passed_over_and_links_out_of_the_archive_lead_nowhere(tmp_p
         ("cat/up.jpg", tarfile.SYMTYPE, "../../../etc/passwd"),
     ]
     path = pack(tmp_path / "train.tar", {"cat/1.jpg": b"", "dog/1.jpg": b""}, links=links)
-    found = Archived([path]).by_class(["cat", "dog"])["cat"]
+    found = Archived([path]).by_class(["cat", "dog"])[0]["cat"]
     assert found.other == {"without suffix": 1, ".jpg": 1}
     assert found.dangling == [f"{path}/cat/passwd.jpg", f"{path}/cat/up.jpg"]
     assert [image.name for image in found.images] == ["1.jpg"]
@@ -158,7 +158,7 @@ def test_shards_are_one_split_in_natural_order(tmp_path):
     ]
     source = Archived(shards[::-1])
     assert source.where == str(tmp_path / "train-{000000..000002}.tar")
-    found = source.by_class(source.class_names())
+    found, _ = source.by_class(source.class_names())
     assert [(image.name, content(image.path)) for image in found["cat"].images] == [
         ("1.jpg", b"1"), ("2.jpg", b"2"), ("10.jpg", b"10"),
     ]  # fmt: skip
@@ -198,7 +198,7 @@ def test_webdataset_with_class_indices(tmp_path, name):
     (tmp_path / "classes.txt").write_text("dog\ncat\nfox\n")
     source = Archived([pack(tmp_path / name, LABELLED, "data/")], tmp_path / "classes.txt")
     assert source.class_names() == ["cat", "dog"]
-    found = source.by_class(["cat", "dog"])
+    found, _ = source.by_class(["cat", "dog"])
     assert {c: [(image.name, content(image.path)) for image in files.images] for c, files in found.items()} == {
         "cat": [("2.jpg", b"2"), ("3.left.PNG", b"3")],
         "dog": [("10.jpg", b"10")],
@@ -215,7 +215,7 @@ def test_webdataset_with_json(tmp_path):
     }  # fmt: skip
     path = pack(tmp_path / "train.tar", members)
     assert Archived([path]).class_names() == ["01", "1.50", "größe"]
-    (other,) = {str(found.passed_over()) for found in Archived([path]).by_class(["01"]).values()}
+    (other,) = {str(found.passed_over()) for found in Archived([path]).by_class(["01"])[0].values()}
     assert other == ""
 
 
@@ -277,7 +277,7 @@ def test_json_beside_images_in_class_folders_is_no_label(tmp_path):
     members = {"cat/1.jpg": b"", "cat/1.json": b'{"label": "x"}', "dog/1.jpg": b""}
     source = Archived([pack(tmp_path / "train.tar", members)])
     assert source.class_names() == ["cat", "dog"]
-    assert source.by_class(["cat", "dog"])["cat"].other == {".json": 1}
+    assert source.by_class(["cat", "dog"])[0]["cat"].other == {".json": 1}
 
 
 @pytest.mark.parametrize(
@@ -343,7 +343,7 @@ def test_splits_and_classes_that_share_an_archive_or_a_member_are_found(tmp_path
 def test_names_of_one_member_stay_together_when_images_are_held_out(tmp_path):
     links = [("cat/3.jpg", tarfile.LNKTYPE, "cat/1.jpg")]
     path = pack(tmp_path / "train.tar", {"cat/1.jpg": b"1", "cat/2.jpg": b"2", "dog/1.jpg": b"1"}, links=links)
-    together = stay_together(Archived([path]).by_class(["cat"])["cat"].images)
+    together = stay_together(Archived([path]).by_class(["cat"])[0]["cat"].images)
     assert [[image.name for image in images] for images in together] == [["1.jpg", "3.jpg"], ["2.jpg"]]
 
 

@@ -122,12 +122,12 @@ def test_labels_stay_apart_where_reading_cells_as_escaped_would_join_them(write)
          "line 2 (split)"),
         ("image,label,split\n1,a,train\n2,b,extra\n3,b,extra\n4,a,trainer\n", "must have train, val or test as split, "
          "but has 'extra' (line 3), 'trainer' (line 5)"),
-        ("image,label\n1,cat\n2,dog\n3,cat|dog\n", "several labels in one cell, 'cat|dog' (line 4), but this project "
+        ("image,label\n1,cat\n2,dog\n3,cat|dog\n", "several labels in one, 'cat|dog' (line 4), but this project "
          "is single-label"),
-        ("image,label\n1,cat\n2,dog\n3,dog; cat\n", "several labels in one cell"),
-        ('image,label\n1,cat\n2,dog\n3,"cat,dog"\n', "several labels in one cell"),
-        ("image,label\n1,cat\n2,dog\n3,cat dog\n", "several labels in one cell"),
-        ("image,label\n1,['cat']\n", "several labels in one cell"),
+        ("image,label\n1,cat\n2,dog\n3,dog; cat\n", "several labels in one"),
+        ('image,label\n1,cat\n2,dog\n3,"cat,dog"\n', "several labels in one"),
+        ("image,label\n1,cat\n2,dog\n3,cat dog\n", "several labels in one"),
+        ("image,label\n1,['cat']\n", "several labels in one"),
         ("image,label\n1,a/b\n", "a name that a class's folder could have, but "),
         ("image,label\n1,..\n", "'..' (line 2): write it without a slash, and without a dot in front"),
         ("image,label\n1,a\0b\n", "write it without"),

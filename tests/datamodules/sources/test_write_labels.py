@@ -1,6 +1,9 @@
 import sys
 from pathlib import Path
 
+import pytest
+
+from datamodules.files.errors import UserError
 from datamodules.sources.data_set import DataSet
 from datamodules.sources.write_labels import write_labels
 
@@ -18,7 +21,7 @@ def make(root, *places):
 
 def listed(data, split="train"):
     source = data.require(split)
-    found = source.by_class(source.class_names())
+    found, _ = source.by_class(source.class_names())
     return {name: [(image.name, image.path) for image in files.images] for name, files in found.items()}
 
 
@@ -30,3 +33,11 @@ def test_every_name_that_a_file_can_have_is_read_back(tmp_path):
     assert listed(again) == listed(DataSet(root))
     write_labels(tmp_path / "again.csv", again)
     assert Path(tmp_path / "again.csv").read_bytes() == Path(tmp_path / "labels.csv").read_bytes()
+
+
+def test_classes_that_would_be_read_as_several_labels_are_told_by_their_names(tmp_path):
+    root = make(tmp_path / "root", "train/cat/1.jpg", "train/dog/2.jpg", "train/dog|cat/3.jpg", "train/cat|dog/4.jpg")
+    with pytest.raises(UserError, match=r"^the classes cat\|dog, dog\|cat cannot be written, as they would") as caught:
+        write_labels(tmp_path / "labels.csv", DataSet(root))
+    assert "line" not in str(caught.value)
+    assert not (tmp_path / "labels.csv").exists()

@@ -16,9 +16,10 @@ from datamodules.archives.kept_index import open_index
 from datamodules.archives.series import require_series, series_name
 from datamodules.class_index import natural_key
 from datamodules.files.errors import UserError, listed
-from datamodules.images.find import Identity, ImageFile, ImageFiles
+from datamodules.images.find import SUFFIXES, Identity, ImageFile, ImageFiles
 from datamodules.images.location import member
 from datamodules.sources.web_dataset import label_suffix, labelled_classes
+from datamodules.sources.wrapper_folders import above_all, above_classes
 
 
 class OpenShard(NamedTuple):
@@ -62,7 +63,12 @@ class Archived:
         if (labels := self._labels) is not None:
             names = {*labels.values()}
         else:
-            names = {name for folder in self._folders() if (name := self._class_of(folder))}
+            names = self._class_folders
+            if links := [place for place in self._dangling() if posixpath.dirname(place) == self._above_classes]:
+                raise UserError(
+                    f"class folders of {self.where} are links to what are no files in it, "
+                    f"{listed(sorted(links, key=natural_key))}: pack the folders themselves, or remove the links"
+                )
         if len(names) < 2:
             only = self.images().passed_over()
             raise UserError(
@@ -79,10 +85,10 @@ class Archived:
                 folders, or as ``labelled_classes`` tells.
         """
         if (labels := self._labels) is not None:
-            start = len(self._common_folder)
+            start = _length(above_all(self._places()))
             found = self._list(lambda place: (labels[place], place[start:]), lambda folder: "")
         else:
-            start = len(self._above_classes)
+            start = _length(self._above_classes)
             if stray := [place for place in self._places() if "/" not in place[start:]]:
                 raise UserError(
                     f"{self.where} holds images beside its class folders, {listed(sorted(stray, key=natural_key))}: "
@@ -98,7 +104,7 @@ class Archived:
         Raises:
             UserError: As ``by_class`` tells of archives.
         """
-        start = len(self._common_folder)
+        start = _length(above_all(self._places()))
         found = self._list(lambda place: ("", place[start:]), lambda folder: "")[""]
         found.real |= self._archives()
         return found
@@ -127,29 +133,22 @@ class Archived:
 
     @functools.cached_property
     def _label_suffix(self) -> str | None:
-        start = len(self._common_folder)
-        on_top = any("/" not in place[start:] for place in self._places())
+        start = _length(self._above_classes)
+        on_top = len(self._class_folders) < 2 or any("/" not in place[start:] for place in self._places())
         return label_suffix(self._indexes(), self.label_column, on_top)
 
     @functools.cached_property
-    def _common_folder(self) -> str:
-        """The folder that holds all images, with its slash."""
-        ends = (min(self._places(), default=""), max(self._places(), default=""))  # what they share, all do
-        folder = posixpath.commonpath([posixpath.dirname(place) for place in ends])
-        return f"{folder}/" if folder else ""
+    def _above_classes(self) -> str:
+        links = (place for place in self._dangling() if not place.lower().endswith(SUFFIXES))  # perhaps to folders
+        return above_classes({posixpath.dirname(place) for place in self._places()}, {*self._folders(), *links})
 
     @functools.cached_property
-    def _above_classes(self) -> str:
-        """The folder of the class folders; if all images are in one folder without others, that one is a class."""
-        start = len(self._common_folder)
-        if any("/" in place[start:] for place in self._places()):
-            return self._common_folder
-        above = posixpath.dirname(self._common_folder.rstrip("/"))
-        return f"{above}/" if above else ""
+    def _class_folders(self) -> set[str]:
+        return {name for folder in self._folders() if (name := self._class_of(folder))}
 
     def _class_of(self, folder: str) -> str | None:
         """Returns the class that a folder belongs to, None if it is above or beside the classes."""
-        above = self._above_classes
+        above = f"{self._above_classes}/".lstrip("/")
         return folder[len(above) :].partition("/")[0] or None if folder.startswith(above) else None
 
     def _indexes(self) -> list[Index]:
@@ -159,11 +158,14 @@ class Archived:
         return itertools.chain.from_iterable(shard.contents.names for shard in self._shards)
 
     def _folders(self) -> Iterator[str]:
-        """Yields the folders of all members, and those that are empty."""
-        yield from {place.rpartition("/")[0] for place in self._places()}
+        """Yields the folders of all members that are not hidden, and those that are empty."""
+        yield from {posixpath.dirname(place) for place in (*self._places(), *self._dangling())}
         for shard in self._shards:
             yield from {folder for folder, _ in shard.contents.passed_over}
-            yield from {place.rpartition("/")[0] for place in (*shard.contents.labels, *shard.contents.dangling)}
+            yield from {posixpath.dirname(place) for place in shard.contents.labels}
+
+    def _dangling(self) -> Iterator[str]:
+        return itertools.chain.from_iterable(shard.contents.dangling for shard in self._shards)
 
     def _list(
         self, group_and_name: Callable[[str], tuple[str, str]], group_of: Callable[[str], str | None]
@@ -216,6 +218,11 @@ class Archived:
         for place in sorted(index.dangling, key=natural_key):
             if (group := group_of(place.rpartition("/")[0])) is not None:
                 found[group].dangling.append(f"{archive}/{place}")
+
+
+def _length(folder: str) -> int:
+    """Returns how much of a place the folder is, with its slash."""
+    return len(folder) + bool(folder)
 
 
 def _first_part(place: str) -> tuple[str, str]:

@@ -316,6 +316,29 @@ def test_an_archive_without_classes_is_refused(tmp_path, members, match):
         source.by_class(source.class_names())
 
 
+@pytest.mark.parametrize("empty", [{"dog/1.heic": b""}, {"dog": None}, {"dog/inside/notes.txt": b""}, {"dog/.h": b""}])
+@pytest.mark.parametrize("prefix", ["", "data/train/"])
+def test_a_class_without_an_image_is_one_where_the_other_has_folders(tmp_path, empty, prefix):
+    members = {"cat/inside/1.jpg": b"", "cat/outside/1.jpg": b"", ".DS_Store": b"", "__MACOSX/x/1.jpg": b""}
+    source = Archived([pack(tmp_path / "train.tar", members | empty, prefix)])
+    assert source.class_names() == ["cat", "dog"]
+    with pytest.raises(UserError, match="none in dog[,:] "):
+        list_split(source, ClassIndex(source.class_names()))
+
+
+@pytest.mark.parametrize("target", ["cat", "../elsewhere/bird"])
+@pytest.mark.parametrize("prefix", ["", "data/train/"])
+def test_a_link_for_a_class_folder_is_refused(tmp_path, target, prefix):
+    members = {"cat/inside/1.jpg": b"", "cat/outside/1.jpg": b"", "dog/1.jpg": b""}
+    links = [("bird", tarfile.SYMTYPE, target)]
+    source = Archived([pack(tmp_path / "train.tar", members, prefix, links)])
+    with pytest.raises(UserError, match=rf"are links to what are no files in it, {prefix}bird: pack the folders"):
+        source.class_names()
+    del members["dog/1.jpg"]
+    with pytest.raises(UserError, match="bird: pack the folders themselves, or remove the links"):
+        Archived([pack(tmp_path / "train.tar", members, prefix, links)]).class_names()
+
+
 def test_a_class_with_images_of_no_readable_type_is_named(tmp_path):
     source = Archived([pack(tmp_path / "train.tar", {"cat/1.jpg": b"", "cat/2.jpg": b"", "dog/1.heic": b""}, "t/")])
     with pytest.raises(UserError, match=r"none in dog, only 1 of other types \(1 \.heic\): convert"):

@@ -49,6 +49,10 @@ class ImagePlaces:
         found = [image or self._images.get(meant[cell]) for cell, image in zip(cells, found, strict=True)]
         return found, unclear
 
+    def find_exactly(self, cell: str) -> ImageFile | None:
+        """Returns the image whose place the cell is, with its suffix."""
+        return self._images.get(self._exact(cell, self._images))
+
     def leads_outside(self, cell: str) -> bool:
         """Tells whether a cell names a place that is not below the root, wherever it is relative to."""
         return not self._places(cell)

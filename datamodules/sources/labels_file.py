@@ -120,28 +120,74 @@ class LabelsFile:
         return {image.path for image in self.found.again}
 
     def _matched(self) -> Rows:
-        places = ImagePlaces([*self.found.images, *self.found.again], self.root, self.file.parent)
         cells = [row.image for row in self._rows]
         as_names = [*map(from_cell, cells)] if self.file.suffix.lower() in DELIMITERS else cells
         if len(set(as_names)) < len(set(cells)):  # not what to_cell wrote
             as_names = cells
-        images, unclear = places.find(as_names)
+        images, unclear = self._find(as_names)
         if as_names != cells and not all(images):  # one way for the whole column
-            images, unclear = places.find(cells)
-        matched = [(row, image) for row, image in zip(self._rows, images, strict=True) if image]
-        if len(matched) < len(self._rows):
+            images, unclear = self._find(cells)
+        if not all(images):
             faulty = [row for row, image in zip(self._rows, images, strict=True) if not image]
-            raise UserError(self._not_found(faulty, places, unclear))
-        if not self.has_splits and not self.split:
-            others = [_in_line(row) for row, image in matched if image.name.startswith(("val/", "test/"))]
-            if others:
-                raise UserError(
-                    f"{self.file} has no column of splits, so that all its images would train, but it names images of "
-                    f"val or test, {listed(others)}: add a column split, or remove these rows"
-                )
-        return matched
+            self._require_own_split(faulty)
+            raise UserError(self._not_found(faulty, unclear))
+        return [(row, image) for row, image in zip(self._rows, images, strict=True) if image]
 
-    def _not_found(self, rows: list[LabelRow], places: ImagePlaces, unclear: dict[str, list[str]]) -> str:
+    def _find(self, cells: list[str]) -> tuple[list[ImageFile | None], dict[str, list[str]]]:
+        """Looks the cells of all rows up, each among the images that may be of the row's split."""
+        found: list[ImageFile | None] = [None] * len(cells)
+        unclear: dict[str, list[str]] = {}
+        for split in self.splits:
+            numbers = [number for number, row in enumerate(self._rows) if self._split_of(row) == split]
+            images, several = self._places(self._other_folders[split]).find([cells[number] for number in numbers])
+            unclear |= several
+            for number, image in zip(numbers, images, strict=True):
+                found[number] = image
+        return found, unclear
+
+    @cached_property
+    def _other_folders(self) -> dict[str, tuple[str, ...]]:
+        """The folders of other splits, by split, whose images its rows must not take.
+
+        A part of the folder ``train`` may be another split if that has no folder of its own.
+        """
+        folders = set() if self.split else {image.name.partition("/")[0] for image in self.found.images}
+        return {
+            split: tuple(
+                f"{other}/"
+                for other in SPLITS
+                if other in folders and other != split and (other != "train" or split in folders)
+            )
+            for split in self.splits
+        }
+
+    def _places(self, without: tuple[str, ...] = ()) -> ImagePlaces:
+        images = (image for image in (*self.found.images, *self.found.again) if not image.name.startswith(without))
+        return ImagePlaces(images, self.root, self.file.parent)
+
+    def _require_own_split(self, rows: list[LabelRow]) -> None:
+        """Checks that none of the rows whose image was not found names one in the folder of another split."""
+        places = self._places()
+        others = [
+            row
+            for row in rows
+            if (image := places.find_exactly(row.image))
+            and image.name.startswith(self._other_folders[self._split_of(row)])
+        ]
+        if others and not self.has_splits:
+            raise UserError(
+                f"{self.file} has no column of splits, so that all its images would train, but it names images of "
+                f"val or test, {listed([*map(_in_line, others)])}: add a column split, or remove these rows"
+            )
+        if others:
+            named = listed([f"{_in_line(row)} for {self._split_of(row)}" for row in others])
+            raise UserError(
+                f"{self.file} names images in the folder of another split, {named}: correct the split in these rows, "
+                "or move the images"
+            )
+
+    def _not_found(self, rows: list[LabelRow], unclear: dict[str, list[str]]) -> str:
+        places = self._places()
         outside = [row for row in rows if places.leads_outside(row.image)]
         several = [f"{_in_line(row)}: {listed(unclear[row.image], 3)}" for row in rows if row.image in unclear]
         absent = [row for row in rows if row.image not in unclear and not places.leads_outside(row.image)]

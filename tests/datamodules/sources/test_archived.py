@@ -322,7 +322,7 @@ def test_a_class_without_an_image_is_one_where_the_other_has_folders(tmp_path, e
     members = {"cat/inside/1.jpg": b"", "cat/outside/1.jpg": b"", ".DS_Store": b"", "__MACOSX/x/1.jpg": b""}
     source = Archived([pack(tmp_path / "train.tar", members | empty, prefix)])
     assert source.class_names() == ["cat", "dog"]
-    with pytest.raises(UserError, match="none in dog[,:] "):
+    with pytest.raises(UserError, match=r"none in dog[,:] "):
         list_split(source, ClassIndex(source.class_names()))
 
 

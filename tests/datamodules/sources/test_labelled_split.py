@@ -127,6 +127,30 @@ def test_an_image_is_in_one_split(root, tmp_path):
         DataSet(root, {"labels": file}).require("val").images()
 
 
+def test_a_row_takes_no_image_from_the_folder_of_another_split(root, tmp_path):
+    for place in ("train/8.jpg", "train/9.jpg", "val/9.jpg", "test/7.jpg", "test/8.jpg"):
+        (root / place).parent.mkdir(exist_ok=True)
+        (root / place).touch()
+    header = ("image", "label", "split")
+
+    def found(*rows):
+        data = DataSet(root, {"labels": write(tmp_path / "l.csv", [("1", "a", "train"), *rows], header)})
+        return [os.path.relpath(image.path, root) for image in data.require(rows[0][2]).images().images]
+
+    assert found(("9", "b", "val")) == [os.path.join("val", "9.jpg")]  # though another has the name
+    for row in (("7", "b", "train"), ("8", "b", "val")):
+        with pytest.raises(UserError, match=rf"'{row[0]}' \(line 3\), for which there is no image"):
+            found(row)
+    for row in (("val/9.jpg", "b", "train"), ("test/7.jpg", "b", "val"), ("train/8.jpg", "b", "val")):
+        with pytest.raises(UserError, match=rf"folder of another split, '{row[0]}' \(line 3\) for {row[2]}: correct"):
+            found(row)
+    shutil.rmtree(root / "val")  # then a part of train may validate
+    assert found(("train/8.jpg", "b", "val")) == [os.path.join("train", "8.jpg")]
+    (tmp_path / "bare.csv").write_text("image,label\n1,a\n7,b\n")
+    with pytest.raises(UserError, match=r"'7' \(line 3\), for which there is no image"):
+        DataSet(root, {"labels": tmp_path / "bare.csv"}).require("train").images()
+
+
 def test_images_without_a_row_are_said(root, tmp_path, capsys):
     file = write(tmp_path / "labels.csv", [("1", "a"), ("2", "b"), ("3", "a")])
     (root / "test").mkdir()

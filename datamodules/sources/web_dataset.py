@@ -8,6 +8,7 @@ from datamodules.archives.index import Index
 from datamodules.archives.label_members import FAULT, LABEL
 from datamodules.class_index import could_be_folder, natural_key
 from datamodules.files.errors import UserError, listed, listed_reasons
+from datamodules.name_spellings import grouped
 
 
 def key_of(place: str) -> str:
@@ -48,7 +49,7 @@ def labelled_classes(indexes: Sequence[Index], suffix: str, class_list: Path | N
         where: What messages call the split.
 
     Raises:
-        UserError: An image has no label or two, a ``.cls`` no image, or a label cannot be understood.
+        UserError: An image has no label or two, a label several images, a ``.cls`` none, or a label cannot be understood.
     """
     said: dict[str, tuple[str, str]] = {}
     for index in indexes:
@@ -56,6 +57,13 @@ def labelled_classes(indexes: Sequence[Index], suffix: str, class_list: Path | N
             if place.lower().endswith(suffix) and said.setdefault(key_of(place), (place, text))[0] != place:
                 raise UserError(f"{where} has two labels for {key_of(place)}, {said[key_of(place)][0]} and {place}")
     images = {place: key_of(place) for index in indexes for place in index.names}
+    if len(set(images.values())) < len(images):
+        of_key = grouped((key, place) for place, key in images.items())
+        several = [" and ".join(places) for places in of_key.values() if len(places) > 1]
+        raise UserError(
+            f"{where} has several images with one label, {listed(sorted(several, key=natural_key))}: leave one image "
+            "for each key, and remove the others, such as masks"
+        )
     if bare := [place for place, key in images.items() if key not in said]:
         raise UserError(
             f"{where} has no {suffix} for {len(bare):,} of its {len(images):,} images, "

@@ -231,6 +231,7 @@ def test_webdataset_with_json(tmp_path):
         ({"10.cls": "²".encode()}, r"10\.cls \(²\)"),
         ({"10.cls": b" \n"}, r"cannot be understood: 10\.cls \(is empty\)"),
         ({"10.cls": b"\xff"}, r"10\.cls \(cannot be read\)"),
+        ({"10.seg.png": b""}, r"several images with one label, 10\.jpg and 10\.seg\.png: leave one image for each"),
         ({"10.CLS": b"0"}, r"has two labels for 10, 10\.cls and 10\.CLS"),
     ],
 )

@@ -3,10 +3,11 @@
 import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from datamodules.archives.series import is_archive
 from datamodules.files.errors import UserError
 from datamodules.images.find import SUFFIXES
 
@@ -21,16 +22,28 @@ _ALIKE = {
 
 
 def lookalikes(folder: Path) -> list[str]:
-    """Lists folders that may be meant by a split's ``folder``, which is not there.
+    """Lists folders and archives that may be meant by a split's ``folder``, which is not there; of shards, the first.
 
-    They may lie beside it, as ``Val`` or ``valid``, or in the folders beside it, as ``images/val`` or ``archive/val``.
+    They may lie beside it, as ``Val`` or ``valid.tar``, or in the folders beside it, as ``images/val``.
     """
     if folder.name not in SPLITS:
         return []
     pattern = re.compile(rf"({_ALIKE[folder.name]})([\W\d_].*)?", re.IGNORECASE)
-    beside = list(visible_folders(folder.parent))
-    inside = (entry for name in beside if Path(name).name not in SPLITS for entry in visible_folders(Path(name)))
-    return sorted(name for name in (*beside, *inside) if pattern.fullmatch(Path(name).name))
+    others = [path for path in map(Path, visible_folders(folder.parent)) if path.name not in SPLITS]
+    entries = itertools.chain.from_iterable(map(_folders_and_archives, (folder.parent, *others)))
+    alike = sorted(entry for entry in entries if pattern.fullmatch(Path(entry).name))
+    return [*{re.sub(r"\d+", "0", entry): entry for entry in reversed(alike)}.values()][::-1]
+
+
+def how_to_rename(split: str, names: Iterable[str]) -> str:
+    """Says what archives among ``lookalikes`` must be called; empty if there are none."""
+    return f" ({split}.tar, or {split}-000000.tar and so on)" if any(is_archive(Path(name)) for name in names) else ""
+
+
+def _folders_and_archives(parent: Path) -> Iterator[str]:
+    yield from visible_folders(parent)
+    with suppress(OSError), os.scandir(parent) as entries:
+        yield from (e.path for e in entries if is_archive(Path(e.name)) and e.name[0] != "." and e.is_file())
 
 
 def split_of(word: str) -> str | None:
@@ -49,7 +62,8 @@ def advice(folder: Path) -> str:
     if root.name in SPLITS and not any((root / split).is_dir() for split in SPLITS):
         return f"{root} looks like the split itself, so pass --data.root {root.parent}"
     if names := lookalikes(folder):
-        return f"rename {' or '.join(names)} if it is meant, or pass another --data.root"
+        how = how_to_rename(folder.name, names)
+        return f"rename {' or '.join(names)} if it is meant{how}, or pass another --data.root"
     return "create it"
 
 

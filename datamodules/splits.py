@@ -10,7 +10,7 @@ from datamodules.images.find import ImageFiles
 from datamodules.partition import Files, Partition
 from datamodules.sources.data_set import DataSet
 from datamodules.sources.source import Source
-from datamodules.split_names import SPLITS, lookalikes
+from datamodules.split_names import SPLITS, how_to_rename, lookalikes
 
 
 def classes_of(data: DataSet, expected: Sequence[str] | None) -> ClassIndex:
@@ -142,6 +142,7 @@ def _held_out_remark(data: DataSet, train: Source, held_out: Files, partition: P
     """Says which images validate for lack of ``val``, and which folders may be meant by it."""
     names = lookalikes(data.root / "val")
     unread = f"; if {' or '.join(names)} is meant, rename it to {data.root / 'val'}" if names else ""
+    unread += how_to_rename("val", names)
     whole = ", whose folders are taken for classes," if data.is_one_folder else ""
     return (
         f"no {data.root / 'val'}: {partition.held_out}, {_count(held_out):,} images, "

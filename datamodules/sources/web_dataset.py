@@ -49,7 +49,8 @@ def labelled_classes(indexes: Sequence[Index], suffix: str, class_list: Path | N
         where: What messages call the split.
 
     Raises:
-        UserError: An image has no label or two, a label several images, a ``.cls`` none, or a label cannot be understood.
+        UserError: An image has no label or two, a label several images, a ``.cls`` none, or a label cannot be
+            understood.
     """
     said: dict[str, tuple[str, str]] = {}
     for index in indexes:

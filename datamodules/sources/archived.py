@@ -19,7 +19,7 @@ from datamodules.files.errors import UserError, listed
 from datamodules.images.find import SUFFIXES, Identity, ImageFile, ImageFiles
 from datamodules.images.location import member
 from datamodules.sources.web_dataset import label_suffix, labelled_classes
-from datamodules.sources.wrapper_folders import above_all, above_classes
+from datamodules.sources.wrapper_folders import above_all, above_classes, above_split
 
 
 class OpenShard(NamedTuple):
@@ -86,7 +86,16 @@ class Archived:
         """
         if (labels := self._labels) is not None:
             start = _length(above_all(self._places()))
-            found = self._list(lambda place: (labels[place], place[start:]), lambda folder: "")
+            found = self._list(
+                lambda place: (labels[place], place[start:].removeprefix(f"{labels[place]}/")), lambda folder: ""
+            )
+            for label, files in found.items():
+                names_in_class = Counter(image.name for image in files.images)
+                if twice := [name for name, count in names_in_class.items() if count > 1]:
+                    raise UserError(
+                        f"{self.where} has several images of class {label} that without its folder are called "
+                        f"{listed(twice)}: give each its own name"
+                    )
         else:
             start = _length(self._above_classes)
             if stray := [place for place in self._places() if "/" not in place[start:]]:
@@ -99,12 +108,12 @@ class Archived:
         return {name: found[name] for name in names}, found[""]
 
     def images(self) -> ImageFiles:
-        """Lists the images of all classes.
+        """Lists the images of all classes, each named by its place in the archive, or below a split's folder in it.
 
         Raises:
             UserError: As ``by_class`` tells of archives.
         """
-        start = _length(above_all(self._places()))
+        start = _length(above_split(self._places()))
         found = self._list(lambda place: ("", place[start:]), lambda folder: "")[""]
         found.real |= self._archives()
         return found

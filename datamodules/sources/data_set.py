@@ -114,7 +114,7 @@ class DataSet:
             require_series(archives[0])  # one alone of a series lacks the others
             return Archived(archives[0], self._options.get("class_list"), self._options.get("label_column"))
         if exists:
-            metadata = metadata_of(folder)
+            metadata = metadata_of(folder, self._columns)
             return of_folder(metadata, self._columns, split) if metadata else ClassFolders(folder)
         if (
             split == "train"

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from datamodules.archives.label_members import COLUMNS as LABEL_COLUMNS
 from datamodules.class_index import natural_key
 from datamodules.files.errors import UserError
 from datamodules.images.find import ImageFiles
-from datamodules.sources.label_table import NO_COLUMN, Columns
+from datamodules.sources.label_records import read_header
+from datamodules.sources.label_table import IMAGE_COLUMNS, NO_COLUMN, Columns
 from datamodules.sources.labels_file import LabelsFile
 from datamodules.split_names import visible_folders
 
@@ -67,18 +69,37 @@ class LabelledSplit:
         return self._labelled.files([*itertools.chain.from_iterable(by_label.values())])
 
 
-def metadata_of(folder: Path) -> Path | None:
-    """Returns Hugging Face's file of labels in a split's folder; None if there is none, or there are class folders.
+def metadata_of(folder: Path, columns: Columns) -> Path | None:
+    """Returns Hugging Face's file of labels in a split's folder, or None.
+
+    Beside class folders it may say other things.
 
     Raises:
-        UserError: There are two such files.
+        UserError: There are two such files, or class folders beside one that has labels.
     """
     files = [folder / name for name in METADATA if (folder / name).is_file()]
-    if not files or len([*visible_folders(folder)]) > 1:
+    if len([*visible_folders(folder)]) > 1:
+        if labels := [str(file) for file in files if _has_labels(file, columns)]:
+            raise UserError(
+                f"the labels of {folder} are there in two forms, its folders and {' and '.join(labels)}: remove or "
+                "rename the one that does not count, or pass the file as --data.labels"
+            )
         return None
     if len(files) > 1:
         raise UserError(f"{folder} has {files[0].name} and {files[1].name} as labels: remove or rename one of them")
-    return files[0]
+    return files[0] if files else None
+
+
+def _has_labels(file: Path, columns: Columns) -> bool:
+    """Tells whether a file has columns of images and of labels, as far as its header can be read."""
+    try:
+        header = read_header(file)
+    except UserError:
+        return False
+    wanted = ((columns.image, IMAGE_COLUMNS), (columns.label, LABEL_COLUMNS))
+    return all(
+        typed in header if typed else any(name.casefold() in known for name in header) for typed, known in wanted
+    )
 
 
 def of_folder(file: Path, columns: Columns, split: str) -> LabelledSplit:

@@ -142,14 +142,14 @@ class LabelsFile:
             images, several = self._places(self._other_folders[split]).find([cells[number] for number in numbers])
             unclear |= several
             for number, image in zip(numbers, images, strict=True):
-                found[number] = image
+                found[number] = image or self._named_in_train(cells[number])
         return found, unclear
 
     @cached_property
     def _other_folders(self) -> dict[str, tuple[str, ...]]:
-        """The folders of other splits, by split, whose images its rows must not take.
+        """The folders of other splits, by split, in which no image is looked for by a part of its place.
 
-        A part of the folder ``train`` may be another split if that has no folder of its own.
+        The folder ``train`` is one only for splits that have their own folder too: a part of it may be another split.
         """
         folders = set() if self.split else {image.name.partition("/")[0] for image in self.found.images}
         return {
@@ -161,17 +161,25 @@ class LabelsFile:
             for split in self.splits
         }
 
+    def _named_in_train(self, cell: str) -> ImageFile | None:
+        """Returns the image that a row of any split may have, as it names its whole place."""
+        image = self._all_places.find_exactly(cell)
+        return image if image and not self.split and image.name.startswith("train/") else None
+
+    @cached_property
+    def _all_places(self) -> ImagePlaces:
+        return self._places()
+
     def _places(self, without: tuple[str, ...] = ()) -> ImagePlaces:
         images = (image for image in (*self.found.images, *self.found.again) if not image.name.startswith(without))
         return ImagePlaces(images, self.root, self.file.parent)
 
     def _require_own_split(self, rows: list[LabelRow]) -> None:
         """Checks that none of the rows whose image was not found names one in the folder of another split."""
-        places = self._places()
         others = [
             row
             for row in rows
-            if (image := places.find_exactly(row.image))
+            if (image := self._all_places.find_exactly(row.image))
             and image.name.startswith(self._other_folders[self._split_of(row)])
         ]
         if others and not self.has_splits:
@@ -187,7 +195,7 @@ class LabelsFile:
             )
 
     def _not_found(self, rows: list[LabelRow], unclear: dict[str, list[str]]) -> str:
-        places = self._places()
+        places = self._all_places
         outside = [row for row in rows if places.leads_outside(row.image)]
         several = [f"{_in_line(row)}: {listed(unclear[row.image], 3)}" for row in rows if row.image in unclear]
         absent = [row for row in rows if row.image not in unclear and not places.leads_outside(row.image)]

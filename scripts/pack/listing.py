@@ -74,11 +74,7 @@ def require_found(images: Images, output: Path) -> None:
     """
     found = list_to_pack(DataSet(output, unfinished=True), lambda line: None)
     for split, expected in images.items():
-        names = [image.name for image in found.get(split, [])]
-        # A folder that holds all images of a split without classes is no part of their names in an archive.
-        if len(names) != len(expected) or not all(
-            f"/{image.name}".endswith(f"/{name}") for image, name in zip(expected, names, strict=True)
-        ):
+        if [image.name for image in found.get(split, [])] != [image.name for image in expected]:
             raise UserError(f"the shards of {split} in {output} do not have its images: repeat the command")
 
 

@@ -204,7 +204,9 @@ def test_webdataset_with_class_indices(tmp_path, name):
         "dog": [("10.jpg", b"10")],
     }
     assert not found["cat"].passed_over()
-    assert [image.name for image in source.images().images] == ["2.jpg", "3.left.PNG", "10.jpg"]
+    assert [image.name for image in source.images().images] == [
+        f"data/{name}" for name in ("2.jpg", "3.left.PNG", "10.jpg")
+    ]
 
 
 def test_webdataset_with_json(tmp_path):
@@ -371,13 +373,30 @@ def test_names_of_one_member_stay_together_when_images_are_held_out(tmp_path):
     assert [[image.name for image in images] for images in together] == [["1.jpg", "3.jpg"], ["2.jpg"]]
 
 
-def test_images_of_a_prediction_are_named_without_the_folder_that_holds_all(tmp_path):
-    found = Archived(
-        [pack(tmp_path / "photos.tar", {"2.jpg": b"", "10.jpg": b"", "notes.txt": b""}, "./a/b/")]
-    ).images()
-    assert [image.name for image in found.images] == ["2.jpg", "10.jpg"]
-    assert shown(found.images[0].path) == f"{tmp_path}/photos.tar/a/b/2.jpg"
+@pytest.mark.parametrize(
+    ("prefix", "folder"), [("./a/b/", "a/b/"), ("test/", ""), ("data/test/", ""), ("data/test/b/", "b/"), ("", "")]
+)
+def test_images_of_a_prediction_are_named_as_below_the_folder_of_the_split(tmp_path, prefix, folder):
+    path = pack(tmp_path / "photos.tar", {"2.jpg": b"", "10.jpg": b"", "notes.txt": b""}, prefix)
+    found = Archived([path]).images()
+    assert [image.name for image in found.images] == [f"{folder}2.jpg", f"{folder}10.jpg"]
+    assert shown(found.images[0].path) == f"{path}/{prefix.removeprefix('./')}2.jpg"
     assert found.passed_over() == "1 of other types (1 .txt)"
+
+
+def test_webdataset_in_class_folders_has_the_names_of_class_folders(tmp_path):
+    members = {"cat/0.jpg": b"0", "cat/0.cls": b"0", "dog/0.jpg": b"1", "dog/0.cls": b"1"}
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    source = Archived([pack(tmp_path / "train.tar", members, "train/")], tmp_path / "classes.txt")
+    by_class, _ = source.by_class(source.class_names())
+    assert {label: [image.name for image in files.images] for label, files in by_class.items()} == {
+        "cat": ["0.jpg"],
+        "dog": ["0.jpg"],
+    }
+    members = {"cat/0.jpg": b"0", "cat/0.cls": b"0", "0.jpg": b"1", "0.cls": b"0", "1.jpg": b"", "1.cls": b"1"}
+    source = Archived([pack(tmp_path / "more.tar", members)], tmp_path / "classes.txt")
+    with pytest.raises(UserError, match=r"several images of class cat that without its folder are called 0\.jpg: give"):
+        source.by_class(source.class_names())
 
 
 def test_a_data_set_finds_its_splits_in_archives(tmp_path):

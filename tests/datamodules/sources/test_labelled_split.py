@@ -141,11 +141,15 @@ def test_a_row_takes_no_image_from_the_folder_of_another_split(root, tmp_path):
     for row in (("7", "b", "train"), ("8", "b", "val")):
         with pytest.raises(UserError, match=rf"'{row[0]}' \(line 3\), for which there is no image"):
             found(row)
-    for row in (("val/9.jpg", "b", "train"), ("test/7.jpg", "b", "val"), ("train/8.jpg", "b", "val")):
+    assert found(("train/8.jpg", "b", "val")) == [os.path.join("train", "8.jpg")]  # a table may divide it
+    for row in (("val/9.jpg", "b", "train"), ("test/7.jpg", "b", "val")):
         with pytest.raises(UserError, match=rf"folder of another split, '{row[0]}' \(line 3\) for {row[2]}: correct"):
             found(row)
-    shutil.rmtree(root / "val")  # then a part of train may validate
-    assert found(("train/8.jpg", "b", "val")) == [os.path.join("train", "8.jpg")]
+    shutil.rmtree(root / "val")
+    shutil.rmtree(root / "test")
+    assert found(("8", "b", "val")) == [os.path.join("train", "8.jpg")]
+    (root / "test").mkdir()
+    (root / "test" / "7.jpg").touch()
     (tmp_path / "bare.csv").write_text("image,label\n1,a\n7,b\n")
     with pytest.raises(UserError, match=r"'7' \(line 3\), for which there is no image"):
         DataSet(root, {"labels": tmp_path / "bare.csv"}).require("train").images()
@@ -262,6 +266,22 @@ def test_labelled_test_images_are_tested_and_predicted_unless_there_is_a_test_fo
     assert len(data.prediction_names) == 24
     assert set(data.prediction_names) == {path.stem for path in (data_root / "test").iterdir()}
     assert len(set_up(flat, "test", labels=file).dataset("test")) == 24
+
+
+def test_metadata_with_labels_beside_class_folders_is_not_ignored(data_root, tmp_path):
+    root = shutil.copytree(data_root, tmp_path / "root")
+    file = root / "train" / "metadata.csv"
+    for header, options in ((("file_name", "Class"), {}), (("a", "b"), {"image_column": "a", "label_column": "b"})):
+        write(file, [("0/1.jpg", "x")], header)
+        with pytest.raises(
+            UserError, match=r"train are there in two forms, its folders and .*metadata\.csv: remove or"
+        ):
+            DataSet(root, options).find("train")
+    write(file, [("0/1.jpg", "a cat")], ("file_name", "caption"))
+    assert DataSet(root).require("train").where == str(root / "train")
+    rows = [(path.relative_to(root / "train").as_posix(), path.parent.name) for path in root.glob("train/*/*.jpg")]
+    write(file, rows, ("file_name", "label"))
+    assert set_up(root, labels=file).fingerprint == set_up(data_root).fingerprint
 
 
 def test_metadata_without_labels_is_enough_for_a_prediction_alone(data_root, tmp_path):

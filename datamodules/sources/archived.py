@@ -163,7 +163,8 @@ class Archived:
         yield from {place.rpartition("/")[0] for place in self._places()}
         for shard in self._shards:
             yield from {folder for folder, _ in shard.contents.passed_over}
-            yield from {place.rpartition("/")[0] for place in (*shard.contents.labels, *shard.contents.dangling)}
+            others = (*shard.contents.label_members(), *shard.contents.dangling)
+            yield from {place.rpartition("/")[0] for place in others}
 
     def _list(
         self, group_and_name: Callable[[str], tuple[str, str]], group_of: Callable[[str], str | None]
@@ -203,7 +204,7 @@ class Archived:
     ) -> None:
         """Adds what is passed over, and what may be a label but is none here."""
         passed_over = index.passed_over.copy()
-        for place in index.labels:
+        for place in index.label_members():
             if self._label_suffix is None or not place.lower().endswith(self._label_suffix):
                 pass_over(passed_over, place)
         for (folder, what), count in passed_over.items():

@@ -38,9 +38,8 @@ def open_index(path: str, label_column: str | None = None) -> tuple[Index, os.st
         raise UserError(f"cannot read {path} ({error.strerror}): name an archive that is there") from error
     key = {"format": FORMAT, "size": status.st_size, "mtime_ns": status.st_mtime_ns, "label_column": label_column}
     file = _file(real, label_column)
-    with suppress(
-        OSError, ValueError, LookupError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile
-    ):  # none, or damaged
+    # There may be none, or a damaged one.
+    with suppress(OSError, ValueError, LookupError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile):
         return _read(file, key), status
     index = make_index(path, label_column)
     with suppress(OSError, UserError):  # not writable

@@ -2,6 +2,7 @@
 
 import os
 from contextlib import suppress
+from pathlib import Path
 
 from datamodules.images.find import Identity, ImageFiles
 
@@ -29,3 +30,22 @@ class RealFiles:
             status, real = os.stat(path), os.path.realpath(path)
             return {(status.st_dev, status.st_ino): real, real: real}
         return {}
+
+
+def folder_links(found: ImageFiles, root: Path) -> dict[str, str]:
+    """Returns the places below ``root`` of folders that the scan did not enter again, each with where it had been.
+
+    Folders below these are among them, as far as images lie in them.
+    """
+    if not found.loops:
+        return {}
+    entered: dict[str, str] = {}  # places by real folder
+    for place, path in {image.name.rpartition("/")[0]: image.path for image in found.images}.items():
+        entered.setdefault(os.path.realpath(os.path.dirname(path)), place)
+    links = {}
+    for link in found.loops:
+        place, target = os.path.relpath(link, root).replace(os.sep, "/"), os.path.realpath(link)
+        for real, where in entered.items():
+            if real == target or real.startswith(os.path.join(target, "")):
+                links[f"{place}{real[len(target.rstrip(os.sep)) :].replace(os.sep, '/')}"] = where
+    return links

@@ -171,7 +171,7 @@ class Archived:
         yield from {posixpath.dirname(place) for place in (*self._places(), *self._dangling())}
         for shard in self._shards:
             yield from {folder for folder, _ in shard.contents.passed_over}
-            yield from {posixpath.dirname(place) for place in shard.contents.labels}
+            yield from {posixpath.dirname(place) for place in shard.contents.label_members()}
 
     def _dangling(self) -> Iterator[str]:
         return itertools.chain.from_iterable(shard.contents.dangling for shard in self._shards)
@@ -214,7 +214,7 @@ class Archived:
     ) -> None:
         """Adds what is passed over, and what may be a label but is none here."""
         passed_over = index.passed_over.copy()
-        for place in index.labels:
+        for place in index.label_members():
             if self._label_suffix is None or not place.lower().endswith(self._label_suffix):
                 pass_over(passed_over, place)
         for (folder, what), count in passed_over.items():

@@ -6,9 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from datamodules.archives.compressed import refuse_compressed
 from datamodules.archives.pack_sums import require_complete_pack
-from datamodules.archives.series import archives_of, is_archive, require_series, series_name
+from datamodules.archives.series import archives_of, is_archive, refuse_compressed, require_series, series_name
 from datamodules.files.errors import UserError, listed
 from datamodules.images.find import ImageFile, ImageFiles, find_images
 from datamodules.lookalike_names import as_seen

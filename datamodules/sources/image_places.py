@@ -1,7 +1,7 @@
 """Which image of a folder a cell of a labels file means."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from datamodules.images.find import ImageFile
@@ -20,17 +20,20 @@ class ImagePlaces:
         images: The images below ``root``.
         root: The folder of images.
         folder: The folder that the labels file lies in.
+        links: The places of folders that are links, or below one, with the places under which their images are listed.
     """
 
-    def __init__(self, images: Iterable[ImageFile], root: Path, folder: Path) -> None:
+    def __init__(self, images: Iterable[ImageFile], root: Path, folder: Path, links: Mapping[str, str]) -> None:
         self._images = {image.name: image for image in images}
+        self._root = root
+        self._links = links
         self._roots = _absolute(root)
         self._folders = [*dict.fromkeys((*_absolute(folder), *self._roots))]
-        self._prefixes = [*dict.fromkeys(self._below(os.path.join(folder, "")) for folder in self._folders)]
+        self._beginnings = [*dict.fromkeys(pair for folder in self._folders if (pair := self._beginning(folder)))]
 
     def find(self, cells: Sequence[str]) -> tuple[list[ImageFile | None], dict[str, list[str]]]:
         """Returns the image that each cell means, if it is clear, and for unclear ones all that may be meant."""
-        found = [self._images.get(self._exact(cell, self._images)) for cell in cells]
+        found = [self.find_exactly(cell) for cell in cells]
         missing = [cell for cell, image in zip(cells, found, strict=True) if not image]
         if not missing:
             return found, {}
@@ -50,8 +53,14 @@ class ImagePlaces:
         return found, unclear
 
     def find_exactly(self, cell: str) -> ImageFile | None:
-        """Returns the image whose place the cell is, with its suffix."""
-        return self._images.get(self._exact(cell, self._images))
+        """Returns the image whose place the cell is, with its suffix; through a link, it is called by the cell."""
+        if image := self._images.get(self._exact(cell, self._images)):
+            return image
+        for place in self._places(cell) if self._links else ():
+            folder, _, name = place.rpartition("/")
+            if folder in self._links and (image := self._images.get(f"{self._links[folder]}/{name}".lstrip("/"))):
+                return image._replace(name=place, path=os.path.join(self._root, *place.split("/")))
+        return None
 
     def leads_outside(self, cell: str) -> bool:
         """Tells whether a cell names a place that is not below the root, wherever it is relative to."""
@@ -60,9 +69,22 @@ class ImagePlaces:
     def _exact(self, cell: str, places: dict[str, ImageFile] | dict[str, str]) -> str:
         if _is_plain(cell):
             return next(
-                (place for prefix in self._prefixes if prefix is not None and (place := prefix + cell) in places), ""
+                (
+                    place
+                    for cut, prefix in self._beginnings
+                    if cell.startswith(cut) and (place := prefix + cell[len(cut) :]) in places
+                ),
+                "",
             )
         return next((place for place in self._places(cell) if place in places), "")
+
+    def _beginning(self, folder: str) -> tuple[str, str] | None:
+        """Returns what a cell below ``folder`` begins with, and what its place does instead; None if it leads away."""
+        if (prefix := self._below(os.path.join(folder, ""))) is not None:
+            return "", prefix
+        above = os.path.join(folder, "")
+        cuts = (f"{root[len(above) :]}/".replace(os.sep, "/") for root in self._roots if root.startswith(above))
+        return next(((cut, "") for cut in cuts), None)
 
     def _places(self, cell: str) -> list[str]:
         """Returns the places below the root that a cell may name, in the order in which they are looked up."""

@@ -9,7 +9,7 @@ from datamodules.class_index import natural_key
 from datamodules.files.csv_cells import from_cell
 from datamodules.files.errors import UserError, listed
 from datamodules.images.find import SUFFIXES, ImageFile, ImageFiles, find_images
-from datamodules.images.real_files import RealFiles
+from datamodules.images.real_files import RealFiles, folder_links
 from datamodules.sources.image_places import ImagePlaces
 from datamodules.sources.label_records import DELIMITERS
 from datamodules.sources.label_table import BY_CONVENTION, Columns, LabelRow, read_label_table
@@ -72,10 +72,10 @@ class LabelsFile:
                 name of another image of its class.
         """
         by_split: dict[str, dict[str, list[ImageFile]]] = {split: defaultdict(list) for split in self.splits}
-        first: dict[str, LabelRow] = {}  # by path
+        first: dict[str, LabelRow] = {}  # by place
         path_of: dict[tuple[str, str, str], str] = {}  # by split, label and name
-        for row, image in self._matched():
-            if (before := first.setdefault(image.path, row)) is not row:
+        for row, image in self._matched:
+            if (before := first.setdefault(self._listed_as(image), row)) is not row:
                 raise UserError(f"{self.file} {_twice(image.path, before, row)}")
             split = self._split_of(row)
             place = image.name if self.split else image.name.removeprefix(f"{split}/")
@@ -91,9 +91,9 @@ class LabelsFile:
     @cached_property
     def passed_over(self) -> ImageFiles:
         """What lies below the root and has no row, but for the folders of splits that have no rows at all."""
-        named = {image.path for labels in self.by_split.values() for images in labels.values() for image in images}
+        named = {self._listed_as(image) for _, image in self._matched}
         others = () if self.split else tuple(f"{split}/" for split in SPLITS if split not in self.splits)
-        unlabelled = [i.path for i in self.found.images if i.path not in named and not i.name.startswith(others)]
+        unlabelled = [i.path for i in self.found.images if i.name not in named and not i.name.startswith(others)]
         return ImageFiles(unlabelled=unlabelled, loops=self.found.loops, dangling=self.found.dangling)
 
     def files(self, images: list[ImageFile]) -> ImageFiles:
@@ -119,6 +119,16 @@ class LabelsFile:
     def _links(self) -> set[str]:
         return {image.path for image in self.found.again}
 
+    @cached_property
+    def _folder_links(self) -> dict[str, str]:
+        return folder_links(self.found, self.root)
+
+    def _listed_as(self, image: ImageFile) -> str:
+        """Returns the place under which an image was found, which a row may call by a link to its folder."""
+        folder, _, name = image.name.rpartition("/")
+        return f"{self._folder_links[folder]}/{name}".lstrip("/") if folder in self._folder_links else image.name
+
+    @cached_property
     def _matched(self) -> Rows:
         cells = [row.image for row in self._rows]
         as_names = [*map(from_cell, cells)] if self.file.suffix.lower() in DELIMITERS else cells
@@ -172,7 +182,8 @@ class LabelsFile:
 
     def _places(self, without: tuple[str, ...] = ()) -> ImagePlaces:
         images = (image for image in (*self.found.images, *self.found.again) if not image.name.startswith(without))
-        return ImagePlaces(images, self.root, self.file.parent)
+        links = {link: place for link, place in self._folder_links.items() if not f"{link}/".startswith(without)}
+        return ImagePlaces(images, self.root, self.file.parent, links)
 
     def _require_own_split(self, rows: list[LabelRow]) -> None:
         """Checks that none of the rows whose image was not found names one in the folder of another split."""
@@ -202,7 +213,8 @@ class LabelsFile:
         faults = [f"{listed([*map(_in_line, outside)])}, outside of that folder"] if outside else []
         faults += [f"names for which there are several images ({listed(several)})"] if several else []
         faults += [f"{listed([*map(_in_line, absent)])}, for which there is no image"] if absent else []
-        other = any(os.path.isfile(os.path.join(self.root, row.image)) for row in absent[:100])
+        files = [os.path.join(self.root, row.image) for row in absent[:100]]
+        other = any(os.path.isfile(file) and not file.lower().endswith(SUFFIXES) for file in files)
         way_out = f"convert files of other types than {', '.join(SUFFIXES)}, " if other else ""
         return (
             f"each row of {self.file} must name an image below {self.root}, but {len(rows)} of {len(self._rows)} name "

@@ -8,7 +8,7 @@ from datamodules.files.atomic_file import atomic_file, require_writable
 from datamodules.files.csv_cells import to_cell
 from datamodules.files.csv_tables import write_csv
 from datamodules.files.errors import UserError, listed
-from datamodules.images.location import file_of
+from datamodules.images.location import is_member
 from datamodules.sources.data_set import DataSet
 from datamodules.sources.label_names import several_in_one
 from datamodules.sources.label_table import LabelRow
@@ -77,7 +77,7 @@ def _rows(data: DataSet, split: str) -> list[LabelRow]:
     by_class, _ = source.by_class(source.class_names())
     for label, found in by_class.items():
         for image in found.images:
-            if file_of(image.path) != image.path:
+            if is_member(image.path):
                 raise UserError(
                     f"the images of {source.where} lie in an archive, where a file of labels cannot name them: leave "
                     "out --labels, as the archive holds the labels itself"

@@ -1,7 +1,6 @@
 """``cbam100 pack``: writes a data set of any form as tar shards, and checks what it wrote."""
 
 import os
-import re
 import shlex
 import shutil
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from datamodules.archives.pack_sums import SUMS
+from datamodules.archives.series import archives_of
 from datamodules.files.atomic_file import remove_leftovers, require_writable, write_bytes
 from datamodules.files.errors import UserError, listed
 from datamodules.files.locks import LOCK, locked
@@ -23,7 +23,6 @@ from scripts.console import printable
 from scripts.pack.listing import list_to_pack, require_found, require_not_read, say_what_is_lost
 from scripts.pack.shards import PlannedShard, pack_shard, plan_shards
 
-SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{6}}\.tar")
 MB = 10**6  # bytes
 
 
@@ -66,7 +65,7 @@ def pack(
         UserError: An argument is wrong, images cannot be read or written, or the shards do not hold what they should.
     """
     if not 0 < shard_mb < float("inf"):
-        raise UserError(f"--shard_mb must be above 0, got {shard_mb}: 512 is the default")
+        raise UserError(f"--shard_mb must be finite and above 0, got {shard_mb}: 512 is the default")
     if output == "":
         raise UserError("--output is empty: name a folder, such as shards")
     root, output = Path(root), Path(output)
@@ -124,7 +123,8 @@ def _earlier_shards(output: Path) -> list[Path]:
     if not output.is_dir():
         raise UserError(f"{output} is a file: choose another --output")
     visible = sorted(path for path in output.iterdir() if not path.name.startswith("."))
-    shards = [path for path in visible if SHARD_NAME.fullmatch(path.name) and kind_of(path) == SHARD]
+    of_splits = (path for split in SPLITS for form in archives_of(output, split) for path in form)
+    shards = [path for path in of_splits if kind_of(path) == SHARD]
     others = [path.name for path in visible if path not in shards and not (shards and path.name == SUMS)]
     if others:
         raise UserError(

@@ -59,7 +59,10 @@ def require_not_read(shards: list[Path], images: Images) -> None:
         UserError: One is.
     """
     archives = {
-        location.file_of(image.path) for of_split in images.values() for image in of_split if "\0" in image.path
+        location.file_of(image.path)
+        for of_split in images.values()
+        for image in of_split
+        if location.is_member(image.path)
     }
     for path in sorted(archives):
         if any(shard.samefile(path) for shard in shards):
@@ -83,8 +86,8 @@ def say_what_is_lost(root: Path, images: Images, say: Callable[[str], None]) -> 
     identities = [*_identities(images.get("train", []))]
     if twins := len(identities) - len({*identities}):
         say(
-            f"train: hard links to other images of it, which are copies in shards and need not stay together where "
-            f"images are held out: {twins:,}"
+            f"train has {twins:,} hard links to other images of it; they become copies in the shards, so folds no "
+            "longer keep them together"
         )
     template = root / "sample_submission.csv"
     if template.is_file():

@@ -211,12 +211,12 @@ def test_webdataset_with_class_indices(tmp_path, name):
 
 def test_webdataset_with_json(tmp_path):
     members = {
-        "1.jpg": b"", "1.json": b'{"label": 01.50, "width": 5}'.replace(b"01", b"1"), "2.jpg": b"",
+        "1.jpg": b"", "1.json": b'{"Label": 10, "width": 1.5}', "2.jpg": b"",
         "2.json": '\ufeff{"class": "größe"}'.encode(), "3.jpg": b"", "3.json": b'{"target": "01", "kind": 7}',
         "about.json": b"[]",
     }  # fmt: skip
     path = pack(tmp_path / "train.tar", members)
-    assert Archived([path]).class_names() == ["01", "1.50", "größe"]
+    assert Archived([path]).class_names() == ["01", "10", "größe"]
     (other,) = {str(found.passed_over()) for found in Archived([path]).by_class(["01"])[0].values()}
     assert other == ""
 
@@ -232,7 +232,7 @@ def test_webdataset_with_json(tmp_path):
         ({"10.cls": b"1.0"}, r"10\.cls \(1\.0\)"),
         ({"10.cls": "²".encode()}, r"10\.cls \(²\)"),
         ({"10.cls": b" \n"}, r"cannot be understood: 10\.cls \(is empty\)"),
-        ({"10.cls": b"\xff"}, r"10\.cls \(cannot be read\)"),
+        ({"10.cls": b"\xff"}, r"10\.cls \(is not in UTF-8\)"),
         ({"10.seg.png": b""}, r"several images with one label, 10\.jpg and 10\.seg\.png: leave one image for each"),
         ({"10.CLS": b"0"}, r"has two labels for 10, 10\.cls and 10\.CLS"),
     ],
@@ -247,17 +247,21 @@ def test_faults_of_class_indices_are_listed(tmp_path, changes, match):
 @pytest.mark.parametrize(
     ("content", "column", "match"),
     [
-        (b"[1]", None, r"1\.json \(holds no object\)"),
-        (b"{", None, r"1\.json \(cannot be read\)"),
-        (b"[" * 100_000, None, r"1\.json \(cannot be read\)"),
-        (b'{"label": ["a", "b"]}', None, "has several labels, but an image has one class here"),
+        (b"[1]", None, r"1\.json \(must be a JSON object, got \[.1.\]\)"),
+        (b"{", None, r"1\.json \(is not a JSON object, "),
+        (b"[" * 100_000, None, r"1\.json \(is not a JSON object, "),
+        (b'{"label": ["a", "b"]}', None, "has a list as label, .*, but this project is single-label"),
         (b'{"label": "a", "class": "b"}', None, "several fields that may be the label, label, class: choose"),
+        (b'{"label": "a", "Label": "b"}', None, "several fields that may be the label, label, Label: choose"),
+        (b'{"label": "a", "label": "a"}', None, "a key comes twice"),
+        (b'{"Kind": "a"}', "kind", "has no field kind"),  # typed names are exact
         (b'{"kind": "a"}', None, "has no field label, class, target"),
         (b'{"label": "a"}', "kind", "has no field kind"),
         (b'{"label": ""}', None, "is empty"),
-        (b'{"label": null}', None, "has null for its label"),
-        (b'{"label": true}', None, "has true for its label"),
-        (b'{"label": {"a": 1}}', None, "for its label, which is neither text nor a number"),
+        (b'{"label": null}', None, "must have text or an integer as label, got null"),
+        (b'{"label": true}', None, "as label, got true"),
+        (b'{"label": {"a": 1}}', None, 'as label, got {"a": "1"}'),
+        (b'{"label": 1.0}', None, r"as label, got 1\.0"),
         (b'{"label": "a\\u0000b"}', None, r"has the label 'a\\x00b', which is no name that"),
         (b'{"label": "a/b"}', None, "has the label 'a/b', which is no name"),
         (b'{"label": ".a"}', None, "has the label '.a', which is no name"),
@@ -269,6 +273,13 @@ def test_faults_of_json_are_listed(tmp_path, content, column, match):
     with pytest.raises(UserError, match=match) as caught:
         Archived([path], label_column=column).class_names()
     assert "\0" not in str(caught.value)
+
+
+def test_labels_that_look_like_several_are_refused_as_in_a_labels_file(tmp_path):
+    labels = {f"{i}": b'{"label": "%s"}' % label for i, label in enumerate((b"a", b"c", b"a|c"))}
+    members = {f"{key}.{suffix}": text for key, text in labels.items() for suffix in ("jpg", "json")}
+    with pytest.raises(UserError, match=r"train\.tar has several labels in one, 'a\|c', but this"):
+        Archived([pack(tmp_path / "train.tar", members)]).class_names()
 
 
 def test_a_column_chooses_json_where_there_are_class_indices_too(tmp_path):
@@ -287,8 +298,8 @@ def test_json_beside_images_in_class_folders_is_no_label(tmp_path):
     ("text", "match"),
     [
         (None, "pass --data.class_list FILE"),
-        ("a\n\nb", "has '' empty or twice"),
-        ("a\nb\na\n", "has 'a' empty or"),
+        ("a\n\nb", "name a different class in each line, but '' is empty or repeated"),
+        ("a\nb\na\n", "but 'a' is empty or"),
         ("a/b\nc", "could have, got 'a/b'"),
     ],
 )

@@ -73,6 +73,14 @@ def test_the_files_own_folder_comes_first(root):
     assert listed(write(root / "sub" / "labels.csv", rows), root) == {"a": ["sub/1.jpg"], "b": ["1.jpg"]}
 
 
+@pytest.mark.parametrize("cells", [("{}/1.jpg", "{}/sub/3"), ("./{}/1.jpg", "{}\\sub\\3.jpg")])
+def test_a_file_above_the_root_names_places_below_itself(root, tmp_path, cells):
+    above = tmp_path.parent
+    rows = [(cell.format(f"{tmp_path.name}/root"), label) for cell, label in zip(cells, "ab", strict=True)]
+    file = write(above / f"{tmp_path.name}.csv", rows)
+    assert listed(file, root) == {"a": ["1.jpg"], "b": ["sub/3.jpg"]}
+
+
 def test_names_of_other_unicode_forms_and_cells_that_spreadsheets_cannot_run(root, tmp_path):
     for name in ("cafe\u0301.jpg", "=1+1.jpg", "'=1+1.jpg"):
         (root / name).touch()
@@ -95,6 +103,7 @@ def test_names_of_other_unicode_forms_and_cells_that_spreadsheets_cannot_run(roo
     [
         ([("1", "a"), ("9.jpg", "b"), ("sub/1.jpg", "a")], "2 of 3 name '9.jpg' (line 3), 'sub/1.jpg' (line 4), for "
          "which there is no image: correct or remove the rows, or pass another --data.root"),
+        ([("1", "a"), ("other/6.jpg", "b")], "for which there is no image: correct or remove the rows"),
         ([("1", "a"), ("notes.tif", "b")], "for which there is no image: convert files of other types than .jpg"),
         ([("1", "a"), ("x", "b")], "names for which there are several images ('x' (line 3): x.jpg, x.png)"),
         ([("1", "a"), ("5", "b")], "('5' (line 3): other/5.jpg, sub/5.JPG)"),

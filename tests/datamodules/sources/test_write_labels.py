@@ -35,9 +35,38 @@ def test_every_name_that_a_file_can_have_is_read_back(tmp_path):
     assert Path(tmp_path / "again.csv").read_bytes() == Path(tmp_path / "labels.csv").read_bytes()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such names")
 def test_classes_that_would_be_read_as_several_labels_are_told_by_their_names(tmp_path):
     root = make(tmp_path / "root", "train/cat/1.jpg", "train/dog/2.jpg", "train/dog|cat/3.jpg", "train/cat|dog/4.jpg")
     with pytest.raises(UserError, match=r"^the classes cat\|dog, dog\|cat cannot be written, as they would") as caught:
         write_labels(tmp_path / "labels.csv", DataSet(root))
     assert "line" not in str(caught.value)
     assert not (tmp_path / "labels.csv").exists()
+
+
+@pytest.mark.parametrize("target", ["pool", "root/pool"])  # beside the root, or in it
+@pytest.mark.parametrize("links", [("train/cat", "train/dog"), ("train",)])
+def test_images_behind_links_of_folders_are_read_back(tmp_path, target, links):
+    root, pool = tmp_path / "root", tmp_path / target
+    make(pool, "train/cat/1.jpg", "train/cat/more/2.jpg", "train/dog/1.jpg")
+    root.mkdir(exist_ok=True)
+    for link in links:
+        (root / link).parent.mkdir(exist_ok=True)
+        (root / link).symlink_to(pool / link, target_is_directory=True)
+    write_labels(tmp_path / "labels.csv", DataSet(root))
+    again = DataSet(root, {"labels": tmp_path / "labels.csv"})
+    assert listed(again) == listed(DataSet(root))
+    assert again.require("train").by_class(["cat"])[1].unlabelled == []
+    write_labels(tmp_path / "again.csv", again)
+    assert Path(tmp_path / "again.csv").read_bytes() == Path(tmp_path / "labels.csv").read_bytes()
+    if target == "root/pool":
+        rows = "file_name,label\ntrain/cat/1.jpg,cat\npool/train/cat/1.jpg,cat\npool/train/dog/1.jpg,dog\n"
+        (tmp_path / "twice.csv").write_text(rows)
+        data = DataSet(root, {"labels": tmp_path / "twice.csv"})
+        with pytest.raises(UserError, match=r"1\.jpg twice, in lines 2 and 3"):
+            data.require("train").images()
+        (tmp_path / "real.csv").write_text(rows.replace("train/cat/1.jpg,cat\n", "", 1))
+        assert listed(DataSet(root, {"labels": tmp_path / "real.csv"})) == {
+            "cat": [("pool/train/cat/1.jpg", str(pool / "train/cat/1.jpg"))],
+            "dog": [("pool/train/dog/1.jpg", str(pool / "train/dog/1.jpg"))],
+        }

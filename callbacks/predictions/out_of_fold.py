@@ -1,8 +1,6 @@
 """The file of out-of-fold probabilities: for each image, the answer of a model that did not train on it."""
 
 import csv
-import functools
-import statistics
 from array import array
 from collections import Counter
 from collections.abc import Sequence
@@ -17,7 +15,6 @@ from datamodules.files.atomic_file import atomic_file
 from datamodules.files.csv_cells import from_cell, to_cell
 from datamodules.files.errors import UserError, listed
 from datamodules.prediction_rows import NAME_COLUMN
-from lightning_modules.metrics.proportions import wilson_interval
 
 OUT_OF_FOLD_TABLE = "out_of_fold.csv"  # in the folder of an arm
 COLUMNS = [NAME_COLUMN, "label", "fold"]  # before p(<class>) of each class
@@ -49,27 +46,10 @@ class OutOfFold:
         names = [self.names[row] for row in rows]
         return OutOfFold(names, self.classes, self.label[rows], self.fold[rows], self.probability[rows])
 
-    @functools.cached_property
-    def right(self) -> np.ndarray:
-        """Whether each readable image's most probable class is its label, as 0 or 1; NaN for the others."""
-        readable = ~np.isnan(self.probability[:, 0])
-        return np.where(readable, np.nan_to_num(self.probability).argmax(1) == self.label, np.nan)
-
     @property
-    def accuracies(self) -> list[float]:
-        """Accuracy of each fold."""
-        return [float(np.nanmean(self.right[self.fold == fold])) for fold in np.unique(self.fold)]
-
-    def accuracy_cells(self) -> list[str]:
-        """Returns mean and standard deviation over folds, right of all images, and their share with its interval."""
-        over_folds = [100 * accuracy for accuracy in self.accuracies]
-        right, images = int(np.nansum(self.right)), int((~np.isnan(self.right)).sum())
-        low, high = wilson_interval(right, images)
-        return [
-            f"{statistics.fmean(over_folds):.2f} ± {statistics.stdev(over_folds):.2f}",
-            f"{right:,} of {images:,}",
-            f"{100 * right / images:.2f} [{100 * low:.2f}, {100 * high:.2f}]",
-        ]
+    def right(self) -> np.ndarray:
+        """Whether the most probable class is the label, ``(images,)``; of images that could be read."""
+        return self.probability.argmax(1) == self.label
 
 
 def write_out_of_fold(path: Path, answers: OutOfFold) -> None:

@@ -114,11 +114,10 @@ def check_labels(source: Path, data: ImageFolderDataModule) -> LabelsToCheck:
     if not readable.names:
         raise UserError(f"{source} has no probabilities: {WAY_OUT}")
     ranking = list(_ranked(readable, doubt_labels(readable.probability, readable.label), names))
-    right = readable.probability.argmax(1) == readable.label
     return LabelsToCheck(
         source,
         ranking,
-        float(right.mean()),
+        float(readable.right.mean()),
         unreadable=len(found.names) - len(readable.names),
         absent=len(paths) - len(found.names),
         pictures=_pictures(ranking[:SHOWN], paths, data.max_pixels),

@@ -13,6 +13,7 @@ from callbacks.predictions.prediction_csv import write_csv
 from datamodules.class_index import ClassIndex
 from datamodules.files.atomic_file import atomic_file
 from datamodules.files.csv_cells import from_cell, to_cell
+from datamodules.files.csv_columns import csv_rows
 from datamodules.files.errors import UserError, listed
 from datamodules.prediction_rows import NAME_COLUMN
 
@@ -82,22 +83,25 @@ def read_out_of_fold(path: Path, classes: ClassIndex) -> OutOfFold:
     lines: list[int] = []
     numbers = array("d")  # lists of floats would take four times the memory
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            found = _classes_in(next(reader, []), path)
-            classes.require_same(found, "the data set", str(path))
-            for row in reader:
-                where = f"line {reader.line_num} of {path}"
-                if len(row) != (wanted := len(COLUMNS) + len(found)):
-                    raise UserError(f"{where} must have {wanted} cells, as its first line, got {len(row)}: {WAY_OUT}")
-                name, label, fold, *cells = row
-                names.append(from_cell(name))
-                labels.append(from_cell(label))
-                if not fold.isdecimal():
-                    raise UserError(f"{where} must have the number of a fold, got {fold!r}: {WAY_OUT}")
-                folds.append(int(fold))
-                lines.append(reader.line_num)
-                numbers.extend(_numbers(cells, where))
+        table = csv_rows(path)
+        _, header = next(table, (0, []))
+        found = _classes_in(header, path)
+        classes.require_same(found, "the data set", str(path))
+        wanted = len(COLUMNS) + len(found)
+        for line, row in table:
+            if not any(row):  # spreadsheets add empty rows at the end
+                continue
+            where = f"line {line} of {path}"
+            if len(row) != wanted:
+                raise UserError(f"{where} must have {wanted} cells, as its first line, got {len(row)}: {WAY_OUT}")
+            name, label, fold, *cells = row
+            names.append(from_cell(name))
+            labels.append(from_cell(label))
+            if not fold.isdecimal():
+                raise UserError(f"{where} must have the number of a fold, got {fold!r}: {WAY_OUT}")
+            folds.append(int(fold))
+            lines.append(line)
+            numbers.extend(_numbers(cells, where))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read {path} ({error}): {WAY_OUT}") from error
     if not names:

@@ -31,7 +31,7 @@ def test_columns_get_the_order_of_the_classes(read):
 
 
 def test_what_a_spreadsheet_makes_of_it(read):
-    found = read("\ufeff" + HEAD, GOOD, end="\r\n")
+    found = read("\ufeff" + HEAD, GOOD, ",,,,", "", end="\r\n")
     assert found.names == ["cat/1.jpg"]
 
 

@@ -140,7 +140,15 @@ class ImageFolderDataModule(BatchesDataModule):
         self.image_size = image_size
         self.batch_size = batch_size
         self.num_workers = num_workers
-        self.partition = Partition(seed, val_fraction, folds, fold, group_pattern, fraction, group_column)
+        self.partition = Partition(
+            seed=seed,
+            val_fraction=val_fraction,
+            folds=folds,
+            fold=fold,
+            group_pattern=group_pattern,
+            fraction=fraction,
+            group_column=group_column,
+        )
         self.predict_dir = predict_dir
         self.template = template
         self.worker_timeout = worker_timeout

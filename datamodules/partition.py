@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from datamodules.class_index import natural_key
+from datamodules.data_options import DEFAULT_VAL_FRACTION
 from datamodules.files.errors import UserError, listed
 from datamodules.group_balance import spread
 from datamodules.groups import groups_of, stay_together
@@ -41,7 +42,7 @@ class Partition:
     """
 
     seed: int
-    val_fraction: float = 0.1
+    val_fraction: float = DEFAULT_VAL_FRACTION
     folds: int = 0
     fold: int = 0
     group_pattern: str | None = None
@@ -170,7 +171,10 @@ class Partition:
                     f"as no group is divided: add images of other groups, or use "
                     f"{'fewer folds or ' if self.folds and count > 1 else ''}finer groups"
                 )
-        share = Fraction(str(self.val_fraction))  # the decimal number that was typed
-        held_out_and_rest = [share.denominator - share.numerator, share.numerator]
-        part_of = spread(counts, [1] * self.folds or held_out_and_rest)
-        return itertools.chain.from_iterable(groups[i] for i, part in enumerate(part_of) if part == self.fold)
+        if self.folds:
+            inverse_shares, wanted = [1] * self.folds, self.fold
+        else:
+            share = Fraction(str(self.val_fraction))  # the decimal number that was typed
+            inverse_shares, wanted = [share.denominator - share.numerator, share.numerator], 0
+        part_of = spread(counts, inverse_shares)
+        return itertools.chain.from_iterable(groups[i] for i, part in enumerate(part_of) if part == wanted)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from typing_extensions import override
 
-from datamodules.batches import BatchesDataModule
+from datamodules.base_data_module import BaseDataModule
 from datamodules.data_options import DEFAULT_VAL_FRACTION, require_usable_options
 from datamodules.image_dataset import ImageDataset
 from datamodules.images.cache import Place
@@ -24,7 +24,7 @@ from datamodules.training_recipe import Augmentation, TrainingRecipe
 from datamodules.workers.loader import default_num_workers
 
 
-class ImageFolderDataModule(BatchesDataModule):
+class ImageFolderDataModule(BaseDataModule):
     """Loads the splits ``train``, ``val`` and ``test``, each in the form in which it lies in ``root``.
 
     A form is a folder of class folders, ``ROOT/train/<class>/``; archives, ``ROOT/train.tar``, ``train-000000.tar`` and

@@ -50,7 +50,7 @@ class Partition:
     group_column: str | None = None
 
     @property
-    def held_out(self) -> str:
+    def description(self) -> str:
         """What is held out for validation, in words."""
         if self.folds:
             share = f"fold {self.fold} of {self.folds} (0 to {self.folds - 1})"

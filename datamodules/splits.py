@@ -154,7 +154,7 @@ def _held_out_remark(data: DataSet, train: Source, held_out: Files, partition: P
     unread = f"; if {' or '.join(names)} is meant, rename it to {data.root / 'val'}" if names else ""
     whole = ", whose folders are taken for classes," if data.is_one_folder else ""
     return (
-        f"no {data.root / 'val'}: {partition.held_out}, {_count(held_out):,} images, "
+        f"no {data.root / 'val'}: {partition.description}, {_count(held_out):,} images, "
         f"{'is' if partition.folds else 'are'} held out of {train.where}{whole} for validation{unread}"
     )
 

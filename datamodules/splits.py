@@ -163,7 +163,7 @@ def fingerprint(names: Sequence[str], paths: Sequence[str], split: str) -> dict[
     """Returns the number of images and a SHA-256 of their names and sizes in bytes (-1 if gone).
 
     Args:
-        names: Names of the images, ``<class>/<name>``.
+        names: Names of the images, as ``ImageDataset`` has them.
         paths: Where they lie.
         split: The split that they are listed in; for held-out images ``train``.
     """

@@ -13,7 +13,7 @@ from callbacks.run.run_folder import RunFolder
 from datamodules import ImageFolderDataModule
 from datamodules.files.errors import UserError
 from lightning_modules import ImageClassifier
-from lightning_modules.trained_model import load_classifier
+from lightning_modules.trained_model import TrainedModel, load_classifier
 from scripts.hardware import set_tf32
 
 
@@ -44,6 +44,21 @@ class Recorder(Callback):
         self.reliability = pl_module.val_metrics["ece"].reliability()  # type: ignore[index, union-attr]
 
 
+def validation_data(trained: TrainedModel, options: Mapping[str, Any]) -> ImageFolderDataModule:
+    """Returns the data of a trained model, set up for a validation.
+
+    Args:
+        trained: The trained model, whose own options take the place of others where the images follow from them.
+        options: Options of the data module, such as its root, of which a trained model knows nothing.
+
+    Raises:
+        UserError: The root is missing, or has no validation images or other classes.
+    """
+    data = ImageFolderDataModule(**{**options, **trained.data, "class_names": list(trained.model["class_names"])})
+    data.setup("validate")
+    return data
+
+
 def evaluate_run(
     run: RunFolder, options: Mapping[str, Any]
 ) -> tuple[ImageClassifier, ImageFolderDataModule, Recorder, Mapping[str, float]]:
@@ -51,7 +66,7 @@ def evaluate_run(
 
     Args:
         run: Folder of a fit with a best epoch.
-        options: Options of the data module; the run's own take their place where the images follow from them.
+        options: As for ``validation_data``.
 
     Returns:
         The model, its data, set up for a validation, what was recorded, and the metrics by name.
@@ -61,8 +76,7 @@ def evaluate_run(
     """
     manifest = run.read_manifest()
     model, trained = load_classifier(run.weights)
-    data = ImageFolderDataModule(**{**options, **trained.data, "class_names": trained.model["class_names"]})
-    data.setup("validate")
+    data = validation_data(trained, options)
     if data.fingerprint["val"] != manifest["data"]["val"]:
         raise UserError(
             f"{data.root} does not hold the {manifest['data']['val']['images']} validation images of the run "

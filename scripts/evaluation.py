@@ -79,12 +79,13 @@ def validation_data(trained: TrainedModel, options: Mapping[str, Any]) -> ImageF
     return data
 
 
-def evaluate_run(run: RunFolder, options: Mapping[str, Any]) -> RunEvaluation:
+def evaluate_run(run: RunFolder, options: Mapping[str, Any], accelerator: str = "auto") -> RunEvaluation:
     """Validates the best weights of a run on the images that chose them, with one process.
 
     Args:
         run: Folder of a fit with a best epoch.
         options: As for ``validation_data``.
+        accelerator: Accelerator of Lightning's ``Trainer``.
 
     Raises:
         UserError: The folder is not that of such a fit, or its images are not there any more.
@@ -100,7 +101,8 @@ def evaluate_run(run: RunFolder, options: Mapping[str, Any]) -> RunEvaluation:
     recorder = _Recorder(len(data.dataset("val")), model.temperature)
     set_tf32(trained.precision)
     trainer = Trainer(
-        logger=False, callbacks=[BadImages(), recorder], precision=trained.precision,  # type: ignore[arg-type]
+        accelerator=accelerator, logger=False, callbacks=[BadImages(), recorder],
+        precision=trained.precision,  # type: ignore[arg-type]
         enable_checkpointing=False, enable_progress_bar=False, use_distributed_sampler=False, devices=1,
     )  # fmt: skip
     (metrics,) = trainer.validate(model, data, verbose=False)

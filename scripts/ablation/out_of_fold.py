@@ -34,7 +34,7 @@ def collect_out_of_fold(cells: Sequence[Cell]) -> OutOfFold:
 def _answers(cell: Cell) -> OutOfFold:
     run = cell.finished_run()
     assert run is not None
-    evaluation = evaluate_run(run, cell.settings["data"])
+    evaluation = evaluate_run(run, cell.settings["data"], cell.settings["trainer"]["accelerator"])
     dataset, answers, classes = evaluation.data.dataset("val"), evaluation.answers, evaluation.data.classes.names
     assert dataset.targets is not None
     assert answers.logits is not None

@@ -59,6 +59,11 @@ class Partition:
         return f"{share}, in whole groups" if self._has_groups else share
 
     @property
+    def moves_many(self) -> bool:
+        """Whether one image more or less may change the side of many others."""
+        return bool(self.folds) or self._has_groups
+
+    @property
     def _has_groups(self) -> bool:
         return self.group_pattern is not None or self.group_column is not None
 

@@ -75,6 +75,7 @@ def validation_data(trained: TrainedModel, options: Mapping[str, Any]) -> ImageF
         UserError: The root is missing, or has no validation images or other classes.
     """
     data = ImageFolderDataModule(**{**options, **trained.data, "class_names": list(trained.model["class_names"])})
+    data.fit_held_out = trained.held_out
     data.setup("validate")
     return data
 

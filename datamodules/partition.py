@@ -150,7 +150,7 @@ class Partition:
             if (count := len(of_class)) < self.folds:
                 raise UserError(
                     f"class {name} has {count} different images, too few for one in each of {self.folds} folds: add "
-                    f"images{f', or lower --data.folds to {count}' if count > 1 else ''}"
+                    f"images{f', or make {count} folds' if count > 1 else ''}"
                 )
             units += of_class
         return itertools.chain.from_iterable(units[self.fold :: self.folds])
@@ -160,8 +160,8 @@ class Partition:
         classes = {image.name: name for name, images in files.items() for image in images}
         if self.group_pattern is None and not any(image.group for images in files.values() for image in images):
             raise UserError(
-                f"--data.group_column {self.group_column} is a column of a labels file, but no labels file says which "
-                "of these images belong together: pass --data.labels, or use --data.group_pattern"
+                f"--data.group_column {self.group_column}, as typed or in the trained file, is a column of a labels "
+                "file, but no labels file says which of these images belong together: pass --data.labels"
             )
         in_order = self._in_order(itertools.chain(*files.values()))
         groups = stay_together(in_order, groups_of(in_order, self.group_pattern))

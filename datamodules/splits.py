@@ -94,8 +94,8 @@ def _list_both(data: DataSet, val: Source, partition: Partition, list_one: ListO
     """Lists ``train`` and ``val`` of a data set that has both."""
     if partition.folds:
         raise UserError(
-            f"--data.folds {partition.folds} has images of train validate, but {val.where} is there to validate: "
-            "leave the option out, or move the images of val into train"
+            f"with {partition.folds} folds, images of train validate, but {val.where} is there to validate: leave out "
+            "folds, or move the images of val into train"
         )
     validation, val_found = list_one(val)
     training, train_found = list_one(data.require("train"))

@@ -125,7 +125,10 @@ def _classes_in(header: list[str], path: Path) -> ClassIndex:
             f"{path} is not a file of probabilities, as its first line is not {','.join(COLUMNS)} and p(CLASS) for "
             f"each class: {WAY_OUT}"
         )
-    return ClassIndex(cell[2:-1] for cell in cells)
+    names = [cell[2:-1] for cell in cells]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UserError(f"{path} has several columns of {listed(twice)}: {WAY_OUT}")
+    return ClassIndex(names)
 
 
 def _numbers(cells: list[str], where: str) -> list[float]:

@@ -179,7 +179,7 @@ def test_the_same_folds_whatever_python_hashes():
         ({"cat": 5}, {"group_pattern": r"(dog)?\d"}, "finds no group in 5 of 5 names"),
         ({"cat": 5}, {"group_pattern": "cat"}, "class cat has images of 1 group, too few for one in each of "
          "training and validation, as no group is divided: add images of other groups, or use finer groups"),
-        ({"cat": 5}, {"group_column": "object"}, "--data.group_column object is a column of a labels file, but no"),
+        ({"cat": 5}, {"group_column": "object"}, "--data.group_column object, as typed or in the trained file, is a column"),
         ({"cat": 5}, {"group_pattern": r"\d", "folds": 6}, "5 groups, too few for one in each of the 6 folds, as no "
          "group is divided: add images of other groups, or use fewer folds or finer groups"),
     ],
@@ -200,7 +200,7 @@ def test_a_group_in_train_and_in_val_is_named():
 
 def test_the_splits_of_a_fit(data_root, tmp_path):
     """4 training and 2 validation images in each of 12 classes."""
-    with pytest.raises(UserError, match=r"--data.folds 4 has images of train validate, but .*val is there to validate"):
+    with pytest.raises(UserError, match=r"with 4 folds, images of train validate, but .*val is there to validate"):
         ImageFolderDataModule(str(data_root), folds=4).setup("fit")
     root = tmp_path / "root"
     shutil.copytree(data_root / "train", root / "train")

@@ -42,7 +42,7 @@ def test_what_a_spreadsheet_makes_of_it(read):
         (["image_name,pred_label", "1,cat"], "is not a file of probabilities"),
         (["image_name,label,fold", "1,cat,0"], "is not a file of probabilities"),
         ([HEAD + ",fold"], "is not a file of probabilities"),
-        ([HEAD + ",p(cat)"], "class names must be unique, got cat"),
+        ([HEAD + ",p(cat)"], "has several columns of cat"),
         ([HEAD.replace("dog", "cow")], "the same 2 classes as the data set, but it lacks dog and also has cow"),
         ([HEAD + ",p(cow)"], "but it also has cow"),
         ([HEAD], "has no images"),

@@ -14,13 +14,11 @@ from typing import Any
 from datamodules.class_index import natural_key
 from datamodules.files.errors import UserError
 from datamodules.image_folder import ImageFolderDataModule
-from datamodules.images.find import ImageFiles, find_images
+from datamodules.images.find import ImageFile, ImageFiles
 from datamodules.images.location import shown
 from datamodules.images.read import MAX_PIXELS, ImageReadError, open_image, orientation, upright_rgb
-from datamodules.sources.class_folders import ClassFolders
 from datamodules.sources.data_set import DataSet
 from datamodules.sources.source import Source
-from datamodules.sources.write_labels import is_labelled_test
 from datamodules.split_names import SPLITS, visible_folders
 from datamodules.workers.pool import map_in_processes
 
@@ -165,7 +163,7 @@ def _list(data: DataSet) -> tuple[Listing, list[str]]:
     for split in SPLITS:
         try:
             source = data.find(split)
-            if source and (split != "test" or is_labelled_test(data)):
+            if source and (split != "test" or data.test_is_labelled()):
                 listing[split] = _by_class(source)
         except UserError as error:
             stops += [str(error)] if str(error) not in stops else []
@@ -182,9 +180,16 @@ def _list(data: DataSet) -> tuple[Listing, list[str]]:
 
 
 def _by_class(source: Source) -> dict[str, ImageFiles]:
-    if isinstance(source, ClassFolders):  # what a run refuses, such as a single class, is described too
-        return {name: find_images(source.folder / name) for name in _subfolders(source.folder)}
-    return source.by_class(source.class_names())
+    """Lists images by class; what a run refuses, such as a single class, by the folders that they are in."""
+    try:
+        by_class, rest = source.by_class(source.class_names())
+    except UserError:
+        rest = source.images()
+        folders: dict[str, list[ImageFile]] = defaultdict(list)
+        for image in rest.images:
+            folders[image.name.rpartition("/")[0].partition("/")[0]].append(image)
+        by_class = {name: ImageFiles(images) for name, images in folders.items()}
+    return {**by_class, NO_CLASS: replace(rest, images=by_class.get(NO_CLASS, ImageFiles()).images)}
 
 
 def _is_one_folder(data: DataSet) -> bool:
@@ -195,14 +200,12 @@ def _is_one_folder(data: DataSet) -> bool:
 
 def _class_differences(listing: Listing) -> dict[str, dict[str, list[str]]]:
     """Lists for each split whose classes are not those of ``train/`` which are missing and which are unknown."""
-    train = listing.get("train", {}).keys()
+    named = {split: classes.keys() - {NO_CLASS} for split, classes in listing.items()}
+    train = named.get("train")
     differences = {
-        split: {
-            "lacks": sorted(train - classes.keys(), key=natural_key),
-            "unknown": sorted(classes.keys() - train, key=natural_key),
-        }
-        for split, classes in listing.items()
-        if train and NO_CLASS not in classes
+        split: {"lacks": sorted(train - names, key=natural_key), "unknown": sorted(names - train, key=natural_key)}
+        for split, names in named.items()
+        if train and (names or split != "test")  # which may have no labels
     }
     return {split: difference for split, difference in differences.items() if any(difference.values())}
 

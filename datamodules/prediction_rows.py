@@ -8,14 +8,14 @@ from typing import NamedTuple
 from pytorch_lightning.utilities import rank_zero_warn
 
 from datamodules.class_index import ClassIndex, natural_key
-from datamodules.files.csv_cells import from_cell, to_cell, to_utf8
-from datamodules.files.csv_columns import read_columns
+from datamodules.files.csv_cells import from_cells, to_cell, to_utf8
+from datamodules.files.csv_tables import read_columns
 from datamodules.files.errors import UserError, listed
 from datamodules.images.find import ImageFile
 from datamodules.images.location import shown
 from datamodules.lookalike_names import as_seen, spelled_apart
 from datamodules.name_spellings import Spellings, grouped, spellings_of
-from datamodules.sources.data_set import DataSet, list_images
+from datamodules.sources.data_set import DataSet, list_to_predict
 from datamodules.split_names import advice
 
 NAME_COLUMN = "image_name"
@@ -43,7 +43,7 @@ def list_prediction(
             unique, or the template does not match the images.
     """
     source = None if predict_dir else data.find_to_predict()
-    found = list_images(Path(predict_dir)) if predict_dir else source.images() if source else None
+    found = list_to_predict(Path(predict_dir)) if predict_dir else source.images() if source else None
     if found is None:
         place = predict_dir or data.root / "test"
         way_out = "" if predict_dir else f"{advice(data.root / 'test')}, or "
@@ -101,7 +101,7 @@ def rows_from_template(template: Path, images: Sequence[ImageFile]) -> Rows:
     place = {image.path: image.name for image in images}
     by_path = {image.path: image for image in images}
     spellings = Spellings(place)
-    cells = [from_cell(name) for name in names]
+    cells = from_cells(names)
     read = cells if all(map(spellings.path, cells)) else names  # one way for the whole column
     paths = [(name, spellings.path(as_read)) for name, as_read in zip(names, read, strict=True)]
     _require_unique([place[path] for _, path in paths if path], f"{template}, with or without folder and suffix,")

@@ -23,12 +23,12 @@ def classes_of(data: DataSet, expected: Sequence[str] | None) -> ClassIndex:
         UserError: There is no ``train``, a split has other classes, or as ``Source.class_names`` tells.
     """
     if expected:
-        classes, source = ClassIndex(expected), "the checkpoint"
+        classes, source, train = ClassIndex(expected), "the checkpoint", None
     else:
         train = data.require("train")
         classes, source = ClassIndex(train.class_names()), train.where
     for split in ("train", "val"):
-        if (found := data.find(split)) and found.where != source:
+        if (found := data.find(split)) and found is not train:
             classes.require_same(ClassIndex(found.class_names()), source, found.where)
     return classes
 
@@ -110,17 +110,19 @@ def list_split(source: Source, classes: ClassIndex) -> tuple[Files, ImageFiles]:
     Raises:
         UserError: A class has no image, an image is of no class, or links put a file into two classes.
     """
-    by_class = source.by_class(classes.names)
-    total = ImageFiles()
+    by_class, rest = source.by_class(classes.names)
     if empty := [name for name, found in by_class.items() if not found.images]:
+        in_empty = ImageFiles()
         for name in empty:
-            total.add(by_class[name])
-        other = total.passed_over()
+            in_empty.add(by_class[name])
+        other = in_empty.passed_over()
         raise UserError(
             f"every class of {source.where} must have an image, but there is none in {listed(empty)}"
             f"{f', only {other}: convert files to JPEG or PNG' if other else ': add images'}, or remove the class from "
             "every split"
         )
+    total = ImageFiles()
+    total.add(rest)
     for name, found in by_class.items():
         require_apart(total, found, f"the other classes of {source.where}", f"class {name}")
         total.add(found)

@@ -13,7 +13,7 @@ from callbacks.run.manifest import write_json
 from datamodules.class_index import ClassIndex, natural_key
 from datamodules.files.atomic_file import require_writable
 from datamodules.files.csv_cells import from_cell
-from datamodules.files.csv_columns import read_columns
+from datamodules.files.csv_tables import read_columns
 from datamodules.files.errors import UserError, listed
 from datamodules.files.own_files import COMPARISON, require_replaceable
 from datamodules.images.find import SUFFIXES

@@ -12,6 +12,7 @@ from callbacks.trainer_parts import data_of
 from datamodules.bad_image_hook import UnreadableImageHandler
 from datamodules.files.errors import listed, listed_reasons
 from datamodules.image_folder import ImageFolderDataModule
+from datamodules.images.location import shown
 from datamodules.images.read import MAX_PIXELS, ImageReadError, read_image
 from datamodules.sampler import BLANK
 
@@ -67,17 +68,17 @@ class BadImages(Callback, UnreadableImageHandler):
                 fail(
                     trainer,
                     f"more than {MAX_SHARE:.0%} of the images in {split} cannot be read, {number} of {size:,} so far: "
-                    f"{listed_reasons(unreadable)}; replace or remove them (cbam100 audit lists all)",
+                    f"{_described(unreadable)}; replace or remove them (cbam100 audit lists all)",
                 )
             if bare := self._classes_without_readable_image(data, split):
                 fail(
                     trainer,
-                    f"no image of {listed(bare)} in {split} can be read: {listed_reasons(unreadable)}; replace them",
+                    f"no image of {listed(bare)} in {split} can be read: {_described(unreadable)}; replace them",
                 )
             if data.on_bad_image == "error":
                 fail(
                     trainer,
-                    f"cannot read images of {split}: {listed_reasons(unreadable)}; replace or remove them, or pass "
+                    f"cannot read images of {split}: {_described(unreadable)}; replace or remove them, or pass "
                     "--data.on_bad_image skip (cbam100 audit lists all)",
                 )
 
@@ -130,7 +131,7 @@ class BadImages(Callback, UnreadableImageHandler):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for split, unreadable in sorted(self.unreadable.items()):
             if trainer.is_global_zero:
-                print(f"{split}: skipped {len(unreadable)} unreadable images: {listed_reasons(unreadable)}")
+                print(f"{split}: skipped {len(unreadable)} unreadable images: {_described(unreadable)}")
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -156,3 +157,7 @@ def _is_readable(path: str, max_pixels: int) -> bool:
     except ImageReadError:
         return False
     return True
+
+
+def _described(unreadable: Unreadable) -> str:
+    return listed_reasons({shown(path): reason for path, reason in unreadable.items()})

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from callbacks.predictions.prediction_csv import write_csv
 from datamodules.class_index import ClassIndex
 from datamodules.files.atomic_file import atomic_file
 from datamodules.files.csv_cells import from_cell, to_cell
-from datamodules.files.csv_columns import csv_rows
+from datamodules.files.csv_tables import csv_rows, write_csv
 from datamodules.files.errors import UserError, listed
 from datamodules.prediction_rows import NAME_COLUMN
 

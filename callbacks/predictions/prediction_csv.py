@@ -1,16 +1,13 @@
 """The files of a prediction: the CSV and its zip, and on request the top classes and all probabilities."""
 
-import csv
-import io
-import itertools
 import zipfile
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from datamodules.files.atomic_file import atomic_file
+from datamodules.files.csv_tables import write_csv
 from datamodules.files.own_files import PREDICTION, PROBABILITIES, TOP_K, kind_of, zip_of
 from datamodules.prediction_rows import NAME_COLUMN
 
@@ -107,21 +104,6 @@ def _write_top_k(path: Path, predictions: Predictions, top_label: np.ndarray, to
         rows = ([*row, str(int(review))] for row, review in zip(rows, predictions.review, strict=True))
     with atomic_file(path) as temporary:
         write_csv(temporary, header, rows)
-
-
-def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """Writes a CSV file, in UTF-8 with line feeds."""
-    line = io.StringIO()
-    writer = csv.writer(line, lineterminator="\r\n")  # with "\n", Python 3.11 leaves a carriage return unquoted
-    quoting_writer = csv.writer(line, lineterminator="\r\n", quoting=csv.QUOTE_ALL)
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        for cells in itertools.chain([header], rows):
-            line.seek(0)
-            line.truncate()
-            # Some spreadsheets split unquoted cells at semicolons, and would evaluate the part behind one.
-            cells = list(cells)
-            (quoting_writer if any(";" in cell or "\t" in cell for cell in cells) else writer).writerow(cells)
-            file.write(line.getvalue().removesuffix("\r\n") + "\n")
 
 
 def _write_zip(path: Path, name: str, content: bytes) -> None:

@@ -1,6 +1,5 @@
 """Compressed archives, which have no random access."""
 
-import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,18 +19,6 @@ _BY_CONTENT = {
     b"\x28\xb5\x2f\xfd": (".zst", "unzstd"),
 }
 SUFFIXES = tuple(_BY_SUFFIX)
-
-
-def refuse_compressed(root: Path, split: str) -> None:
-    """Checks that a split of which nothing else was found does not lie in ``root`` compressed.
-
-    Raises:
-        UserError: It does; the message has the command that converts it.
-    """
-    name = re.compile(rf"{re.escape(split)}(-[0-9]+)?({'|'.join(map(re.escape, SUFFIXES))})")
-    for path in sorted(root.iterdir()) if root.is_dir() else ():
-        if name.fullmatch(path.name.lower()):
-            require_uncompressed(str(path))
 
 
 def require_uncompressed(path: str) -> None:

@@ -14,10 +14,9 @@ from datamodules.archives.members import LABEL_SUFFIXES, Kind, Member, hidden_pa
 from datamodules.archives.tar_members import tar_members
 from datamodules.archives.zip_members import zip_members
 from datamodules.files.errors import UserError, listed
-from datamodules.images.find import SUFFIXES
+from datamodules.images.find import NO_SUFFIX, SUFFIXES
 
 HIDDEN = "hidden"  # among suffixes, which begin with a dot
-NO_SUFFIX = "without suffix"
 MAX_CHAIN = 40  # links in a row; as many as Linux follows
 
 
@@ -30,7 +29,8 @@ class Index:
         offsets: Where the bytes of each begin, int64.
         sizes: How many there are, int64.
         links: Which images are symbolic links, bool.
-        labels: What each member that may be a label says; see ``read_label``.
+        labels: The label in each member that holds one; see ``read_label``.
+        faults: What is wrong with each of the others that may hold one, which matters only if labels are needed.
         passed_over: Number of members that are not images, by their folder and their suffix or ``HIDDEN``; 0 and an
             empty suffix for a folder.
         dangling: Links to nothing that the archive holds.
@@ -41,8 +41,13 @@ class Index:
     sizes: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     links: np.ndarray = field(default_factory=lambda: np.empty(0, bool))
     labels: dict[str, str] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
     passed_over: Counter[tuple[str, str]] = field(default_factory=Counter)
     dangling: list[str] = field(default_factory=list)
+
+    def label_members(self) -> list[str]:
+        """Returns the members that may hold labels."""
+        return [*self.labels, *self.faults]
 
 
 def members_of(path: str) -> Iterator[Member]:
@@ -69,13 +74,22 @@ def make_index(path: str, label_column: str | None) -> Index:
     offsets, sizes, links = array("q"), array("q"), array("b")
     pointers: dict[str, Member] = {}  # links by place
     hidden: set[str] = set()
-    labels = 0
+    twice: list[str] = []
 
-    def add(place: str, member: Member, is_link: bool = False) -> None:
-        index.names.append(place)
-        offsets.append(member.offset)
-        sizes.append(member.size)
-        links.append(is_link)
+    def add(place: str, file: Member, is_link: bool = False) -> None:
+        if place.lower().endswith(SUFFIXES):
+            index.names.append(place)
+            offsets.append(file.offset)
+            sizes.append(file.size)
+            links.append(is_link)
+        elif file.text is not None and place.lower().endswith(LABEL_SUFFIXES):
+            twice.extend([place] if place in index.labels or place in index.faults else [])
+            try:
+                index.labels[place] = read_label(place, file.text, label_column)
+            except ValueError as error:
+                index.faults[place] = str(error)
+        else:
+            pass_over(index.passed_over, place)
 
     for member in members_of(path):
         place = place_of(member.name, path)
@@ -83,33 +97,26 @@ def make_index(path: str, label_column: str | None) -> Index:
             hidden.add(part)
         elif member.kind is Kind.FOLDER:
             index.passed_over[place, ""] += 0
-        elif member.kind is Kind.FILE and place.lower().endswith(SUFFIXES):
+        elif member.kind is Kind.FILE:
             add(place, member)
-        elif member.kind is Kind.FILE and member.text is not None:
-            index.labels[place] = read_label(place, member.text, label_column)
-            labels += 1
         elif member.kind in (Kind.HARD_LINK, Kind.SYMBOLIC_LINK):
+            twice += [place] if place in pointers else []
             pointers[place] = member
         else:
             pass_over(index.passed_over, place)
     files = _files(path) if pointers else {}
     for place, pointer in pointers.items():
         if target := _resolve(place, pointers, files):
-            if place.lower().endswith(SUFFIXES):
-                add(place, target, pointer.kind is Kind.SYMBOLIC_LINK)
-            elif target.text is not None and place.lower().endswith(LABEL_SUFFIXES):
-                index.labels[place] = read_label(place, target.text, label_column)
-                labels += 1
-            else:
-                pass_over(index.passed_over, place)
+            add(place, target, pointer.kind is Kind.SYMBOLIC_LINK)
         else:
             index.dangling.append(place)
     for part in hidden:
         index.passed_over[os.path.dirname(part), HIDDEN] += 1
     index.offsets, index.sizes, index.links = np.array(offsets), np.array(sizes), np.array(links, bool)
-    _require_unique(index.names, path)
-    if labels > len(index.labels):
-        raise UserError(f"{path} has several members of one name that may be labels: pack it again")
+    if len(set(index.names)) < len(index.names):
+        twice += [name for name, count in Counter(index.names).items() if count > 1]
+    if twice:
+        raise UserError(f"{path} has several members named {listed(twice)}: pack it again with each name once")
     return index
 
 
@@ -131,9 +138,3 @@ def _resolve(place: str, pointers: dict[str, Member], files: dict[str, Member]) 
             return files.get(place)
         place = target_of(place, pointers[place])
     return None
-
-
-def _require_unique(names: list[str], path: str) -> None:
-    if len(set(names)) < len(names):
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        raise UserError(f"{path} has several members named {listed(twice)}: pack it again with each name once")

@@ -16,7 +16,7 @@ from datamodules.files.atomic_file import atomic_file
 from datamodules.files.errors import UserError
 from datamodules.images.cache import cache_folder
 
-FORMAT = 1  # of the files; another number makes old ones unknown
+FORMAT = 2  # of the files; another number makes old ones unknown
 
 
 def open_index(path: str, label_column: str | None = None) -> tuple[Index, os.stat_result]:
@@ -38,7 +38,8 @@ def open_index(path: str, label_column: str | None = None) -> tuple[Index, os.st
         raise UserError(f"cannot read {path} ({error.strerror}): name an archive that is there") from error
     key = {"format": FORMAT, "size": status.st_size, "mtime_ns": status.st_mtime_ns, "label_column": label_column}
     file = _file(real, label_column)
-    with suppress(OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile):  # none, or damaged
+    # There may be none, or a damaged one.
+    with suppress(OSError, ValueError, LookupError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile):
         return _read(file, key), status
     index = make_index(path, label_column)
     with suppress(OSError, UserError):  # not writable
@@ -67,6 +68,8 @@ def _write(file: Path, key: dict[str, Any], index: Index) -> None:
             links=index.links,
             labelled=_packed(list(index.labels)),
             labels=_packed(list(index.labels.values())),
+            faulty=_packed(list(index.faults)),
+            faults=_packed(list(index.faults.values())),
         )
 
 
@@ -79,14 +82,15 @@ def _read(file: Path, key: dict[str, Any]) -> Index:
         names = _unpacked(kept["names"])
         offsets, sizes, links = (kept[name] for name in ("offsets", "sizes", "links"))
         labels = dict(zip(_unpacked(kept["labelled"]), _unpacked(kept["labels"]), strict=True))
+        faults = dict(zip(_unpacked(kept["faulty"]), _unpacked(kept["faults"]), strict=True))
     if not len(names) == len(offsets) == len(sizes) == len(links):
         raise ValueError("incomplete")
     passed_over = Counter({(folder, what): count for folder, what, count in about["passed_over"]})
-    return Index(names, offsets, sizes, links, labels, passed_over, about["dangling"])
+    return Index(names, offsets, sizes, links, labels, faults, passed_over, about["dangling"])
 
 
 def _packed(texts: list[str]) -> np.ndarray:
-    """Makes one block of texts, in which none holds a NUL: names are checked for them, and labels too."""
+    """Makes one block of texts without NULs: names and labels are checked for them, and faults escape them."""
     return np.frombuffer("\0".join(texts).encode("utf-8", "surrogateescape"), np.uint8)
 
 

@@ -9,11 +9,8 @@ class UserError(ValueError):
 
 
 def listed_reasons(reasons: dict[str, str]) -> str:
-    """Joins the first 20 paths, each with its reason in parentheses, and says how many more there are.
-
-    Of a member of an archive, what is behind the NUL is left out; see ``datamodules/images/location``.
-    """
-    return listed([f"{path.partition(chr(0))[0]} ({reason})" for path, reason in sorted(reasons.items())], limit=20)
+    """Joins the first 20 paths, each with its reason in parentheses, and says how many more there are."""
+    return listed([f"{path} ({reason})" for path, reason in sorted(reasons.items())], limit=20)
 
 
 def listed(items: list[str], limit: int = 5) -> str:

@@ -12,6 +12,7 @@ from datamodules.files.errors import UserError, listed
 from datamodules.images.location import file_of, shown
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp")
+NO_SUFFIX = "without suffix"
 
 Identity = tuple[int, ...]  # device, inode, and a member's offset: the real file, whatever its names
 UNNUMBERED = 0xFFFFFFFF  # the inode that many file systems in user space list for every file
@@ -106,7 +107,7 @@ def find_images(folder: Path) -> ImageFiles:
 
     for entry, device, real_folder in _walk(str(folder), found):
         if not entry.name.lower().endswith(SUFFIXES) or not entry.is_file():
-            found.other[os.path.splitext(entry.name)[1].lower() or "without suffix"] += 1
+            found.other[os.path.splitext(entry.name)[1].lower() or NO_SUFFIX] += 1
         elif entry.is_symlink():
             file_links.append(entry.path)
         else:

@@ -50,6 +50,11 @@ def shown(path: str) -> str:
     return path.partition("\0")[0]
 
 
+def is_member(path: str) -> bool:
+    """Tells whether a location is that of an archive's member."""
+    return "\0" in path
+
+
 def open_content(path: str) -> str | BinaryIO:
     """Returns what Pillow opens: the path of a file, or a file over the bytes of a member, of which few are in memory.
 

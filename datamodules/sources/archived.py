@@ -13,7 +13,7 @@ import numpy as np
 
 from datamodules.archives.index import HIDDEN, Index, pass_over
 from datamodules.archives.kept_index import open_index
-from datamodules.archives.shards import require_series, series_name
+from datamodules.archives.series import require_series, series_name
 from datamodules.class_index import natural_key
 from datamodules.files.errors import UserError, listed
 from datamodules.images.find import Identity, ImageFile, ImageFiles
@@ -21,7 +21,7 @@ from datamodules.images.location import member
 from datamodules.sources.web_dataset import label_suffix, labelled_classes
 
 
-class Shard(NamedTuple):
+class OpenShard(NamedTuple):
     """One archive of a split, with its status when its index was made."""
 
     archive: str
@@ -71,7 +71,7 @@ class Archived:
             )
         return sorted(names, key=natural_key)
 
-    def by_class(self, names: Sequence[str]) -> dict[str, ImageFiles]:
+    def by_class(self, names: Sequence[str]) -> tuple[dict[str, ImageFiles], ImageFiles]:
         """Lists the images of each class.
 
         Raises:
@@ -79,8 +79,8 @@ class Archived:
                 folders, or as ``labelled_classes`` tells.
         """
         if (labels := self._labels) is not None:
-            start = len(self._wrappers)
-            found = self._list(lambda place: (labels[place], place[start:]), lambda folder: names[0])
+            start = len(self._common_folder)
+            found = self._list(lambda place: (labels[place], place[start:]), lambda folder: "")
         else:
             start = len(self._above_classes)
             if stray := [place for place in self._places() if "/" not in place[start:]]:
@@ -89,11 +89,8 @@ class Archived:
                     "move them into their class, or give each a .cls or .json"
                 )
             found = self._list(lambda place: _first_part(place[start:]), self._class_of)
-        by_class = {name: found[name] for name in names}
-        # Two splits must not share an archive, so that one class has them all; classes do share them.
-        first = next((files for files in by_class.values() if files.images), ImageFiles())
-        first.real |= self._archives()
-        return by_class
+        found[""].real |= self._archives()  # which classes share, and splits must not
+        return {name: found[name] for name in names}, found[""]
 
     def images(self) -> ImageFiles:
         """Lists the images of all classes.
@@ -101,7 +98,7 @@ class Archived:
         Raises:
             UserError: As ``by_class`` tells of archives.
         """
-        start = len(self._wrappers)
+        start = len(self._common_folder)
         found = self._list(lambda place: ("", place[start:]), lambda folder: "")[""]
         found.real |= self._archives()
         return found
@@ -110,8 +107,8 @@ class Archived:
         return {(shard.status.st_dev, shard.status.st_ino): shard.archive for shard in self._shards}
 
     @functools.cached_property
-    def _shards(self) -> list[Shard]:
-        shards = [Shard(str(path), *open_index(str(path), self.label_column)) for path in self.paths]
+    def _shards(self) -> list[OpenShard]:
+        shards = [OpenShard(str(path), *open_index(str(path), self.label_column)) for path in self.paths]
         if len(shards) > 1:
             counts = Counter(place for shard in shards for place in shard.contents.names)
             if len(counts) < counts.total():
@@ -130,12 +127,12 @@ class Archived:
 
     @functools.cached_property
     def _label_suffix(self) -> str | None:
-        start = len(self._wrappers)
+        start = len(self._common_folder)
         on_top = any("/" not in place[start:] for place in self._places())
         return label_suffix(self._indexes(), self.label_column, on_top)
 
     @functools.cached_property
-    def _wrappers(self) -> str:
+    def _common_folder(self) -> str:
         """The folder that holds all images, with its slash."""
         ends = (min(self._places(), default=""), max(self._places(), default=""))  # what they share, all do
         folder = posixpath.commonpath([posixpath.dirname(place) for place in ends])
@@ -144,10 +141,10 @@ class Archived:
     @functools.cached_property
     def _above_classes(self) -> str:
         """The folder of the class folders; if all images are in one folder without others, that one is a class."""
-        start = len(self._wrappers)
+        start = len(self._common_folder)
         if any("/" in place[start:] for place in self._places()):
-            return self._wrappers
-        above = posixpath.dirname(self._wrappers.rstrip("/"))
+            return self._common_folder
+        above = posixpath.dirname(self._common_folder.rstrip("/"))
         return f"{above}/" if above else ""
 
     def _class_of(self, folder: str) -> str | None:
@@ -166,7 +163,8 @@ class Archived:
         yield from {place.rpartition("/")[0] for place in self._places()}
         for shard in self._shards:
             yield from {folder for folder, _ in shard.contents.passed_over}
-            yield from {place.rpartition("/")[0] for place in (*shard.contents.labels, *shard.contents.dangling)}
+            others = (*shard.contents.label_members(), *shard.contents.dangling)
+            yield from {place.rpartition("/")[0] for place in others}
 
     def _list(
         self, group_and_name: Callable[[str], tuple[str, str]], group_of: Callable[[str], str | None]
@@ -206,7 +204,7 @@ class Archived:
     ) -> None:
         """Adds what is passed over, and what may be a label but is none here."""
         passed_over = index.passed_over.copy()
-        for place in index.labels:
+        for place in index.label_members():
             if self._label_suffix is None or not place.lower().endswith(self._label_suffix):
                 pass_over(passed_over, place)
         for (folder, what), count in passed_over.items():

@@ -40,7 +40,7 @@ class ClassFolders:
             )
         return names
 
-    def by_class(self, names: Sequence[str]) -> dict[str, ImageFiles]:
+    def by_class(self, names: Sequence[str]) -> tuple[dict[str, ImageFiles], ImageFiles]:
         """Scans the folder of each class.
 
         Raises:
@@ -53,7 +53,7 @@ class ClassFolders:
                 f"{self.folder} holds images beside its class folders, {listed(sorted(stray, key=natural_key))}: move "
                 "them into their class"
             )
-        return {name: find_images(self.folder / name) for name in names}
+        return {name: find_images(self.folder / name) for name in names}, ImageFiles()
 
     def images(self) -> ImageFiles:
         """Scans the whole folder."""

@@ -1,24 +1,25 @@
 """The splits of a data set, each found in whatever form it has."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from datamodules.archives.compressed import refuse_compressed
-from datamodules.archives.shards import archives_of, is_archive, require_series, series_name
+from datamodules.archives.series import archives_of, is_archive, refuse_compressed, require_series, series_name
 from datamodules.files.errors import UserError, listed
 from datamodules.images.find import ImageFile, ImageFiles, find_images
+from datamodules.lookalike_names import as_seen
 from datamodules.sources.archived import Archived
 from datamodules.sources.class_folders import ClassFolders
 from datamodules.sources.label_table import Columns
-from datamodules.sources.labelled import LabelledFiles, metadata_of, of_folder
-from datamodules.sources.labelled_images import LabelledImages
+from datamodules.sources.labelled_split import LabelledSplit, metadata_of, of_folder
+from datamodules.sources.labels_file import LabelsFile
 from datamodules.sources.source import Source
 from datamodules.split_names import is_one_folder, no_split, split_exists
 
 
-def list_images(path: Path) -> ImageFiles | None:
+def list_to_predict(path: Path) -> ImageFiles | None:
     """Lists the images of a folder or an archive, or one image file; None if there is nothing at ``path``."""
     if path.is_dir():
         return find_images(path)
@@ -64,7 +65,7 @@ class DataSet:
     @property
     def is_one_folder(self) -> bool:
         """Whether ``root`` itself is the folder of class folders that ``train`` stands for."""
-        return (train := self.find("train")) is not None and train.where == str(self.root)
+        return isinstance(train := self.find("train"), ClassFolders) and train.folder == self.root
 
     def find_to_predict(self) -> Source | None:
         """Returns what a prediction is of, ``ROOT/test``, labelled or not, or else the images that are labelled test.
@@ -72,13 +73,21 @@ class DataSet:
         Raises:
             UserError: As for ``find``.
         """
-        return self._open_place("test") or self.find("test")
+        return (self._open_place("test") if self.labelled else None) or self.find("test")
+
+    def test_is_labelled(self) -> bool:
+        """Tells whether the test images have labels: those of a folder do if one of its folders is a class of train."""
+        test, train = self.find("test"), self.find("train")
+        with suppress(UserError):  # no folders, or no classes
+            names = set(map(as_seen, test.class_names() if test else ()))
+            return not names.isdisjoint(map(as_seen, train.class_names() if train else names))
+        return False
 
     @cached_property
-    def labelled(self) -> LabelledImages | None:
+    def labelled(self) -> LabelsFile | None:
         """The images of ``--data.labels``, if that is given."""
         labels = self._options.get("labels")
-        return LabelledImages(Path(labels), self.root, self._columns) if labels else None
+        return LabelsFile(Path(labels), self.root, self._columns) if labels else None
 
     @property
     def _columns(self) -> Columns:
@@ -86,7 +95,7 @@ class DataSet:
 
     def _open(self, split: str) -> Source | None:
         if self.labelled and split in self.labelled.splits:
-            return LabelledFiles(self.labelled, split)
+            return LabelledSplit(self.labelled, split)
         return self._open_place(split)
 
     def _open_place(self, split: str) -> Source | None:

@@ -49,7 +49,7 @@ class ImagePlaces:
         found = [image or self._images.get(meant[cell]) for cell, image in zip(cells, found, strict=True)]
         return found, unclear
 
-    def lead_outside(self, cell: str) -> bool:
+    def leads_outside(self, cell: str) -> bool:
         """Tells whether a cell names a place that is not below the root, wherever it is relative to."""
         return not self._places(cell)
 

@@ -1,33 +1,28 @@
 """Reads chosen columns of a ``.csv``, ``.tsv`` or ``.jsonl`` file strictly: whatever is not clear is an error."""
 
 import csv
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from datamodules.files.csv_columns import csv_rows
+from datamodules.files.csv_tables import csv_rows
 from datamodules.files.errors import UserError
+from datamodules.files.json_objects import read_object, text_of
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 SUFFIXES = (*DELIMITERS, ".jsonl")
 SEPARATORS = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "vertical bars"}
 
-Choose = Callable[[list[str]], Sequence[str | None]]  # of the header's names, those to read; None for an empty cell
+Names = Sequence[str | None]
+Record = tuple[int, list[str]]
 
 
-def read_records(path: Path, choose: Choose) -> Iterator[tuple[int, list[str]]]:
-    """Yields the line that a row begins in, and the chosen cells of the row; rows without any content do not count.
-
-    In ``.jsonl``, each line is an object whose keys are the columns. Integers become their digits.
-
-    Args:
-        path: The file, in UTF-8.
-        choose: Called with the names of all columns.
+def read_header(path: Path) -> list[str]:
+    """Returns the names of all columns; in ``.jsonl``, each line is an object whose keys are the columns.
 
     Raises:
-        UserError: The file cannot be read, is of another type or encoding, a quote is broken, a row has more or fewer
-            cells than the header, or a JSON value is neither text nor an integer.
+        UserError: The file cannot be read, is of another type or encoding, or names no columns.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -35,8 +30,36 @@ def read_records(path: Path, choose: Choose) -> Iterator[tuple[int, list[str]]]:
             f"{path} ends in {suffix or 'no suffix'}, but a file of labels must end in {', '.join(SUFFIXES)}: convert "
             "it, or rename it if it is one of these"
         )
+    with _as_sentences(path):
+        if suffix == ".jsonl":
+            header = list(dict.fromkeys(key for _, row in _objects(path) for key in row))
+            if not header:
+                raise UserError(f"{path} must hold a JSON object in each line, but it is empty: add the rows")
+        else:
+            _, header = next(_table(path), (1, []))
+            _require_header(path, header, DELIMITERS[suffix])
+        return header
+
+
+def read_records(path: Path, names: Names) -> Iterator[Record]:
+    """Yields the line that a row begins in, and its cells in chosen columns; rows without any content do not count.
+
+    Args:
+        path: The file, in UTF-8.
+        names: Names from the header; None for an empty cell.
+
+    Raises:
+        UserError: The file cannot be read, is of another encoding, a quote is broken, a row has more or fewer cells
+            than the header, or a JSON value is neither text nor an integer.
+    """
+    with _as_sentences(path):
+        yield from _rows_of_objects(path, names) if path.suffix.lower() == ".jsonl" else _rows_of_cells(path, names)
+
+
+@contextmanager
+def _as_sentences(path: Path) -> Iterator[None]:
     try:
-        yield from _of_objects(path, choose) if suffix == ".jsonl" else _of_cells(path, DELIMITERS[suffix], choose)
+        yield
     except OSError as error:
         raise UserError(f"cannot read the labels in {path} ({error.strerror}): check the path") from error
     except UnicodeDecodeError as error:
@@ -46,28 +69,33 @@ def read_records(path: Path, choose: Choose) -> Iterator[tuple[int, list[str]]]:
         ) from error
 
 
-def _of_cells(path: Path, delimiter: str, choose: Choose) -> Iterator[tuple[int, list[str]]]:
-    table = csv_rows(path, delimiter, strict=True)
+def _table(path: Path) -> Iterator[Record]:
+    """Yields all cells of each row, the header's first, with the line that it begins in."""
     end = 0  # of the row before
     try:
-        end, header = next(table, (0, []))
-        _require_header(path, header, delimiter)
-        places = [None if name is None else header.index(name) for name in choose(header)]
-        for line, row in table:
+        for line, row in csv_rows(path, DELIMITERS[path.suffix.lower()], strict=True):
             begin, end = end + 1, line
-            if not any(cell.strip() for cell in row):
-                continue
-            if len(row) != len(header):
-                raise UserError(
-                    f"line {begin} of {path} has {len(row)} cells, but the first line names {len(header)} columns: "
-                    "complete the row, or put a cell that holds a separator into double quotes"
-                )
-            yield begin, ["" if place is None else row[place] for place in places]
+            yield begin, row
     except csv.Error as error:
         raise UserError(
             f"the row of {path} that begins in line {end + 1} has a broken quote ({error}): close it, and double a "
             "quote that is part of a cell"
         ) from error
+
+
+def _rows_of_cells(path: Path, names: Names) -> Iterator[Record]:
+    table = _table(path)
+    _, header = next(table)
+    places = [None if name is None else header.index(name) for name in names]
+    for begin, row in table:
+        if not any(cell.strip() for cell in row):
+            continue
+        if len(row) != len(header):
+            raise UserError(
+                f"line {begin} of {path} has {len(row)} cells, but the first line names {len(header)} columns: "
+                "complete the row, or put a cell that holds a separator into double quotes"
+            )
+        yield begin, ["" if place is None else row[place] for place in places]
 
 
 def _require_header(path: Path, header: list[str], delimiter: str) -> None:
@@ -84,51 +112,23 @@ def _require_header(path: Path, header: list[str], delimiter: str) -> None:
                 raise UserError(f"{path} separates its columns by {name}: separate them by {right}")
 
 
-def _of_objects(path: Path, choose: Choose) -> Iterator[tuple[int, list[str]]]:
-    header = list(dict.fromkeys(key for _, row in _objects(path) for key in row))
-    if not header:
-        raise UserError(f"{path} must hold a JSON object in each line, but it is empty: add the rows")
-    names = choose(header)
+def _rows_of_objects(path: Path, names: Names) -> Iterator[Record]:
     for line, row in _objects(path):
-        if row:
-            yield line, ["" if name is None else _text(row.get(name, ""), name, line, path) for name in names]
+        try:
+            if row:
+                yield line, ["" if name is None else text_of(row.get(name, ""), name) for name in names]
+        except ValueError as error:
+            raise UserError(f"line {line} of {path} {error}: correct it") from error
 
 
 def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with open(path, encoding="utf-8-sig") as file:
         for line, text in enumerate(file, start=1):
-            if not text.strip():
-                continue
             try:
-                row = json.loads(text, parse_int=str, object_pairs_hook=_unique)
-            except (ValueError, RecursionError) as error:
-                raise UserError(f"line {line} of {path} is not a JSON object ({error}): correct it") from error
-            if not isinstance(row, dict):
-                raise UserError(f"line {line} of {path} must be a JSON object, got {_shown(row)}: correct it")
-            yield line, row
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        raise ValueError("a key comes twice")
-    return row
-
-
-def _text(value: Any, name: str, line: int, path: Path) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list):
-        raise UserError(
-            f"line {line} of {path} has a list as {name}, {_shown(value)}, but this project is single-label: give each "
-            "image one label, as text"
-        )
-    raise UserError(f"line {line} of {path} must have text or an integer as {name}, got {_shown(value)}: correct it")
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+                if text.strip():
+                    yield line, read_object(text)
+            except ValueError as error:
+                raise UserError(f"line {line} of {path} {error}: correct it") from error
 
 
 def _first_bad_line(path: Path) -> str:

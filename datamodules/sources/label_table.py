@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datamodules.archives.label_members import COLUMNS as LABEL_COLUMNS
-from datamodules.class_index import could_be_folder
-from datamodules.files.csv_cells import from_cell
+from datamodules.files.csv_cells import from_cells
 from datamodules.files.errors import UserError, listed
-from datamodules.sources.label_records import DELIMITERS, read_records
+from datamodules.sources.label_names import require_usable_labels
+from datamodules.sources.label_records import DELIMITERS, read_header, read_records
 from datamodules.split_names import split_of
 
 IMAGE_COLUMNS = ("file_name", "image", "image_path", "image_name", "path", "id")
 SPLIT_COLUMNS = ("split",)
+NO_COLUMN = ""
 
 
 class LabelRow(NamedTuple):
@@ -38,10 +39,12 @@ class LabelRow(NamedTuple):
 class Columns:
     """The names of a labels file's columns, as they are typed; None for one found by convention, if there is one.
 
+    ``NO_COLUMN`` stands for none, whatever the conventions.
+
     Attributes:
         image: The images' names or paths.
         label: Their labels.
-        split: Their splits; empty for none, whatever the conventions.
+        split: Their splits.
         group: What they show; None for none.
     """
 
@@ -67,36 +70,39 @@ class Columns:
 BY_CONVENTION = Columns()
 
 
-def read_label_table(path: Path, columns: Columns = BY_CONVENTION) -> list[LabelRow]:
+def read_label_table(path: Path, columns: Columns = BY_CONVENTION, split: str = "train") -> list[LabelRow]:
     """Reads a file of labels, in the order of its rows.
 
     Labels stay the text that they are, so that "01" is not "1", and blanks at their ends stay too, as in the names of
     class folders: a data set can be written as a file of labels and read back. In ``.csv`` and ``.tsv``, labels may be
     spelled as ``to_cell`` does. Only images that train need a group.
 
+    Args:
+        path: The file.
+        columns: The columns that are named.
+        split: The split of all rows, if no column says it.
+
     Raises:
         UserError: As ``read_records`` and ``Columns.choose`` tell; or a cell is empty, a split unknown, a label could
             not be a folder's name, or a cell holds several labels.
     """
-    header: list[str] = []
-    names: list[str | None] = []
-
-    def choose(all_names: list[str]) -> list[str | None]:
-        header[:] = all_names
-        names[:] = columns.choose(header, path)
-        return names
-
-    rows = _usable_rows(read_records(path, choose), names, path)
-    if columns.group and not names[3] and not {row.split for row in rows}.isdisjoint(("", "train")):
+    header = read_header(path)
+    names = columns.choose(header, path)
+    rows = _usable_rows(read_records(path, names), names, path)
+    if columns.group and not names[3] and "train" in {row.split or split for row in rows}:
         raise _no_column(header, path, columns.group, "--data.group_column")
     if path.suffix.lower() in DELIMITERS:
-        rows = _unescaped(rows)
-    require_usable_labels(rows, path)
+        labels = from_cells([row.label for row in rows])
+        rows = [row._replace(label=label) for row, label in zip(rows, labels, strict=True)]
+    lines: dict[str, int] = {}
+    for row in rows:
+        lines.setdefault(row.label, row.line)
+    require_usable_labels(lines, str(path), lambda label: f"{label!r} (line {lines[label]})")
     return rows
 
 
 def _usable_rows(records: Iterable[tuple[int, list[str]]], names: list[str | None], path: Path) -> list[LabelRow]:
-    """Checks that no cell of the columns ``names``, which the first record fills, is empty, and no split unknown."""
+    """Checks that no cell of the columns ``names`` is empty, and no split unknown."""
     rows: list[LabelRow] = []
     empty: list[str] = []
     unknown: dict[str, int] = {}
@@ -138,7 +144,7 @@ def _column(
     needed: bool = True,
 ) -> str | None:
     option = f"--data.{option}_column"
-    if typed == "" and not needed:
+    if typed == NO_COLUMN and not needed:
         return None
     if typed is not None:
         if header.count(typed) == 1:
@@ -162,54 +168,6 @@ def _column(
 def _no_column(header: list[str], path: Path, typed: str, option: str) -> UserError:
     fault = f"has more than one column {typed}" if typed in header else f"has no column {typed}"
     return UserError(f"{path} {fault} ({option}), its columns are {listed(header, limit=20)}: name one of them")
-
-
-def _unescaped(rows: list[LabelRow]) -> list[LabelRow]:
-    """Undoes ``to_cell`` in all labels, unless that would make two of them one."""
-    meant = {label: from_cell(label) for label in {row.label for row in rows}}
-    if len(set(meant.values())) < len(meant) or all(label == name for label, name in meant.items()):
-        return rows
-    return [row._replace(label=meant[row.label]) for row in rows]
-
-
-def require_usable_labels(rows: Iterable[LabelRow], path: Path) -> None:
-    """Checks the labels of the rows of the file at ``path``.
-
-    Raises:
-        UserError: One could not be a folder's name, or looks like several.
-    """
-    labels: dict[str, int] = {}
-    for row in rows:
-        labels.setdefault(row.label, row.line)
-    if unusable := {label: line for label, line in labels.items() if not could_be_folder(label)}:
-        raise UserError(
-            f"a label must be a name that a class's folder could have, but {path} has {_with_lines(unusable)}: write "
-            "it without a slash, and without a dot in front"
-        )
-    if several := _several_in_one(labels):
-        raise UserError(
-            f"{path} has several labels in one cell, {_with_lines({label: labels[label] for label in several})}, but "
-            "this project is single-label: leave one in each row, or spell a class whose own name this is another way"
-        )
-
-
-def _several_in_one(labels: Iterable[str]) -> list[str]:
-    """Returns labels that look like lists, or that separators divide into other labels.
-
-    Names of classes have blanks, as in "hot dog" beside "dog" and "hot"; only if all that have blanks are made of other
-    labels, blanks are separators.
-
-    >>> _several_in_one(["cat", "dog", "cat|dog"]), _several_in_one(["hot", "dog", "hot dog", "ice cream"])
-    (['cat|dog'], [])
-    """
-    known = set(labels)
-    several = [label for label in labels if label[0] == "[" and label[-1] == "]"]
-    for separator in ("|", ";", ",", None):  # None for blanks
-        parts = {label: [part.strip() for part in label.split(separator) if part.strip()] for label in labels}
-        joined = {label: found for label, found in parts.items() if len(found) > 1}
-        torn = [label for label, found in joined.items() if known.issuperset(found)]
-        several += torn if separator or len(torn) == len(joined) else []
-    return several
 
 
 def _with_lines(first_lines: dict[str, int]) -> str:

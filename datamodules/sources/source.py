@@ -26,8 +26,11 @@ class Source(Protocol):
         """
         ...
 
-    def by_class(self, names: Sequence[str]) -> dict[str, ImageFiles]:
+    def by_class(self, names: Sequence[str]) -> tuple[dict[str, ImageFiles], ImageFiles]:
         """Lists the images of each class in ``names``, each named by its place in the class.
+
+        Returns:
+            What each class has, and what was passed over, or is shared with other splits, as part of no class.
 
         Raises:
             UserError: Images belong to no class, or cannot be listed.

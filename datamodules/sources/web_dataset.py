@@ -1,13 +1,13 @@
 """Classes of the images of archives in the form of WebDataset, from the members beside them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from datamodules.archives.index import Index
-from datamodules.archives.label_members import FAULT, LABEL
 from datamodules.class_index import could_be_folder, natural_key
 from datamodules.files.errors import UserError, listed, listed_reasons
+from datamodules.sources.label_names import require_usable_labels
 
 
 def key_of(place: str) -> str:
@@ -29,12 +29,12 @@ def label_suffix(indexes: Sequence[Index], label_column: str | None, on_top: boo
         on_top: Whether there are images outside of folders, so that folders cannot be the classes. Others may have
             ``.json`` files beside them that say other things.
     """
-    suffixes = {place[-4:].lower() for index in indexes for place in index.labels}
+    suffixes = {place[-4:].lower() for index in indexes for place in index.label_members()}
     if ".cls" in suffixes and not (label_column and "json" in suffixes):
         return ".cls"
     if "json" not in suffixes or not (label_column or on_top):
         return None
-    described = {key_of(place) for index in indexes for place in index.labels if place.lower().endswith(".json")}
+    described = {key_of(place) for place in _label_members(indexes, ".json")}
     return ".json" if any(key_of(place) in described for index in indexes for place in index.names) else None
 
 
@@ -50,11 +50,10 @@ def labelled_classes(indexes: Sequence[Index], suffix: str, class_list: Path | N
     Raises:
         UserError: An image has no label or two, a ``.cls`` no image, or a label cannot be understood.
     """
-    said: dict[str, tuple[str, str]] = {}
-    for index in indexes:
-        for place, text in index.labels.items():
-            if place.lower().endswith(suffix) and said.setdefault(key_of(place), (place, text))[0] != place:
-                raise UserError(f"{where} has two labels for {key_of(place)}, {said[key_of(place)][0]} and {place}")
+    said: dict[str, str] = {}  # the member that holds the label, by key
+    for place in _label_members(indexes, suffix):
+        if (other := said.setdefault(key_of(place), place)) != place:
+            raise UserError(f"{where} has two labels for {key_of(place)}, {other} and {place}")
     images = {place: key_of(place) for index in indexes for place in index.names}
     if bare := [place for place, key in images.items() if key not in said]:
         raise UserError(
@@ -62,23 +61,31 @@ def labelled_classes(indexes: Sequence[Index], suffix: str, class_list: Path | N
             f"{listed(sorted(bare, key=natural_key))}: give each image its label"
         )
     keys = set(images.values())
-    if suffix == ".cls" and (unused := [place for key, (place, _) in said.items() if key not in keys]):
+    if suffix == ".cls" and (unused := [place for key, place in said.items() if key not in keys]):
         raise UserError(
             f"{where} has labels without an image, {listed(sorted(unused, key=natural_key))}: add the images as JPEG "
             "or PNG, or remove the labels"
         )
-    if faults := {said[key][0]: said[key][1][1:] for key in keys if said[key][1].startswith(FAULT)}:
-        raise UserError(f"labels in {where} cannot be understood: {listed_reasons(faults)}")
-    labels = {key: said[key][1].removeprefix(LABEL) for key in keys}
+    faults = {place: reason for index in indexes for place, reason in index.faults.items()}
+    if of_images := {said[key]: faults[said[key]] for key in keys if said[key] in faults}:
+        raise UserError(f"labels in {where} cannot be understood: {listed_reasons(of_images)}")
+    label_in = {place: label for index in indexes for place, label in index.labels.items()}
+    labels = {key: label_in[said[key]] for key in keys}
     if suffix == ".cls":
         names = _names(class_list, where)
-        if wrong := {said[key][0]: label for key, label in labels.items() if not _is_index(label, len(names))}:
+        if wrong := {said[key]: label for key, label in labels.items() if not _is_index(label, len(names))}:
             raise UserError(
                 f"labels in {where} are no class indices from 0 to {len(names) - 1}, the lines of {class_list}: "
                 f"{listed_reasons(wrong)}"
             )
         labels = {key: names[int(label)] for key, label in labels.items()}
+    else:
+        require_usable_labels({*labels.values()}, where)
     return {place: labels[key] for place, key in images.items()}
+
+
+def _label_members(indexes: Sequence[Index], suffix: str) -> Iterator[str]:
+    return (place for index in indexes for place in index.label_members() if place.lower().endswith(suffix))
 
 
 def _is_index(label: str, count: int) -> bool:
@@ -97,7 +104,8 @@ def _names(class_list: Path | None, where: str) -> list[str]:
     names = [name.strip() for name in names]
     if wrong := [repr(name) for name in dict.fromkeys(names) if not name or names.count(name) > 1]:
         raise UserError(
-            f"{class_list} must have the name of another class in each line, but has {listed(wrong)} empty or twice"
+            f"{class_list} must name a different class in each line, but {listed(wrong)} "
+            f"{'is' if len(wrong) == 1 else 'are'} empty or repeated: correct it"
         )
     if wrong := [repr(name) for name in names if not could_be_folder(name)]:
         raise UserError(f"{class_list} must have names that a class's folder could have, got {listed(wrong)}")

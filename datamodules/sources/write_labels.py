@@ -1,18 +1,17 @@
 """Writes the labels of a data set into a file that ``--data.labels`` reads back as the same data set."""
 
-import csv
 import os
-from contextlib import suppress
 from pathlib import Path
 
 from datamodules.class_index import natural_key
 from datamodules.files.atomic_file import atomic_file, require_writable
 from datamodules.files.csv_cells import to_cell
-from datamodules.files.errors import UserError
-from datamodules.images.location import file_of
-from datamodules.lookalike_names import as_seen
+from datamodules.files.csv_tables import write_csv
+from datamodules.files.errors import UserError, listed
+from datamodules.images.location import is_member
 from datamodules.sources.data_set import DataSet
-from datamodules.sources.label_table import LabelRow, require_usable_labels
+from datamodules.sources.label_names import several_in_one
+from datamodules.sources.label_table import LabelRow
 from datamodules.split_names import SPLITS, place_below, require_outside_splits
 
 HEADER = ("file_name", "label", "split")
@@ -60,34 +59,28 @@ def write_labels(path: Path, data: DataSet) -> int:
     rows = [row for split in SPLITS for row in _rows(data, split)]
     if not rows:
         raise UserError(f"there are no labelled images below {data.root}, so no labels to write: check the path")
-    require_usable_labels(rows, path)
-    with atomic_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(HEADER)
-        table.writerows((to_cell(row.image), to_cell(row.label), row.split) for row in rows)
+    if several := several_in_one({row.label for row in rows}):
+        raise UserError(
+            f"the classes {listed(sorted(several, key=natural_key))} cannot be written, as they would be read as "
+            "several labels in one: rename them"
+        )
+    with atomic_file(path) as temporary:
+        write_csv(temporary, HEADER, ((to_cell(row.image), to_cell(row.label), row.split) for row in rows))
     return len(rows)
 
 
 def _rows(data: DataSet, split: str) -> list[LabelRow]:
     source = data.find(split)
-    if not source or (split == "test" and not is_labelled_test(data)):
+    if not source or (split == "test" and not data.test_is_labelled()):
         return []
     rows = []
-    for label, found in source.by_class(source.class_names()).items():
+    by_class, _ = source.by_class(source.class_names())
+    for label, found in by_class.items():
         for image in found.images:
-            if file_of(image.path) != image.path:
+            if is_member(image.path):
                 raise UserError(
                     f"the images of {source.where} lie in an archive, where a file of labels cannot name them: leave "
                     "out --labels, as the archive holds the labels itself"
                 )
             rows.append(LabelRow(place_below(image.path, data.root), label, split, "", 0))
     return sorted(rows, key=lambda row: natural_key(row.image))
-
-
-def is_labelled_test(data: DataSet) -> bool:
-    """Tells whether the test images have labels: those of a folder do if one of its folders is a class of ``train``."""
-    test, train = data.find("test"), data.find("train")
-    with suppress(UserError):  # no folders, or no classes
-        names = set(map(as_seen, test.class_names() if test else ()))
-        return not names.isdisjoint(map(as_seen, train.class_names() if train else names))
-    return False

@@ -1,7 +1,6 @@
 """``cbam100 pack``: writes a data set of any form as tar shards, and checks what it wrote."""
 
 import os
-import re
 import shlex
 import shutil
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
+from datamodules.archives.series import archives_of
 from datamodules.files.atomic_file import remove_leftovers, require_writable, write_bytes
 from datamodules.files.errors import UserError, listed
 from datamodules.files.locks import LOCK, locked
@@ -19,11 +19,10 @@ from datamodules.sources.data_set import DataSet
 from datamodules.split_names import SPLITS, require_outside_splits
 from scripts.arguments import Arguments
 from scripts.console import printable
-from scripts.pack.listing import list_images, require_found, require_not_read, say_what_is_lost
-from scripts.pack.shards import Shard, pack_shard, plan_shards
+from scripts.pack.listing import list_to_pack, require_found, require_not_read, say_what_is_lost
+from scripts.pack.shards import PlannedShard, pack_shard, plan_shards
 
 SUMS = "SHA256SUMS"
-SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{6}}\.tar")
 MB = 10**6  # bytes
 
 
@@ -66,7 +65,7 @@ def pack(
         UserError: An argument is wrong, images cannot be read or written, or the shards do not hold what they should.
     """
     if not 0 < shard_mb < float("inf"):
-        raise UserError(f"--shard_mb must be above 0, got {shard_mb}: 512 is the default")
+        raise UserError(f"--shard_mb must be finite and above 0, got {shard_mb}: 512 is the default")
     if output == "":
         raise UserError("--output is empty: name a folder, such as shards")
     root, output = Path(root), Path(output)
@@ -77,7 +76,7 @@ def pack(
     earlier = _earlier_shards(output)
     options = {"labels": labels, "image_column": image_column, "label_column": label_column}
     data = DataSet(root, options | {"split_column": split_column, "class_list": class_list})
-    images = list_images(data, say)
+    images = list_to_pack(data, say)
     require_not_read(earlier, images)
     plan = {split: plan_shards(split, files, round(shard_mb * MB)) for split, files in images.items()}
     shards = [shard for of_split in plan.values() for shard in of_split]
@@ -124,7 +123,8 @@ def _earlier_shards(output: Path) -> list[Path]:
     if not output.is_dir():
         raise UserError(f"{output} is a file: choose another --output")
     visible = sorted(path for path in output.iterdir() if not path.name.startswith("."))
-    shards = [path for path in visible if SHARD_NAME.fullmatch(path.name) and kind_of(path) == SHARD]
+    of_splits = (path for split in SPLITS for form in archives_of(output, split) for path in form)
+    shards = [path for path in of_splits if kind_of(path) == SHARD]
     others = [path.name for path in visible if path not in shards and not (shards and path.name == SUMS)]
     if others:
         raise UserError(
@@ -134,7 +134,7 @@ def _earlier_shards(output: Path) -> list[Path]:
     return shards
 
 
-def _require_space(output: Path, shards: list[Shard]) -> None:
+def _require_space(output: Path, shards: list[PlannedShard]) -> None:
     there = {path.name: path.stat().st_size for path in output.glob("*.tar")} if output.is_dir() else {}
     needed = sum(shard.size for shard in shards if there.get(shard.name) != shard.size)
     folder = next(up for up in (output.absolute(), *output.absolute().parents) if up.is_dir())
@@ -146,7 +146,7 @@ def _require_space(output: Path, shards: list[Shard]) -> None:
         )
 
 
-def _pack_all(shards: list[Shard], output: Path) -> dict[str, str]:
+def _pack_all(shards: list[PlannedShard], output: Path) -> dict[str, str]:
     """Writes the shards and returns their SHA-256 by name."""
     console = Console(stderr=True)
     total = 2 * sum(member.size for shard in shards for member in shard.members)  # read, and read back
@@ -158,7 +158,7 @@ def _pack_all(shards: list[Shard], output: Path) -> dict[str, str]:
         }
 
 
-def _summarise(plan: dict[str, list[Shard]], output: Path, say: Callable[[str], None]) -> None:
+def _summarise(plan: dict[str, list[PlannedShard]], output: Path, say: Callable[[str], None]) -> None:
     for split, shards in plan.items():
         images, size = sum(len(shard.members) for shard in shards), sum(shard.size for shard in shards)
         say(f"{split}: {_counted(images, 'image')} in {_counted(len(shards), 'shard')}, {size / MB:,.1f} MB")

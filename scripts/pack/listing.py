@@ -9,7 +9,6 @@ from datamodules.class_index import ClassIndex, natural_key
 from datamodules.files.errors import UserError
 from datamodules.images import location
 from datamodules.images.find import ImageFile, ImageFiles
-from datamodules.lookalike_names import as_seen
 from datamodules.sources.data_set import DataSet
 from datamodules.sources.source import Source
 from datamodules.split_names import SPLITS, no_split
@@ -19,7 +18,7 @@ from scripts.console import printable
 Images = dict[str, list[ImageFile]]  # by split
 
 
-def list_images(data: DataSet, say: Callable[[str], None]) -> Images:
+def list_to_pack(data: DataSet, say: Callable[[str], None]) -> Images:
     """Lists the images of each split that is there, in the order of classes and names.
 
     ``say`` is called with a line on what was passed over, if anything was.
@@ -34,7 +33,9 @@ def list_images(data: DataSet, say: Callable[[str], None]) -> Images:
         if not (source := data.find(split)):
             continue
         again: list[ImageFile] = []
-        if split != "test" or _has_classes(source, data.find("train")):
+        if split == "test":
+            _require_one_test(data, source)
+        if split != "test" or data.test_is_labelled():
             files, scan = list_split(source, ClassIndex(source.class_names()))
             images[split] = [image for of_class in files.values() for image in of_class]
             for other, other_scan in scans.items():
@@ -58,7 +59,10 @@ def require_not_read(shards: list[Path], images: Images) -> None:
         UserError: One is.
     """
     archives = {
-        location.file_of(image.path) for of_split in images.values() for image in of_split if "\0" in image.path
+        location.file_of(image.path)
+        for of_split in images.values()
+        for image in of_split
+        if location.is_member(image.path)
     }
     for path in sorted(archives):
         if any(shard.samefile(path) for shard in shards):
@@ -71,7 +75,7 @@ def require_found(images: Images, output: Path) -> None:
     Raises:
         UserError: It will not.
     """
-    found = list_images(DataSet(output), lambda line: None)
+    found = list_to_pack(DataSet(output), lambda line: None)
     for split, expected in images.items():
         names = [image.name for image in found.get(split, [])]
         # A folder that holds all images of a split without classes is no part of their names in an archive.
@@ -86,8 +90,8 @@ def say_what_is_lost(root: Path, images: Images, say: Callable[[str], None]) -> 
     identities = [*_identities(images.get("train", []))]
     if twins := len(identities) - len({*identities}):
         say(
-            f"train: hard links to other images of it, which are copies in shards and need not stay together where "
-            f"images are held out: {twins:,}"
+            f"train has {twins:,} hard links to other images of it; they become copies in the shards, so folds no "
+            "longer keep them together"
         )
     template = root / "sample_submission.csv"
     if template.is_file():
@@ -101,10 +105,19 @@ def _identities(images: list[ImageFile]) -> Iterator[tuple[int, ...]]:
                 yield identity
 
 
-def _has_classes(test: Source, train: Source | None) -> bool:
-    """Tells whether the images of test have labels: whether it has a class of train."""
-    try:
-        names = set(map(as_seen, test.class_names()))
-    except UserError:  # it has no classes
-        return False
-    return train is None or not names.isdisjoint(map(as_seen, train.class_names()))
+def _require_one_test(data: DataSet, tested: Source) -> None:
+    """Checks that a prediction is of the images that are tested, as shards hold one ``test``.
+
+    Raises:
+        UserError: It is of others.
+    """
+    predicted = data.find_to_predict()
+    if predicted and predicted is not tested and _paths(predicted.images()) != _paths(tested.images()):
+        raise UserError(
+            f"a prediction is of {predicted.where}, but a test is of other images, those of {tested.where}, and shards "
+            "can hold only one test: move one of them away"
+        )
+
+
+def _paths(found: ImageFiles) -> set[str]:
+    return {image.path for image in (*found.images, *found.again)}

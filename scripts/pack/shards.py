@@ -24,7 +24,7 @@ HEADERS = {"comment": SHARD_MARK}  # of the whole file
 MOST_SHARDS = 10**6  # of a split, which their names have room for
 
 
-class Member(NamedTuple):
+class PackedImage(NamedTuple):
     """An image in a shard: its name there, where it lies now, and its bytes."""
 
     name: str
@@ -33,7 +33,7 @@ class Member(NamedTuple):
 
 
 @dataclass
-class Shard:
+class PlannedShard:
     """A tar file to be written.
 
     Attributes:
@@ -43,7 +43,7 @@ class Shard:
     """
 
     name: str
-    members: list[Member]
+    members: list[PackedImage]
     blocks: int = 0
 
     @property
@@ -59,16 +59,16 @@ class Contents(NamedTuple):
     members: list[tuple[str, bytes]]
 
 
-def plan_shards(split: str, images: Iterable[ImageFile], limit: int) -> list[Shard]:
+def plan_shards(split: str, images: Iterable[ImageFile], limit: int) -> list[PlannedShard]:
     """Divides images, in their order, among shards of at most ``limit`` bytes; a larger image gets its own.
 
     Raises:
         UserError: An image cannot be read, or a reader of shards would not find it under its name.
     """
-    shards: list[Shard] = []
+    shards: list[PlannedShard] = []
     gone, unusable, names = [], [], set()
     for image in images:
-        member = Member(image.name, image.path, location.size(image.path))
+        member = PackedImage(image.name, image.path, location.size(image.path))
         if member.size < 0 or not os.access(location.file_of(image.path), os.R_OK):
             gone.append(location.shown(image.path))
         if image.name in names or not _is_usable(image.name):
@@ -76,7 +76,7 @@ def plan_shards(split: str, images: Iterable[ImageFile], limit: int) -> list[Sha
         names.add(image.name)
         blocks = len(_header(member)) + _filled_up(member.size, tarfile.BLOCKSIZE)
         if not shards or _size_with(shards[-1].blocks + blocks) > limit:
-            shards.append(Shard(f"{split}-{len(shards):06}.tar", []))
+            shards.append(PlannedShard(f"{split}-{len(shards):06}.tar", []))
         shards[-1].members.append(member)
         shards[-1].blocks += blocks
     if gone:
@@ -94,7 +94,7 @@ def plan_shards(split: str, images: Iterable[ImageFile], limit: int) -> list[Sha
     return shards
 
 
-def pack_shard(shard: Shard, path: Path, advance: Callable[[int], None]) -> str:
+def pack_shard(shard: PlannedShard, path: Path, advance: Callable[[int], None]) -> str:
     """Writes a shard to ``path``, or keeps it if it is there already, and returns its SHA-256.
 
     It is read back before it gets its name.
@@ -147,7 +147,7 @@ class _Hashed:
         return data
 
 
-def _write(members: Iterable[Member], file: BinaryIO | None, advance: Callable[[int], None]) -> Contents:
+def _write(members: Iterable[PackedImage], file: BinaryIO | None, advance: Callable[[int], None]) -> Contents:
     """Writes a tar file that follows from names and contents alone; with no file it is only hashed."""
     hashed, digests = _Hashed(file), []
     # Names that are not UTF-8 are written as they are, whatever the encoding of this machine.
@@ -187,7 +187,7 @@ def _read_back(path: Path, advance: Callable[[int], None]) -> Contents:
     return Contents(hashed.digest.hexdigest(), digests)
 
 
-def _content(member: Member) -> bytes:
+def _content(member: PackedImage) -> bytes:
     try:
         source = location.open_content(member.path)
         with open(source, "rb") if isinstance(source, str) else source as file:
@@ -204,13 +204,13 @@ def _content(member: Member) -> bytes:
     return content
 
 
-def _info(member: Member) -> tarfile.TarInfo:
+def _info(member: PackedImage) -> tarfile.TarInfo:
     info = tarfile.TarInfo(member.name)  # of 1970, with mode 0644, owned by nobody
     info.size = member.size
     return info
 
 
-def _header(member: Member) -> bytes:
+def _header(member: PackedImage) -> bytes:
     return _info(member).tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 

@@ -11,11 +11,11 @@ from PIL import Image
 
 from callbacks.figures.draw import images_figure, short, to_png
 from callbacks.predictions.out_of_fold import OUT_OF_FOLD_TABLE, WAY_OUT, OutOfFold, read_out_of_fold
-from callbacks.predictions.prediction_csv import write_csv
 from callbacks.run.run_folder import RunFolder
 from datamodules import ImageFolderDataModule
 from datamodules.files.atomic_file import atomic_file
 from datamodules.files.csv_cells import to_cell
+from datamodules.files.csv_tables import write_csv
 from datamodules.files.errors import UserError, listed
 from datamodules.images.read import ImageReadError, read_image
 from datamodules.splits import list_split

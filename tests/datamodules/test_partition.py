@@ -173,13 +173,13 @@ def test_the_same_folds_whatever_python_hashes():
     ("counts", "options", "sentence"),
     [
         ({"cat": 1}, {}, r"class cat has too few images \(1\) to hold out 1 for validation: add images or"),
-        ({"cat": 4}, {"folds": 5}, "cat has 4 different images, too few for one in each of 5 folds: .*, or lower"),
+        ({"cat": 4}, {"folds": 5}, "has 4 different images, too few for one in each of 5 folds: .*, or make 4 folds"),
         ({"cat": 1}, {"folds": 5}, "too few for one in each of 5 folds: add images$"),
         ({"cat": 5}, {"group_pattern": "(dog)"}, r"group_pattern \(dog\) finds no group in 5 of 5 names \(cat/0"),
         ({"cat": 5}, {"group_pattern": r"(dog)?\d"}, "finds no group in 5 of 5 names"),
         ({"cat": 5}, {"group_pattern": "cat"}, "class cat has images of 1 group, too few for one in each of "
          "training and validation, as no group is divided: add images of other groups, or use finer groups"),
-        ({"cat": 5}, {"group_column": "object"}, "--data.group_column object, as typed or in the trained file, is a column"),
+        ({"cat": 5}, {"group_column": "object"}, "group_column object, as typed or in the trained file, is a column"),
         ({"cat": 5}, {"group_pattern": r"\d", "folds": 6}, "5 groups, too few for one in each of the 6 folds, as no "
          "group is divided: add images of other groups, or use fewer folds or finer groups"),
     ],

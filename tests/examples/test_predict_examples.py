@@ -16,9 +16,9 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from callbacks.predictions.prediction_csv import write_csv
 from datamodules.class_index import ClassIndex, natural_key
 from datamodules.files.csv_cells import to_cell
+from datamodules.files.csv_tables import write_csv
 from datamodules.images import read, transforms
 from lightning_modules import ResNetCBAM
 from lightning_modules.exports.header import export_header

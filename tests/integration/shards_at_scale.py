@@ -156,7 +156,7 @@ def cost_of_listing(root):
     before = psutil.Process().memory_info().rss
     begun = time.perf_counter()
     source = DataSet(Path(root)).require("train")
-    listed = source.by_class(source.class_names())
+    listed, _ = source.by_class(source.class_names())
     seconds = time.perf_counter() - begun
     count = sum(len(found.images) for found in listed.values())
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())

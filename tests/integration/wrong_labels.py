@@ -9,7 +9,6 @@ of photos that confident learning doubts. ROOT is only read.
 
 import argparse
 import contextlib
-import csv
 import json
 import random
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from callbacks.predictions.out_of_fold import OUT_OF_FOLD_TABLE, read_out_of_fold
 from datamodules import ImageFolderDataModule
 from datamodules.files.csv_cells import to_cell
+from datamodules.files.csv_tables import write_csv
 from datamodules.splits import list_split
 from lightning_modules.metrics.proportions import wilson_interval
 from scripts.main import main as command
@@ -31,13 +31,12 @@ def write_labels(file, train, swapped, seed):
     classes = sorted({image.split("/")[0] for image in images})
     rng = random.Random(seed)
     chosen = {*rng.sample(images, round(swapped * len(images)))}
-    with open(file, "w", newline="", encoding="utf-8") as opened:
-        writer = csv.writer(opened, lineterminator="\n")
-        writer.writerow(["file_name", "label"])
-        for image in images:
-            own = image.split("/")[0]
-            label = rng.choice([name for name in classes if name != own]) if image in chosen else own
-            writer.writerow([to_cell(image), to_cell(label)])
+    rows = []
+    for image in images:
+        own = image.split("/")[0]
+        label = rng.choice([name for name in classes if name != own]) if image in chosen else own
+        rows.append([to_cell(image), to_cell(label)])
+    write_csv(file, ["file_name", "label"], rows)
 
 
 def share(count, of):

@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import shutil
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -248,6 +249,24 @@ def test_labels_of_tests_and_of_unreadable_images_are_written_too(copy, run_fold
     data = ImageFolderDataModule(str(copy), labels="labels.csv")
     data.setup("test")
     assert len(data.dataset("test")) == 24
+
+
+@pytest.mark.parametrize("form", ["train", "train.tar"])
+def test_what_a_run_refuses_is_described_whatever_its_form(form, data_root, run_folder, capsys):
+    root = run_folder / "root"
+    shutil.copytree(data_root / "train" / "1", root / "train" / "1")
+    broken = first(root / "train" / "1")
+    broken.write_bytes(b"no image")
+    if form == "train.tar":
+        with tarfile.open(root / form, "w") as archive:
+            archive.add(root / "train", ".")
+        shutil.rmtree(root / "train")
+    code, report, _ = audit(root, capsys)
+    assert code == 1
+    assert report["splits"]["train"]["images"] == 4
+    (unreadable,) = report["unreadable"]
+    assert unreadable["path"] == str(root / form / "1" / broken.name)
+    assert any("2 or more classes" in sentence for sentence in report["stops"])
 
 
 def test_what_is_wrong_with_a_table_is_told_as_a_run_would(copy, run_folder, capsys):

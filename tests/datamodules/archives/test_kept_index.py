@@ -79,8 +79,8 @@ def test_a_changed_archive_and_another_label_column_are_indexed_anew(tmp_path, c
     assert len(open_index(path)[0].names) == 3
     assert len(scans) == 3
     assert len(list(cache.iterdir())) == 1  # what is of an older archive does not stay
-    assert open_index(path, "a")[0].labels["3.json"] == "=x"
-    assert open_index(path)[0].labels["3.json"] == "!has no field label, class, target"
+    assert open_index(path, "a")[0].labels["3.json"] == "x"
+    assert open_index(path)[0].faults["3.json"] == "has no field label, class, target"
     assert len(scans) == 4
 
 

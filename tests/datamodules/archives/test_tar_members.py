@@ -49,7 +49,7 @@ def test_a_tar_file_that_is_cut_within_a_member_is_refused(tar, length):
     tar.write_bytes(tar.read_bytes()[:length])
     refused(
         tar,
-        r"train\.tar is (not a tar file or is damaged|cut off|damaged 1,536 bytes)",
+        r"train\.tar is (not a tar file, or is damaged|cut off|damaged 1,536 bytes)",
     )
 
 
@@ -84,7 +84,7 @@ def test_a_damaged_header_is_refused_and_what_follows_it_is_not_left_out(tar):
 @pytest.mark.parametrize("content", [b"", b"hello", b"x" * 5000, b"PK\5\6" + bytes(18)])
 def test_a_foreign_file_is_refused(tmp_path, content):
     (tmp_path / "train.tar").write_bytes(content)
-    refused(tmp_path / "train.tar", r"train\.tar is not a tar file or is damaged")
+    refused(tmp_path / "train.tar", r"train\.tar is not a tar file, or is damaged")
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
@@ -119,6 +119,25 @@ def test_a_name_that_comes_twice_is_refused(tmp_path):
     refused(tmp_path / "train.tar", r"has several members named cat/1\.jpg: pack it again")
 
 
+@pytest.mark.parametrize(
+    "names", [["1.jpg", "1.jpg"], ["1.json", "./1.json"], ["other/1.txt", "other//1.txt"], ["none.jpg", "none.jpg"]]
+)
+def test_links_of_one_name_are_refused(tmp_path, names):
+    with tarfile.open(tmp_path / "train.tar", "w") as made:
+        for target in ("cat/1.jpg", "cat/2.json", "cat/2.jpg"):
+            made.addfile(info(target))
+        for name, target in zip(names, ("cat/1.jpg", "cat/2.jpg"), strict=True):
+            made.addfile(info(name, type=tarfile.SYMTYPE, linkname=target))
+    refused(tmp_path / "train.tar", rf"several members named {Path(names[0])}: pack it again")
+
+
+def test_a_label_comes_once_whether_as_file_or_link(tmp_path):
+    with tarfile.open(tmp_path / "train.tar", "w") as made:
+        for member in (info("2.json"), info("1.json"), info("1.json", type=tarfile.LNKTYPE, linkname="2.json")):
+            made.addfile(member)
+    refused(tmp_path / "train.tar", r"several members named 1\.json")
+
+
 def test_a_sparse_image_is_refused(tmp_path):
     sparse = info("cat/1.jpg", pax_headers={"GNU.sparse.map": "0,1", "GNU.sparse.size": "1000"})
     with tarfile.open(tmp_path / "train.tar", "w", format=tarfile.PAX_FORMAT) as made:
@@ -150,7 +169,7 @@ def header(name, kind, size):
 )
 def test_a_bomb_is_refused_at_once(tmp_path, content):
     (tmp_path / "train.tar").write_bytes(content)
-    refused(tmp_path / "train.tar", "is not a tar file or is damaged")
+    refused(tmp_path / "train.tar", "is not a tar file, or is damaged")
 
 
 @pytest.mark.parametrize(

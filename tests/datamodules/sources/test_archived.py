@@ -17,7 +17,7 @@ from datamodules.groups import stay_together
 from datamodules.images.location import open_content, shown
 from datamodules.sources.archived import Archived
 from datamodules.sources.class_folders import ClassFolders
-from datamodules.sources.data_set import DataSet, list_images
+from datamodules.sources.data_set import DataSet, list_to_predict
 from datamodules.splits import list_split, require_apart
 
 
@@ -57,7 +57,7 @@ def content(path):
 def facts(source, above):
     """What two forms of a split must agree on: contents by class and name, and what is passed over."""
     names = source.class_names()
-    found = source.by_class(names)
+    found, _ = source.by_class(names)
     return {
         name: (
             [(image.name, content(image.path)) for image in files.images],
@@ -144,7 +144,7 @@ def test_devices_are_passed_over_and_links_out_of_the_archive_lead_nowhere(tmp_p
         ("cat/up.jpg", tarfile.SYMTYPE, "../../../etc/passwd"),
     ]
     path = pack(tmp_path / "train.tar", {"cat/1.jpg": b"", "dog/1.jpg": b""}, links=links)
-    found = Archived([path]).by_class(["cat", "dog"])["cat"]
+    found = Archived([path]).by_class(["cat", "dog"])[0]["cat"]
     assert found.other == {"without suffix": 1, ".jpg": 1}
     assert found.dangling == [f"{path}/cat/passwd.jpg", f"{path}/cat/up.jpg"]
     assert [image.name for image in found.images] == ["1.jpg"]
@@ -158,7 +158,7 @@ def test_shards_are_one_split_in_natural_order(tmp_path):
     ]
     source = Archived(shards[::-1])
     assert source.where == str(tmp_path / "train-{000000..000002}.tar")
-    found = source.by_class(source.class_names())
+    found, _ = source.by_class(source.class_names())
     assert [(image.name, content(image.path)) for image in found["cat"].images] == [
         ("1.jpg", b"1"), ("2.jpg", b"2"), ("10.jpg", b"10"),
     ]  # fmt: skip
@@ -198,7 +198,7 @@ def test_webdataset_with_class_indices(tmp_path, name):
     (tmp_path / "classes.txt").write_text("dog\ncat\nfox\n")
     source = Archived([pack(tmp_path / name, LABELLED, "data/")], tmp_path / "classes.txt")
     assert source.class_names() == ["cat", "dog"]
-    found = source.by_class(["cat", "dog"])
+    found, _ = source.by_class(["cat", "dog"])
     assert {c: [(image.name, content(image.path)) for image in files.images] for c, files in found.items()} == {
         "cat": [("2.jpg", b"2"), ("3.left.PNG", b"3")],
         "dog": [("10.jpg", b"10")],
@@ -209,13 +209,13 @@ def test_webdataset_with_class_indices(tmp_path, name):
 
 def test_webdataset_with_json(tmp_path):
     members = {
-        "1.jpg": b"", "1.json": b'{"label": 01.50, "width": 5}'.replace(b"01", b"1"), "2.jpg": b"",
+        "1.jpg": b"", "1.json": b'{"Label": 10, "width": 1.5}', "2.jpg": b"",
         "2.json": '\ufeff{"class": "größe"}'.encode(), "3.jpg": b"", "3.json": b'{"target": "01", "kind": 7}',
         "about.json": b"[]",
     }  # fmt: skip
     path = pack(tmp_path / "train.tar", members)
-    assert Archived([path]).class_names() == ["01", "1.50", "größe"]
-    (other,) = {str(found.passed_over()) for found in Archived([path]).by_class(["01"]).values()}
+    assert Archived([path]).class_names() == ["01", "10", "größe"]
+    (other,) = {str(found.passed_over()) for found in Archived([path]).by_class(["01"])[0].values()}
     assert other == ""
 
 
@@ -230,7 +230,7 @@ def test_webdataset_with_json(tmp_path):
         ({"10.cls": b"1.0"}, r"10\.cls \(1\.0\)"),
         ({"10.cls": "²".encode()}, r"10\.cls \(²\)"),
         ({"10.cls": b" \n"}, r"cannot be understood: 10\.cls \(is empty\)"),
-        ({"10.cls": b"\xff"}, r"10\.cls \(cannot be read\)"),
+        ({"10.cls": b"\xff"}, r"10\.cls \(is not in UTF-8\)"),
         ({"10.CLS": b"0"}, r"has two labels for 10, 10\.cls and 10\.CLS"),
     ],
 )
@@ -244,17 +244,21 @@ def test_faults_of_class_indices_are_listed(tmp_path, changes, match):
 @pytest.mark.parametrize(
     ("content", "column", "match"),
     [
-        (b"[1]", None, r"1\.json \(holds no object\)"),
-        (b"{", None, r"1\.json \(cannot be read\)"),
-        (b"[" * 100_000, None, r"1\.json \(cannot be read\)"),
-        (b'{"label": ["a", "b"]}', None, "has several labels, but an image has one class here"),
+        (b"[1]", None, r"1\.json \(must be a JSON object, got \[.1.\]\)"),
+        (b"{", None, r"1\.json \(is not a JSON object, "),
+        (b"[" * 100_000, None, r"1\.json \(is not a JSON object, "),
+        (b'{"label": ["a", "b"]}', None, "has a list as label, .*, but this project is single-label"),
         (b'{"label": "a", "class": "b"}', None, "several fields that may be the label, label, class: choose"),
+        (b'{"label": "a", "Label": "b"}', None, "several fields that may be the label, label, Label: choose"),
+        (b'{"label": "a", "label": "a"}', None, "a key comes twice"),
+        (b'{"Kind": "a"}', "kind", "has no field kind"),  # typed names are exact
         (b'{"kind": "a"}', None, "has no field label, class, target"),
         (b'{"label": "a"}', "kind", "has no field kind"),
         (b'{"label": ""}', None, "is empty"),
-        (b'{"label": null}', None, "has null for its label"),
-        (b'{"label": true}', None, "has true for its label"),
-        (b'{"label": {"a": 1}}', None, "for its label, which is neither text nor a number"),
+        (b'{"label": null}', None, "must have text or an integer as label, got null"),
+        (b'{"label": true}', None, "as label, got true"),
+        (b'{"label": {"a": 1}}', None, 'as label, got {"a": "1"}'),
+        (b'{"label": 1.0}', None, r"as label, got 1\.0"),
         (b'{"label": "a\\u0000b"}', None, r"has the label 'a\\x00b', which is no name that"),
         (b'{"label": "a/b"}', None, "has the label 'a/b', which is no name"),
         (b'{"label": ".a"}', None, "has the label '.a', which is no name"),
@@ -268,6 +272,13 @@ def test_faults_of_json_are_listed(tmp_path, content, column, match):
     assert "\0" not in str(caught.value)
 
 
+def test_labels_that_look_like_several_are_refused_as_in_a_labels_file(tmp_path):
+    labels = {f"{i}": b'{"label": "%s"}' % label for i, label in enumerate((b"a", b"c", b"a|c"))}
+    members = {f"{key}.{suffix}": text for key, text in labels.items() for suffix in ("jpg", "json")}
+    with pytest.raises(UserError, match=r"train\.tar has several labels in one, 'a\|c', but this"):
+        Archived([pack(tmp_path / "train.tar", members)]).class_names()
+
+
 def test_a_column_chooses_json_where_there_are_class_indices_too(tmp_path):
     members = LABELLED | {f"{n}.json": b'{"kind": "%d", "label": "x"}' % n for n in (2, 3, 10)}
     assert Archived([pack(tmp_path / "train.tar", members)], label_column="kind").class_names() == ["2", "3", "10"]
@@ -277,15 +288,15 @@ def test_json_beside_images_in_class_folders_is_no_label(tmp_path):
     members = {"cat/1.jpg": b"", "cat/1.json": b'{"label": "x"}', "dog/1.jpg": b""}
     source = Archived([pack(tmp_path / "train.tar", members)])
     assert source.class_names() == ["cat", "dog"]
-    assert source.by_class(["cat", "dog"])["cat"].other == {".json": 1}
+    assert source.by_class(["cat", "dog"])[0]["cat"].other == {".json": 1}
 
 
 @pytest.mark.parametrize(
     ("text", "match"),
     [
         (None, "pass --data.class_list FILE"),
-        ("a\n\nb", "has '' empty or twice"),
-        ("a\nb\na\n", "has 'a' empty or"),
+        ("a\n\nb", "name a different class in each line, but '' is empty or repeated"),
+        ("a\nb\na\n", "but 'a' is empty or"),
         ("a/b\nc", "could have, got 'a/b'"),
     ],
 )
@@ -343,7 +354,7 @@ def test_splits_and_classes_that_share_an_archive_or_a_member_are_found(tmp_path
 def test_names_of_one_member_stay_together_when_images_are_held_out(tmp_path):
     links = [("cat/3.jpg", tarfile.LNKTYPE, "cat/1.jpg")]
     path = pack(tmp_path / "train.tar", {"cat/1.jpg": b"1", "cat/2.jpg": b"2", "dog/1.jpg": b"1"}, links=links)
-    together = stay_together(Archived([path]).by_class(["cat"])["cat"].images)
+    together = stay_together(Archived([path]).by_class(["cat"])[0]["cat"].images)
     assert [[image.name for image in images] for images in together] == [["1.jpg", "3.jpg"], ["2.jpg"]]
 
 
@@ -365,7 +376,7 @@ def test_a_data_set_finds_its_splits_in_archives(tmp_path):
     assert len(data.require("train").images().images) == 3
     assert len(data.require("val").images().images) == 2
     assert data.find("test") is None
-    assert [image.name for image in list_images(tmp_path / "val.zip").images] == ["cat/1.jpg", "dog/1.jpg"]
+    assert [image.name for image in list_to_predict(tmp_path / "val.zip").images] == ["cat/1.jpg", "dog/1.jpg"]
     (tmp_path / "val").mkdir()
     (tmp_path / "test.tgz").touch()
     with pytest.raises(UserError, match=r"val is there in several forms, .*val, .*val\.zip: move all but one away"):

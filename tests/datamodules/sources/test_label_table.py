@@ -5,7 +5,7 @@ import pytest
 
 from datamodules.files.csv_cells import to_cell
 from datamodules.files.errors import UserError
-from datamodules.sources.label_table import Columns, LabelRow, read_label_table
+from datamodules.sources.label_table import NO_COLUMN, Columns, LabelRow, read_label_table
 
 PLAIN = "image,label\n1.jpg,cat\n2.jpg,dog\n"
 
@@ -79,7 +79,9 @@ def test_columns_are_found_by_their_names(write):
         LabelRow("1", "cat", "train", "a", 2),
         LabelRow("2", "dog", "test", "b", 3),
     ]
-    assert {row.split for row in read_label_table(path, Columns(split=""))} == {""}  # a column that does not count
+    assert {row.split for row in read_label_table(path, Columns(split=NO_COLUMN))} == {
+        ""
+    }  # a column that does not count
     no_group = write("id,label,split\n1,cat,test\n2,dog,test\n")
     assert {row.group for row in read_label_table(no_group, Columns(group="who"))} == {""}  # none of them trains
 
@@ -120,12 +122,12 @@ def test_labels_stay_apart_where_reading_cells_as_escaped_would_join_them(write)
          "line 2 (split)"),
         ("image,label,split\n1,a,train\n2,b,extra\n3,b,extra\n4,a,trainer\n", "must have train, val or test as split, "
          "but has 'extra' (line 3), 'trainer' (line 5)"),
-        ("image,label\n1,cat\n2,dog\n3,cat|dog\n", "several labels in one cell, 'cat|dog' (line 4), but this project "
+        ("image,label\n1,cat\n2,dog\n3,cat|dog\n", "several labels in one, 'cat|dog' (line 4), but this project "
          "is single-label"),
-        ("image,label\n1,cat\n2,dog\n3,dog; cat\n", "several labels in one cell"),
-        ('image,label\n1,cat\n2,dog\n3,"cat,dog"\n', "several labels in one cell"),
-        ("image,label\n1,cat\n2,dog\n3,cat dog\n", "several labels in one cell"),
-        ("image,label\n1,['cat']\n", "several labels in one cell"),
+        ("image,label\n1,cat\n2,dog\n3,dog; cat\n", "several labels in one"),
+        ('image,label\n1,cat\n2,dog\n3,"cat,dog"\n', "several labels in one"),
+        ("image,label\n1,cat\n2,dog\n3,cat dog\n", "several labels in one"),
+        ("image,label\n1,['cat']\n", "several labels in one"),
         ("image,label\n1,a/b\n", "a name that a class's folder could have, but "),
         ("image,label\n1,..\n", "'..' (line 2): write it without a slash, and without a dot in front"),
         ("image,label\n1,a\0b\n", "write it without"),

@@ -9,7 +9,7 @@ import pytest
 from datamodules.files.errors import UserError
 from datamodules.images.find import ImageFile
 from scripts.pack import pack, shards
-from tests.scripts.pack.odd_names import NAMES, content_of, files
+from tests.scripts.pack.odd_names import NAMES, content_of, files, members
 
 
 def test_what_the_disk_makes_of_a_shard_is_compared(root, tmp_path, monkeypatch):
@@ -78,8 +78,8 @@ def test_names_that_a_reader_would_not_find_are_refused(monkeypatch):
         ("--output=sums", "holds files that are not shards by an earlier pack, SHA256SUMS: choose a new or empty"),
         ("--output=root/sample_submission.csv", "is a file: choose another --output"),
         ("--output=", "--output is empty"),
-        ("--output=out --shard_mb=0", "--shard_mb must be above 0, got 0.0"),
-        ("--output=out --shard_mb=nan", "--shard_mb must be above 0, got nan"),
+        ("--output=out --shard_mb=0", "--shard_mb must be finite and above 0, got 0.0"),
+        ("--output=out --shard_mb=nan", "--shard_mb must be finite and above 0, got nan"),
         ("--output=out --data.root=nowhere", "there is no folder at nowhere (--data.root)"),
         ("--output=out --data.root=sums", "there is no folder sums/train"),
     ],
@@ -117,3 +117,18 @@ def test_a_class_without_an_image_is_refused_as_a_run_would(root, tmp_path):
     (root / "train" / "empty").mkdir()
     with pytest.raises(UserError, match="but there is none in empty"):
         pack(root, tmp_path / "out")
+
+
+def test_images_that_are_tested_and_others_that_are_predicted_are_refused(root, tmp_path):
+    """Shards hold one test, and a prediction of them must be that of the data set."""
+    table = "file_name,label,split\n{}train/cat/10.jpg,cat,test\ntrain/10/a b.jpg,10,test\n"
+    rows = "train/cat/1.jpg,cat,train\ntrain/dög/ø.jpg,10,train\n"
+    (tmp_path / "labels.csv").write_text(table.format(rows), encoding="utf-8")
+    with pytest.raises(UserError, match=r"a prediction is of .*root.test, but a test is of other images, .*\(test\)"):
+        pack(root, tmp_path / "out", labels=str(tmp_path / "labels.csv"))
+    assert not (tmp_path / "out").exists()
+    for name, label in (("1.jpg", "cat"), ("later/2.jpg", "10")):
+        rows += f"test/{name},{label},test\n"
+    (tmp_path / "labels.csv").write_text(f"file_name,label,split\n{rows}", encoding="utf-8")
+    out = pack(root, tmp_path / "out", labels=str(tmp_path / "labels.csv"))
+    assert members(out / "test-000000.tar") == ["10/later/2.jpg", "cat/1.jpg"]

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datamodules.archives.compressed import SUFFIXES as COMPRESSED
+from datamodules.archives.compressed import require_uncompressed
 from datamodules.class_index import natural_key
 from datamodules.files.errors import UserError, listed
 
 SUFFIXES = (".tar", ".zip")
-_NUMBERED = re.compile(r"(.*-)([0-9]+)(\.[^.]+)", re.DOTALL)
 
 
 def is_archive(path: Path) -> bool:
@@ -25,13 +25,34 @@ def is_archive(path: Path) -> bool:
 
 def archives_of(root: Path, split: str) -> list[list[Path]]:
     """Lists the archives of a split in ``root``, in natural order: one for all, and series, of each kind."""
-    names = [name for name in os.listdir(root) if name.lower().endswith(SUFFIXES)] if root.is_dir() else []
-    forms: list[list[Path]] = []
-    for suffix in SUFFIXES:
-        for pattern in (re.escape(split + suffix), rf"{re.escape(split)}-[0-9]+{re.escape(suffix)}"):
-            found = sorted((name for name in names if re.fullmatch(pattern, name)), key=natural_key)
-            forms += [[root / name for name in found]] if found else []
-    return forms
+    forms: dict[tuple[str, bool], list[Path]] = {}
+    for path, match in _named(root, split):
+        if (suffix := match[3].lower()) in SUFFIXES:
+            forms.setdefault((suffix, bool(match[2])), []).append(path)
+    return [forms[form] for form in sorted(forms)]
+
+
+def refuse_compressed(root: Path, split: str) -> None:
+    """Checks that a split of which nothing else was found does not lie in ``root`` compressed.
+
+    Raises:
+        UserError: It does; the message has the command that converts it.
+    """
+    for path, _ in _named(root, split):
+        require_uncompressed(str(path))
+
+
+def _named(root: Path, split: str) -> list[tuple[Path, re.Match[str]]]:
+    """Lists the files in ``root`` that are named as archives of a split are, in natural order."""
+    pattern = _pattern(re.escape(split))
+    names = sorted(filter(pattern.fullmatch, os.listdir(root)), key=natural_key) if root.is_dir() else []
+    return [(root / name, match) for name in names if (match := pattern.fullmatch(name))]
+
+
+def _pattern(start: str) -> re.Pattern[str]:
+    """Returns the pattern of an archive's name: its start, perhaps a number, and a suffix in any letter case."""
+    suffixes = "|".join(map(re.escape, (*SUFFIXES, *COMPRESSED)))
+    return re.compile(rf"({start})(?:-([0-9]+))?((?i:{suffixes}))", re.DOTALL)
 
 
 def series_name(paths: Sequence[Path]) -> str:
@@ -43,11 +64,16 @@ def series_name(paths: Sequence[Path]) -> str:
     """
     if len(paths) == 1:
         return str(paths[0])
-    matches = [_NUMBERED.fullmatch(path.name) for path in (paths[0], paths[-1])]
+    matches = [_numbered(path) for path in (paths[0], paths[-1])]
     if not all(matches):
         return f"{paths[0]} and {len(paths) - 1} more"
     (start, first, suffix), (_, last, _) = (match.groups() for match in matches if match)
-    return str(paths[0].parent / f"{start}{{{first}..{last}}}{suffix}")
+    return str(paths[0].parent / f"{start}-{{{first}..{last}}}{suffix}")
+
+
+def _numbered(path: Path) -> re.Match[str] | None:
+    match = _pattern(".*?").fullmatch(path.name)
+    return match if match and match[2] else None
 
 
 def require_series(paths: Sequence[Path]) -> None:
@@ -62,13 +88,13 @@ def require_series(paths: Sequence[Path]) -> None:
             f"the archives of a split must be of one kind, but {series_name(paths)} are {listed(sorted(suffixes))}: "
             "move away what does not belong to it"
         )
-    matches = [match for path in paths if (match := _NUMBERED.fullmatch(path.name))]
+    matches = [match for path in paths if (match := _numbered(path))]
     numbers = [int(match[2]) for match in matches]
     if len(matches) < len(paths) or not numbers:
         return
     start, digits, suffix = matches[0].groups()
     expected = range(min(1, *numbers), max(numbers) + 1)  # from 0 or 1
-    if missing := [f"{start}{number:0{len(digits)}}{suffix}" for number in expected if number not in {*numbers}]:
+    if missing := [f"{start}-{number:0{len(digits)}}{suffix}" for number in expected if number not in {*numbers}]:
         raise UserError(
             f"the shards {series_name(paths)} lack {listed(missing)}: add what is missing, or number them anew"
         )

@@ -1,8 +1,10 @@
-"""Reads named columns of a CSV file that a person, a spreadsheet or another program wrote."""
+"""CSV files: named columns of one that a person, a spreadsheet or another program wrote, and writing one."""
 
 import csv
+import io
+import itertools
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from datamodules.files.errors import UserError, listed
@@ -68,6 +70,21 @@ def read_columns(path: Path, columns: Sequence[str | Collection[str]], *, what: 
             "fill it in or remove the row"
         )
     return rows
+
+
+def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """Writes a CSV file, in UTF-8 with line feeds."""
+    line = io.StringIO()
+    writer = csv.writer(line, lineterminator="\r\n")  # with "\n", Python 3.11 leaves a carriage return unquoted
+    quoting_writer = csv.writer(line, lineterminator="\r\n", quoting=csv.QUOTE_ALL)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        for cells in itertools.chain([header], rows):
+            line.seek(0)
+            line.truncate()
+            # Some spreadsheets split unquoted cells at semicolons, and would evaluate the part behind one.
+            cells = list(cells)
+            (quoting_writer if any(";" in cell or "\t" in cell for cell in cells) else writer).writerow(cells)
+            file.write(line.getvalue().removesuffix("\r\n") + "\n")
 
 
 def _present(column: str | Collection[str], header: list[str], path: Path, way_out: str) -> str:

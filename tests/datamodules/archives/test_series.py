@@ -1,7 +1,6 @@
 import pytest
 
-from datamodules.archives.compressed import refuse_compressed
-from datamodules.archives.shards import archives_of, is_archive, series_name
+from datamodules.archives.series import archives_of, is_archive, refuse_compressed, series_name
 from datamodules.files.errors import UserError
 
 
@@ -25,6 +24,14 @@ def test_a_compressed_split_is_refused_with_the_command_that_converts(tmp_path, 
     with pytest.raises(UserError, match=rf"compressed.* run {command} .*{name}"):
         refuse_compressed(tmp_path, "train")
     assert is_archive(tmp_path / name)
+
+
+def test_suffixes_of_any_letter_case_are_found(tmp_path):
+    for name in ("train.TAR", "val-000000.Zip", "Test.tar"):
+        (tmp_path / name).touch()
+    assert archives_of(tmp_path, "train") == [[tmp_path / "train.TAR"]]
+    assert archives_of(tmp_path, "val") == [[tmp_path / "val-000000.Zip"]]
+    assert archives_of(tmp_path, "test") == []
 
 
 def test_a_series_is_called_by_its_ends(tmp_path):

@@ -9,8 +9,8 @@ import pytest
 from datamodules import ImageFolderDataModule
 from datamodules.files.errors import UserError
 from datamodules.sources.data_set import DataSet
-from datamodules.sources.labelled import LabelledFiles
-from datamodules.sources.labelled_images import LabelledImages
+from datamodules.sources.labelled_split import LabelledSplit
+from datamodules.sources.labels_file import LabelsFile
 from tests.conftest import SMALL
 
 
@@ -32,8 +32,8 @@ def write(path, rows, header=("image", "label")):
 
 def listed(file, root):
     """The names by label."""
-    source = LabelledFiles(LabelledImages(file, root), "train")
-    found = source.by_class(source.class_names())
+    source = LabelledSplit(LabelsFile(file, root), "train")
+    found, _ = source.by_class(source.class_names())
     return {label: [image.name for image in files.images] for label, files in found.items()}
 
 
@@ -132,12 +132,12 @@ def test_images_without_a_row_are_said(root, tmp_path, capsys):
     (root / "test").mkdir()
     (root / "test" / "9.jpg").touch()  # for a prediction
     (root / "loose").symlink_to("nowhere")
-    found = DataSet(root, {"labels": file}).require("train").by_class(["a", "b"])
-    assert found["a"].passed_over() == (
+    found, rest = DataSet(root, {"labels": file}).require("train").by_class(["a", "b"])
+    assert rest.passed_over() == (
         f"1 dangling links ({root / 'loose'}), 5 images without a row ({root}/other/5.jpg, {root}/sub/5.JPG, "
         f"{root}/sub/deep/4.jpg, {root}/x.jpg, {root}/x.png)"
     ).replace("/", os.sep)
-    assert found["b"].passed_over() == ""
+    assert [files.passed_over() for files in found.values()] == ["", ""]
 
 
 def test_a_flat_folder_with_a_table_is_the_same_data_set_as_class_folders(data_root, tmp_path):
@@ -192,7 +192,7 @@ def test_links_and_groups(root, tmp_path):
         ("hard", "b", "val", "x"),
     ]
     data = DataSet(root, {"labels": write(tmp_path / "l.csv", rows, header), "group_column": "who"})
-    train, val = data.require("train").by_class(["a", "b"]), data.require("val").by_class(["b"])
+    (train, _), (val, _) = data.require("train").by_class(["a", "b"]), data.require("val").by_class(["b"])
     assert [(image.name, image.group) for image in train["a"].images] == [("1.jpg", "ann")]
     assert [image.name for image in train["a"].again] == ["again.jpg"]
     (shared,) = val["b"].shared_with(train["b"])
@@ -200,7 +200,24 @@ def test_links_and_groups(root, tmp_path):
     assert val["b"].shared_with(train["a"]) == []
     rows[0] = ("3", "a", "train", "ann")  # then the link is the image's only name
     data = DataSet(root, {"labels": write(tmp_path / "l.csv", rows, header)})
-    assert [image.name for image in data.require("train").by_class(["a"])["a"].images] == ["again.jpg", "sub/3.jpg"]
+    assert [image.name for image in data.require("train").by_class(["a"])[0]["a"].images] == ["again.jpg", "sub/3.jpg"]
+
+
+def test_a_group_in_train_and_val_is_found_in_files_of_splits_as_in_one_file(data_root, tmp_path):
+    header = ("file_name", "label", "cow")
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        paths = sorted((data_root / split).glob("*/*.jpg"))
+        rows = [(f"{path.parent.name}-{path.name}", path.parent.name, f"{split}-{i}") for i, path in enumerate(paths)]
+        for path, (name, *_) in zip(paths, rows, strict=True):
+            shutil.copy(path, tmp_path / split / name)
+        write(tmp_path / split / "metadata.csv", rows, header)
+    set_up(tmp_path, group_column="cow")
+    write(tmp_path / "val" / "metadata.csv", [(name, label, "train-5") for name, label, _ in rows], header)
+    with pytest.raises(UserError, match=r"images of one group are both in train and in val \(train-5\)"):
+        set_up(tmp_path, group_column="cow")
+    write(tmp_path / "val" / "metadata.csv", [row[:2] for row in rows], header[:2])  # groups need not be known there
+    set_up(tmp_path, group_column="cow")
 
 
 def test_labelled_test_images_are_tested_and_predicted_unless_there_is_a_test_folder(data_root, tmp_path):

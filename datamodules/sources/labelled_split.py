@@ -2,19 +2,20 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from datamodules.class_index import natural_key
 from datamodules.files.errors import UserError
 from datamodules.images.find import ImageFiles
-from datamodules.sources.label_table import Columns
-from datamodules.sources.labelled_images import LabelledImages
+from datamodules.sources.label_table import NO_COLUMN, Columns
+from datamodules.sources.labels_file import LabelsFile
 from datamodules.split_names import visible_folders
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 
 
-class LabelledFiles:
+class LabelledSplit:
     """The images of one split of a labels file; see ``Source``.
 
     Args:
@@ -22,7 +23,7 @@ class LabelledFiles:
         split: A split that has rows.
     """
 
-    def __init__(self, labelled: LabelledImages, split: str) -> None:
+    def __init__(self, labelled: LabelsFile, split: str) -> None:
         self._labelled = labelled
         self._split = split
         several = not labelled.split and labelled.has_splits
@@ -39,11 +40,11 @@ class LabelledFiles:
             raise UserError(f"{self.where} must have 2 or more labels, but it has only {', '.join(labels)}: add rows")
         return labels
 
-    def by_class(self, names: Sequence[str]) -> dict[str, ImageFiles]:
-        """Looks the rows' images up; what has no row is passed over with the first class of the first split.
+    def by_class(self, names: Sequence[str]) -> tuple[dict[str, ImageFiles], ImageFiles]:
+        """Looks the rows' images up; what has no row is passed over in the first split.
 
         Raises:
-            UserError: As ``LabelledImages.by_split`` tells.
+            UserError: As ``LabelsFile.by_split`` tells.
         """
         labelled = self._labelled.by_split[self._split]
         by_class = {
@@ -52,15 +53,13 @@ class LabelledFiles:
             )
             for name in names
         }
-        if names and self._split == self._labelled.splits[0]:
-            by_class[names[0]].add(self._labelled.passed_over)
-        return by_class
+        return by_class, self._labelled.passed_over if self._split == self._labelled.splits[0] else ImageFiles()
 
     def images(self) -> ImageFiles:
         """Lists the images of the rows, or all of a split's own folder, as a prediction needs no labels.
 
         Raises:
-            UserError: As ``LabelledImages.by_split`` tells.
+            UserError: As ``LabelsFile.by_split`` tells.
         """
         if self._labelled.split:
             return self._labelled.found
@@ -82,10 +81,6 @@ def metadata_of(folder: Path) -> Path | None:
     return files[0]
 
 
-def of_folder(file: Path, columns: Columns, split: str) -> LabelledFiles:
-    """Opens the file of labels in a split's own folder, in which a column of splits does not count.
-
-    Groups decide what is held out of ``train``, so that other splits need no column of them.
-    """
-    columns = Columns(columns.image, columns.label, "", columns.group if split == "train" else None)
-    return LabelledFiles(LabelledImages(file, file.parent, columns, split), split)
+def of_folder(file: Path, columns: Columns, split: str) -> LabelledSplit:
+    """Opens the file of labels in a split's own folder, in which a column of splits does not count."""
+    return LabelledSplit(LabelsFile(file, file.parent, replace(columns, split=NO_COLUMN), split), split)

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from datamodules.class_index import natural_key
-from datamodules.files.csv_cells import from_cell
+from datamodules.files.csv_cells import from_cells
 from datamodules.files.errors import UserError, listed
 from datamodules.images.find import SUFFIXES, ImageFile, ImageFiles, find_images
 from datamodules.images.real_files import RealFiles
@@ -18,7 +18,7 @@ from datamodules.split_names import SPLITS
 Rows = list[tuple[LabelRow, ImageFile]]
 
 
-class LabelledImages:
+class LabelsFile:
     """The images of a labels file, read and looked up once for all splits, when they are asked for.
 
     Every attribute raises ``UserError`` as ``read_label_table`` tells.
@@ -30,7 +30,7 @@ class LabelledImages:
         split: The split of all rows, if ``root`` is its folder; by default that of their column, or ``train``.
     """
 
-    def __init__(self, file: Path, root: Path, columns: Columns = BY_CONVENTION, split: str = "") -> None:
+    def __init__(self, file: Path, root: Path, columns: Columns = BY_CONVENTION, split: str | None = None) -> None:
         self.file = file
         self.root = root
         self.split = split
@@ -38,7 +38,7 @@ class LabelledImages:
 
     @cached_property
     def _rows(self) -> list[LabelRow]:
-        return read_label_table(self.file, self._columns)
+        return read_label_table(self.file, self._columns, self.split or "train")
 
     @property
     def has_splits(self) -> bool:
@@ -122,9 +122,7 @@ class LabelledImages:
     def _matched(self) -> Rows:
         places = ImagePlaces([*self.found.images, *self.found.again], self.root, self.file.parent)
         cells = [row.image for row in self._rows]
-        as_names = [*map(from_cell, cells)] if self.file.suffix.lower() in DELIMITERS else cells
-        if len(set(as_names)) < len(set(cells)):  # not what to_cell wrote
-            as_names = cells
+        as_names = from_cells(cells) if self.file.suffix.lower() in DELIMITERS else cells
         images, unclear = places.find(as_names)
         if as_names != cells and not all(images):  # one way for the whole column
             images, unclear = places.find(cells)
@@ -142,9 +140,9 @@ class LabelledImages:
         return matched
 
     def _not_found(self, rows: list[LabelRow], places: ImagePlaces, unclear: dict[str, list[str]]) -> str:
-        outside = [row for row in rows if places.lead_outside(row.image)]
+        outside = [row for row in rows if places.leads_outside(row.image)]
         several = [f"{_in_line(row)}: {listed(unclear[row.image], 3)}" for row in rows if row.image in unclear]
-        absent = [row for row in rows if row.image not in unclear and not places.lead_outside(row.image)]
+        absent = [row for row in rows if row.image not in unclear and not places.leads_outside(row.image)]
         faults = [f"{listed([*map(_in_line, outside)])}, outside of that folder"] if outside else []
         faults += [f"names for which there are several images ({listed(several)})"] if several else []
         faults += [f"{listed([*map(_in_line, absent)])}, for which there is no image"] if absent else []

@@ -63,7 +63,8 @@ class ImageDataset(Dataset[Any]):
         replace_unreadable: Whether another file, determined by seed, epoch and sample, replaces an unreadable one.
 
     Attributes:
-        names: The images' names, ``<class>/<name>``.
+        names: The images' names: ``<class>/<place in the class>``, or, of a prediction, their places in what is
+            predicted.
         paths: Where they lie.
     """
 

@@ -1,6 +1,8 @@
 """``ImageFolderDataModule``: from a folder of class folders to the loaders of every stage."""
 
+import hashlib
 import itertools
+import operator
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,8 +10,9 @@ from typing import Literal
 
 from typing_extensions import override
 
-from datamodules.batches import BatchesDataModule
+from datamodules.base_data_module import BaseDataModule
 from datamodules.data_options import DEFAULT_VAL_FRACTION, require_usable_options
+from datamodules.files.errors import UserError
 from datamodules.image_dataset import ImageDataset
 from datamodules.images.cache import Place
 from datamodules.images.find import ImageFile
@@ -23,8 +26,10 @@ from datamodules.splits import classes_of, list_splits
 from datamodules.training_recipe import Augmentation, TrainingRecipe
 from datamodules.workers.loader import default_num_workers
 
+HELD_OUT = "held_out"  # in a checkpoint
 
-class ImageFolderDataModule(BatchesDataModule):
+
+class ImageFolderDataModule(BaseDataModule):
     """Loads the splits ``train``, ``val`` and ``test``, each in the form in which it lies in ``root``.
 
     A form is a folder of class folders, ``ROOT/train/<class>/``; archives, ``ROOT/train.tar``, ``train-000000.tar`` and
@@ -81,6 +86,7 @@ class ImageFolderDataModule(BatchesDataModule):
         prediction_labels: The class names of a prediction, as its files spell them.
         recipe: What is done to training images in each epoch.
         held_out: A sentence on what is held out of ``train``; empty if there is a ``val``.
+        fit_held_out: ``held_out_digest`` of the fit whose weights are validated, if that is known.
 
     Raises:
         UserError: An option is out of its range, a folder is missing, or its classes are not the expected ones.
@@ -132,6 +138,10 @@ class ImageFolderDataModule(BatchesDataModule):
     ) -> None:
         super().__init__()
         root = os.fspath(root)  # a Path would make the checkpoint unreadable with weights_only
+        labels, class_list, predict_dir, template = (
+            os.fspath(path) if path else None for path in (labels, class_list, predict_dir, template)
+        )
+        folds, fold = operator.index(folds), operator.index(fold)  # as numpy's would
         crop_scale = (crop_scale[0], crop_scale[1])  # lists of two, as notebooks may pass, are not equal to it
         self.save_hyperparameters(logger=False)
         require_usable_options(self.hparams)
@@ -140,7 +150,15 @@ class ImageFolderDataModule(BatchesDataModule):
         self.image_size = image_size
         self.batch_size = batch_size
         self.num_workers = num_workers
-        self.partition = Partition(seed, val_fraction, folds, fold, group_pattern, fraction, group_column)
+        self.partition = Partition(
+            seed=seed,
+            val_fraction=val_fraction,
+            folds=folds,
+            fold=fold,
+            group_pattern=group_pattern,
+            fraction=fraction,
+            group_column=group_column,
+        )
         self.predict_dir = predict_dir
         self.template = template
         self.worker_timeout = worker_timeout
@@ -152,6 +170,7 @@ class ImageFolderDataModule(BatchesDataModule):
         self.classes = classes_of(self.data_set, class_names)
         self.prediction_names: list[str] = []
         self.prediction_labels: list[str] = []
+        self.fit_held_out: str | None = None
 
     @property
     def needs_length(self) -> list[str]:
@@ -174,9 +193,41 @@ class ImageFolderDataModule(BatchesDataModule):
             for split, files in splits.items():
                 targets = [self.classes.position(name) for name, images in files.items() for _ in images]
                 self._add(split, itertools.chain.from_iterable(files.values()), targets)
+            if stage == "validate":
+                self._compare_held_out()
         if stage == "fit" and self.cache != "none":
             num_processes = default_num_workers(1) if self.num_workers is None else self.num_workers
             open_caches(self._datasets, self.cache, num_processes, self.trainer)
+
+    @property
+    def held_out_digest(self) -> str | None:
+        """SHA-256 of the names of the images that are held out of ``train``; None if none are."""
+        if not self.held_out:
+            return None
+        names = "\n".join(self._datasets["val"].names)
+        return hashlib.sha256(names.encode("utf-8", "surrogatepass")).hexdigest()
+
+    @override
+    def state_dict(self) -> dict[str, str]:
+        digest = self.held_out_digest
+        return {HELD_OUT: digest} if digest else {}
+
+    def _compare_held_out(self) -> None:
+        """Checks that the images that the fit held out are those that are now.
+
+        Raises:
+            UserError: They are not, and whole folds or groups may have changed sides.
+        """
+        digest = self.held_out_digest
+        if digest is None or self.fit_held_out in (None, digest):
+            return
+        remark = (
+            f"the images held out of {self.root} are not those that the fit held out, as images were added, removed or "
+            "renamed or options differ, so that some have trained: restore them, or add a val"
+        )
+        if self.partition.moves_many:
+            raise UserError(remark)
+        self._print(f"{remark}; the accuracy may be too high")
 
     def _add(self, split: str, images: Iterable[ImageFile], targets: list[int] | None) -> None:
         training = split == "train"

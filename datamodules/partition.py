@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from datamodules.class_index import natural_key
+from datamodules.data_options import DEFAULT_VAL_FRACTION
 from datamodules.files.errors import UserError, listed
 from datamodules.group_balance import spread
 from datamodules.groups import groups_of, stay_together
@@ -41,7 +42,7 @@ class Partition:
     """
 
     seed: int
-    val_fraction: float = 0.1
+    val_fraction: float = DEFAULT_VAL_FRACTION
     folds: int = 0
     fold: int = 0
     group_pattern: str | None = None
@@ -49,13 +50,18 @@ class Partition:
     group_column: str | None = None
 
     @property
-    def held_out(self) -> str:
+    def description(self) -> str:
         """What is held out for validation, in words."""
         if self.folds:
             share = f"fold {self.fold} of {self.folds} (0 to {self.folds - 1})"
         else:
             share = f"{100 * self.val_fraction:g}% of each class"
         return f"{share}, in whole groups" if self._has_groups else share
+
+    @property
+    def moves_many(self) -> bool:
+        """Whether one image more or less may change the side of many others."""
+        return bool(self.folds) or self._has_groups
 
     @property
     def _has_groups(self) -> bool:
@@ -144,7 +150,7 @@ class Partition:
             if (count := len(of_class)) < self.folds:
                 raise UserError(
                     f"class {name} has {count} different images, too few for one in each of {self.folds} folds: add "
-                    f"images{f', or lower --data.folds to {count}' if count > 1 else ''}"
+                    f"images{f', or make {count} folds' if count > 1 else ''}"
                 )
             units += of_class
         return itertools.chain.from_iterable(units[self.fold :: self.folds])
@@ -154,8 +160,8 @@ class Partition:
         classes = {image.name: name for name, images in files.items() for image in images}
         if self.group_pattern is None and not any(image.group for images in files.values() for image in images):
             raise UserError(
-                f"--data.group_column {self.group_column} is a column of a labels file, but no labels file says which "
-                "of these images belong together: pass --data.labels, or use --data.group_pattern"
+                f"--data.group_column {self.group_column}, as typed or in the trained file, is a column of a labels "
+                "file, but no labels file says which of these images belong together: pass --data.labels"
             )
         in_order = self._in_order(itertools.chain(*files.values()))
         groups = stay_together(in_order, groups_of(in_order, self.group_pattern))
@@ -170,7 +176,10 @@ class Partition:
                     f"as no group is divided: add images of other groups, or use "
                     f"{'fewer folds or ' if self.folds and count > 1 else ''}finer groups"
                 )
-        share = Fraction(str(self.val_fraction))  # the decimal number that was typed
-        held_out_and_rest = [share.denominator - share.numerator, share.numerator]
-        part_of = spread(counts, [1] * self.folds or held_out_and_rest)
-        return itertools.chain.from_iterable(groups[i] for i, part in enumerate(part_of) if part == self.fold)
+        if self.folds:
+            inverse_shares, wanted = [1] * self.folds, self.fold
+        else:
+            share = Fraction(str(self.val_fraction))  # the decimal number that was typed
+            inverse_shares, wanted = [share.denominator - share.numerator, share.numerator], 0
+        part_of = spread(counts, inverse_shares)
+        return itertools.chain.from_iterable(groups[i] for i, part in enumerate(part_of) if part == wanted)

@@ -1,10 +1,11 @@
 """Many paths in one block of memory."""
 
-import os
 from collections.abc import Iterable, Sequence
 from typing import overload
 
 import numpy as np
+
+ENCODING = ("utf-8", "surrogatepass")  # of any str, such as names of archives, which need not be those of files here
 
 
 class PathArray(Sequence[str]):
@@ -15,11 +16,11 @@ class PathArray(Sequence[str]):
     bytes would pad every path to the longest.
 
     Args:
-        paths: Paths in order; names that are not UTF-8 come back as they were.
+        paths: Paths in order; whatever the system's encoding, they come back as they were.
     """
 
     def __init__(self, paths: Iterable[str]) -> None:
-        encoded = [os.fsencode(path) for path in paths]
+        encoded = [path.encode(*ENCODING) for path in paths]
         self._text = b"".join(encoded)
         self._ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
 
@@ -35,4 +36,4 @@ class PathArray(Sequence[str]):
             return [self[i] for i in range(*position.indices(len(self)))]
         position = range(len(self))[position]  # negative ones, and IndexError
         start = self._ends[position - 1] if position else 0
-        return os.fsdecode(self._text[start : self._ends[position]])
+        return self._text[start : self._ends[position]].decode(*ENCODING)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pytorch_lightning.utilities import rank_zero_warn
 
 from datamodules.class_index import ClassIndex, natural_key
-from datamodules.files.csv_cells import from_cell, to_cell, to_utf8
+from datamodules.files.csv_cells import from_cells, to_cell, to_utf8
 from datamodules.files.csv_tables import read_columns
 from datamodules.files.errors import UserError, listed
 from datamodules.images.find import ImageFile
@@ -101,7 +101,7 @@ def rows_from_template(template: Path, images: Sequence[ImageFile]) -> Rows:
     place = {image.path: image.name for image in images}
     by_path = {image.path: image for image in images}
     spellings = Spellings(place)
-    cells = [from_cell(name) for name in names]
+    cells = from_cells(names)
     read = cells if all(map(spellings.path, cells)) else names  # one way for the whole column
     paths = [(name, spellings.path(as_read)) for name, as_read in zip(names, read, strict=True)]
     _require_unique([place[path] for _, path in paths if path], f"{template}, with or without folder and suffix,")

@@ -1,5 +1,6 @@
 """Which images make up a split, class by class."""
 
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 
@@ -11,6 +12,8 @@ from datamodules.partition import Files, Partition
 from datamodules.sources.data_set import DataSet
 from datamodules.sources.source import Source
 from datamodules.split_names import SPLITS, how_to_rename, lookalikes
+
+ListOne = Callable[[Source], tuple[Files, ImageFiles]]
 
 
 def classes_of(data: DataSet, expected: Sequence[str] | None) -> ClassIndex:
@@ -48,48 +51,57 @@ def list_splits(
     Raises:
         UserError: A split or a class's images are missing, or a file is in two splits or classes.
     """
-
-    def list_one(source: Source) -> tuple[Files, ImageFiles]:
-        files, found = list_split(source, classes)
-        if remarks := found.passed_over():
-            say(f"{source.where}: passed over {remarks}")
-        return files, found
-
+    list_one = functools.partial(_list_and_say, classes=classes, say=say)
     if stage == "test":
-        source = data.require("test")
-        classes.require_same(ClassIndex(source.class_names()), "the checkpoint", source.where)
-        files, found = list_one(source)
-        for earlier in SPLITS[:2]:
-            if other := data.find(earlier):
-                require_apart(other.images(), found, earlier, "test")
-        return {"test": files}, ""
-    train, val = data.find("train"), data.find("val")
-    remark = ""
+        test = data.require("test")
+        classes.require_same(ClassIndex(test.class_names()), "the checkpoint", test.where)
+        return {"test": _list_to_measure("test", data, list_one)}, ""
+    val, remark = data.find("val"), ""
+    if val and stage != "fit":
+        return {"val": _list_to_measure("val", data, list_one)}, ""
     if val:
-        if stage == "fit" and partition.folds:
-            raise UserError(
-                f"--data.folds {partition.folds} has images of train validate, but {val.where} is there to validate: "
-                "leave the option out, or move the images of val into train"
-            )
-        files, found = list_one(val)
-        if stage != "fit":
-            if train:
-                require_apart(train.images(), found, "train", "val")
-            return {"val": files}, ""
-        training, train_found = list_one(data.require("train"))
-        require_apart(train_found, found, "train", "val")
-        partition.require_groups_apart(training, files)
+        training, validation = _list_both(data, val, partition, list_one)
     else:
         train = data.require("train")
-        training, files = partition.divide(list_one(train)[0])
-        remark = _held_out_remark(data, train, files, partition)
+        training, validation = partition.divide(list_one(train)[0])
+        remark = _held_out_remark(data, train, validation, partition)
         say(remark)
     if stage != "fit":
-        return {"val": files}, remark
+        return {"val": validation}, remark
     taken = partition.take(training)
     if partition.fraction < 1:
         say(f"--data.fraction {partition.fraction:g}: {_count(taken):,} of {_count(training):,} images train")
-    return {"train": taken, "val": files}, remark
+    return {"train": taken, "val": validation}, remark
+
+
+def _list_and_say(source: Source, classes: ClassIndex, say: Callable[[str], None]) -> tuple[Files, ImageFiles]:
+    files, found = list_split(source, classes)
+    if remarks := found.passed_over():
+        say(f"{source.where}: passed over {remarks}")
+    return files, found
+
+
+def _list_to_measure(split: str, data: DataSet, list_one: ListOne) -> Files:
+    """Lists a split alone, and checks that it shares no file with those that train or choose the weights."""
+    files, found = list_one(data.require(split))
+    for earlier in SPLITS[: SPLITS.index(split)]:
+        if other := data.find(earlier):
+            require_apart(other.images(), found, earlier, split)
+    return files
+
+
+def _list_both(data: DataSet, val: Source, partition: Partition, list_one: ListOne) -> tuple[Files, Files]:
+    """Lists ``train`` and ``val`` of a data set that has both."""
+    if partition.folds:
+        raise UserError(
+            f"with {partition.folds} folds, images of train validate, but {val.where} is there to validate: leave out "
+            "folds, or move the images of val into train"
+        )
+    validation, val_found = list_one(val)
+    training, train_found = list_one(data.require("train"))
+    require_apart(train_found, val_found, "train", "val")
+    partition.require_groups_apart(training, validation)
+    return training, validation
 
 
 def list_split(source: Source, classes: ClassIndex) -> tuple[Files, ImageFiles]:
@@ -145,7 +157,7 @@ def _held_out_remark(data: DataSet, train: Source, held_out: Files, partition: P
     unread += how_to_rename("val", names)
     whole = ", whose folders are taken for classes," if data.is_one_folder else ""
     return (
-        f"no {data.root / 'val'}: {partition.held_out}, {_count(held_out):,} images, "
+        f"no {data.root / 'val'}: {partition.description}, {_count(held_out):,} images, "
         f"{'is' if partition.folds else 'are'} held out of {train.where}{whole} for validation{unread}"
     )
 
@@ -154,7 +166,7 @@ def fingerprint(names: Sequence[str], paths: Sequence[str], split: str) -> dict[
     """Returns the number of images and a SHA-256 of their names and sizes in bytes (-1 if gone).
 
     Args:
-        names: Names of the images, ``<class>/<name>``.
+        names: Names of the images, as ``ImageDataset`` has them.
         paths: Where they lie.
         split: The split that they are listed in; for held-out images ``train``.
     """

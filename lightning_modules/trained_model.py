@@ -14,7 +14,7 @@ from torch import Tensor
 
 from datamodules.class_index import ClassIndex
 from datamodules.files.errors import UserError, listed
-from datamodules.image_folder import ImageFolderDataModule
+from datamodules.image_folder import HELD_OUT, ImageFolderDataModule
 from datamodules.images.transforms import MEAN, STD
 from lightning_modules.classifier import ImageClassifier
 from lightning_modules.differing_options import differences
@@ -33,6 +33,7 @@ NETWORK_PREFIX = "network."
 GRAPH_SUFFIXES = (".onnx", ".xml")  # of files that answer, but whose weights cannot be loaded into a network
 # Options of the data module that came later, as files without them were made:
 ADDED: dict[str, Any] = {"folds": 0, "fold": 0, "group_column": None, "group_pattern": None}
+MODULE_STATE = ImageFolderDataModule.__qualname__  # under which Lightning saves the data module's state
 LONGEST_NUMBER = -sys.float_info.min  # in JSON: -2.2250738585072014e-308
 
 
@@ -48,6 +49,7 @@ class TrainedModel:
         steps: Number of its optimiser steps.
         precision: Precision of the fit, as Lightning's ``Trainer`` spells it, if the file is an export that states it.
         temperature: What logits are divided by for probabilities, if the fit has fitted it.
+        held_out: Hash of the names of the images that the fit held out, if it did and the file states it.
         metrics: What the fit measured of these weights in its best epoch, as far as the file states it.
         checkpoint: The whole checkpoint, for callbacks that keep their state in it; empty for an export.
     """
@@ -59,6 +61,7 @@ class TrainedModel:
     steps: int = 0
     precision: str | None = None
     temperature: float | None = None
+    held_out: str | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     checkpoint: dict[str, Any] = field(default_factory=dict)
 
@@ -90,13 +93,18 @@ class TrainedModel:
 def export_metadata(model: ImageClassifier, data: ImageFolderDataModule, metrics: dict[str, float]) -> dict[str, str]:
     """Builds the header of ``model.safetensors``: what ``read_trained_model`` needs, and facts for other readers."""
     options = {name: data.hparams[name] for name in data.IN_TRAINED_FILE}
-    return describe(model, options, metrics, str(data.trainer.precision) if data.trainer else None)
+    precision = str(data.trainer.precision) if data.trainer else None
+    return describe(model, options, metrics, precision, data.held_out_digest)
 
 
 def describe(
-    model: ImageClassifier, data: Mapping[str, Any], metrics: Mapping[str, float], precision: str | None
+    model: ImageClassifier,
+    data: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    precision: str | None,
+    held_out: str | None,
 ) -> dict[str, str]:
-    """Builds the header from the data module's options ``IN_TRAINED_FILE`` and the precision of the fit."""
+    """Builds the header from the data module's options ``IN_TRAINED_FILE`` and facts of ``TrainedModel``."""
     settings = dict(model.hparams)
     values = {
         "classes": settings.pop("class_names"),
@@ -109,6 +117,7 @@ def describe(
         "metrics": dict(metrics),
         "precision": precision,
         **({"temperature": model.temperature} if settings["temperature"] == "fit" else {}),
+        **({HELD_OUT: held_out} if held_out else {}),
     }
     # JSON, as safetensors takes only UTF-8 strings, which a folder's name need not be. Its readers look for "format".
     return {"format": "pt"} | {name: json.dumps(value) for name, value in values.items()}
@@ -122,7 +131,8 @@ def largest_export_bytes(model: ImageClassifier, data: ImageFolderDataModule, dt
     measured = [str(name) for metrics in (model.train_metrics, model.val_metrics) for name in metrics.keys()]  # noqa: SIM118
     fitted = {"temperature": json.dumps(LONGEST_NUMBER)} if model.hparams["temperature"] == "fit" else {}
     names = ["epoch", "partial", "learning_rate", *measured, *(CALIBRATED if fitted else ())]
-    metadata = export_metadata(model, data, dict.fromkeys(names, LONGEST_NUMBER)) | fitted
+    held_out = {HELD_OUT: json.dumps("0" * 64)}
+    metadata = export_metadata(model, data, dict.fromkeys(names, LONGEST_NUMBER)) | fitted | held_out
     return safetensors_size(stored_shapes(model.network, dtype), metadata)
 
 
@@ -179,11 +189,11 @@ def _require_known(trained: TrainedModel, path: Path) -> None:
     unknown = sorted((trained.model.keys() - known) | (trained.data.keys() - {*ImageFolderDataModule.IN_TRAINED_FILE}))
     if unknown:
         raise UserError(f"{path} has settings unknown to this version ({listed(unknown)}): update cbam100")
-    facts = {"precision": trained.precision, "temperature": trained.temperature}
+    facts = {"precision": trained.precision, "temperature": trained.temperature, HELD_OUT: trained.held_out}
     settings: list[tuple[dict[str, Any], dict[str, Any]]] = [
         (get_type_hints(ImageClassifier.__init__), trained.model),
         (get_type_hints(ImageFolderDataModule.__init__), trained.data),
-        ({"precision": str | None, "temperature": float | None}, facts),
+        ({"precision": str | None, "temperature": float | None, HELD_OUT: str | None}, facts),
     ]
     wrong = [f"{k} {v!r}" for types, values in settings for k, v in values.items() if not _is_of_type(v, types[k])]
     if not wrong and trained.temperature is not None and not 0 < trained.temperature < math.inf:
@@ -216,8 +226,9 @@ def _read_checkpoint(path: Path) -> tuple[TrainedModel, str]:
     epochs = int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
     model = dict(content["hyper_parameters"])
     steps = int(content["global_step"])
-    temperature = content.get("temperature")
-    trained = TrainedModel(model, data, network, epochs, steps, temperature=temperature, checkpoint=content)
+    held_out = content.get(MODULE_STATE, {}).get(HELD_OUT)
+    facts: dict[str, Any] = {"temperature": content.get("temperature"), HELD_OUT: held_out}
+    trained = TrainedModel(model, data, network, epochs, steps, **facts, checkpoint=content)
     return trained, content["class_digest"]
 
 
@@ -238,6 +249,6 @@ def _described(values: dict[str, Any], network: dict[str, Tensor]) -> tuple[Trai
     model = {"class_names": values["classes"], **values["architecture"], **values["training"]}
     options = ADDED | values["data"]
     data = {name: options[name] for name in (*ImageFolderDataModule.IN_TRAINED_FILE, *options)}
-    precision, temperature = values.get("precision"), values.get("temperature")
-    facts = {"precision": precision, "temperature": temperature, "metrics": values.get("metrics", {})}
+    facts: dict[str, Any] = {name: values.get(name) for name in ("precision", "temperature", HELD_OUT)}
+    facts["metrics"] = values.get("metrics", {})
     return TrainedModel(model, data, network, **facts), values["class_digest"]

@@ -222,6 +222,7 @@ class ClassifierCLI(LightningCLI):
             return
         if self.subcommand == "fit":
             require_same_options(self.trained.checkpoint, self.trainer, self.model, self.datamodule)
+        self.datamodule.fit_held_out = self.trained.held_out
         trained, self.trained = self.trained, None  # or a second copy of the weights would stay in memory
         path = Path(self.config[self.subcommand].ckpt_path)
         if path.suffix in GRAPH_SUFFIXES:

@@ -1,8 +1,6 @@
 """The file of out-of-fold probabilities: for each image, the answer of a model that did not train on it."""
 
 import csv
-import functools
-import statistics
 from array import array
 from collections import Counter
 from collections.abc import Sequence
@@ -14,10 +12,9 @@ import numpy as np
 from datamodules.class_index import ClassIndex
 from datamodules.files.atomic_file import atomic_file
 from datamodules.files.csv_cells import from_cell, to_cell
-from datamodules.files.csv_tables import write_csv
+from datamodules.files.csv_tables import csv_rows, write_csv
 from datamodules.files.errors import UserError, listed
 from datamodules.prediction_rows import NAME_COLUMN
-from lightning_modules.metrics.proportions import wilson_interval
 
 OUT_OF_FOLD_TABLE = "out_of_fold.csv"  # in the folder of an arm
 COLUMNS = [NAME_COLUMN, "label", "fold"]  # before p(<class>) of each class
@@ -49,27 +46,10 @@ class OutOfFold:
         names = [self.names[row] for row in rows]
         return OutOfFold(names, self.classes, self.label[rows], self.fold[rows], self.probability[rows])
 
-    @functools.cached_property
-    def right(self) -> np.ndarray:
-        """Whether each readable image's most probable class is its label, as 0 or 1; NaN for the others."""
-        readable = ~np.isnan(self.probability[:, 0])
-        return np.where(readable, np.nan_to_num(self.probability).argmax(1) == self.label, np.nan)
-
     @property
-    def accuracies(self) -> list[float]:
-        """Accuracy of each fold."""
-        return [float(np.nanmean(self.right[self.fold == fold])) for fold in np.unique(self.fold)]
-
-    def accuracy_cells(self) -> list[str]:
-        """Returns mean and standard deviation over folds, right of all images, and their share with its interval."""
-        over_folds = [100 * accuracy for accuracy in self.accuracies]
-        right, images = int(np.nansum(self.right)), int((~np.isnan(self.right)).sum())
-        low, high = wilson_interval(right, images)
-        return [
-            f"{statistics.fmean(over_folds):.2f} ± {statistics.stdev(over_folds):.2f}",
-            f"{right:,} of {images:,}",
-            f"{100 * right / images:.2f} [{100 * low:.2f}, {100 * high:.2f}]",
-        ]
+    def right(self) -> np.ndarray:
+        """Whether the most probable class is the label, ``(images,)``; of images that could be read."""
+        return self.probability.argmax(1) == self.label
 
 
 def write_out_of_fold(path: Path, answers: OutOfFold) -> None:
@@ -102,22 +82,25 @@ def read_out_of_fold(path: Path, classes: ClassIndex) -> OutOfFold:
     lines: list[int] = []
     numbers = array("d")  # lists of floats would take four times the memory
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            found = _classes_in(next(reader, []), path)
-            classes.require_same(found, "the data set", str(path))
-            for row in reader:
-                where = f"line {reader.line_num} of {path}"
-                if len(row) != (wanted := len(COLUMNS) + len(found)):
-                    raise UserError(f"{where} must have {wanted} cells, as its first line, got {len(row)}: {WAY_OUT}")
-                name, label, fold, *cells = row
-                names.append(from_cell(name))
-                labels.append(from_cell(label))
-                if not fold.isdecimal():
-                    raise UserError(f"{where} must have the number of a fold, got {fold!r}: {WAY_OUT}")
-                folds.append(int(fold))
-                lines.append(reader.line_num)
-                numbers.extend(_numbers(cells, where))
+        table = csv_rows(path)
+        _, header = next(table, (0, []))
+        found = _classes_in(header, path)
+        classes.require_same(found, "the data set", str(path))
+        wanted = len(COLUMNS) + len(found)
+        for line, row in table:
+            if not any(row):  # spreadsheets add empty rows at the end
+                continue
+            where = f"line {line} of {path}"
+            if len(row) != wanted:
+                raise UserError(f"{where} must have {wanted} cells, as its first line, got {len(row)}: {WAY_OUT}")
+            name, label, fold, *cells = row
+            names.append(from_cell(name))
+            labels.append(from_cell(label))
+            if not fold.isdecimal():
+                raise UserError(f"{where} must have the number of a fold, got {fold!r}: {WAY_OUT}")
+            folds.append(int(fold))
+            lines.append(line)
+            numbers.extend(_numbers(cells, where))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read {path} ({error}): {WAY_OUT}") from error
     if not names:
@@ -141,7 +124,10 @@ def _classes_in(header: list[str], path: Path) -> ClassIndex:
             f"{path} is not a file of probabilities, as its first line is not {','.join(COLUMNS)} and p(CLASS) for "
             f"each class: {WAY_OUT}"
         )
-    return ClassIndex(cell[2:-1] for cell in cells)
+    names = [cell[2:-1] for cell in cells]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UserError(f"{path} has several columns of {listed(twice)}: {WAY_OUT}")
+    return ClassIndex(names)
 
 
 def _numbers(cells: list[str], where: str) -> list[float]:

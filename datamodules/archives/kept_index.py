@@ -36,7 +36,9 @@ def open_index(path: str, label_column: str | None = None) -> tuple[Index, os.st
         status = os.stat(real)
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror}): name an archive that is there") from error
-    key = {"format": FORMAT, "size": status.st_size, "mtime_ns": status.st_mtime_ns, "label_column": label_column}
+    # Programs that copy keep the size and the time of change, but not the inode and the time of its status.
+    times = {"mtime_ns": status.st_mtime_ns, "ctime_ns": status.st_ctime_ns, "inode": status.st_ino}
+    key = {"format": FORMAT, "size": status.st_size, **times, "label_column": label_column}
     file = _file(real, label_column)
     # There may be none, or a damaged one.
     with suppress(OSError, ValueError, LookupError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile):

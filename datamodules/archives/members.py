@@ -2,6 +2,8 @@
 
 import posixpath
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 from typing import NamedTuple
 
@@ -85,3 +87,19 @@ def hidden_part(place: str) -> str | None:
 def may_be_label(name: str, size: int) -> bool:
     """Tells whether the bytes of a file are kept as ``Member.text``."""
     return size <= MAX_LABEL and name.lower().endswith(LABEL_SUFFIXES)
+
+
+@contextmanager
+def as_sentences(path: str, kind: str) -> Iterator[None]:
+    """Turns whatever a library raises of a damaged archive into a ``UserError``; ``kind`` is such as "tar file"."""
+    try:
+        yield
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror or error}): make it readable or copy it again") from error
+    except Exception as error:  # tarfile and zipfile raise ValueError, struct.error, RecursionError and more
+        reason = f"{type(error).__name__}: {error}".strip(": ")
+        raise UserError(
+            f"{path} is not a {kind}, or is damaged or cut off ({reason}): copy or pack it again"
+        ) from error

@@ -46,7 +46,8 @@ def _named(root: Path, split: str) -> list[tuple[Path, re.Match[str]]]:
     """Lists the files in ``root`` that are named as archives of a split are, in natural order."""
     pattern = _pattern(re.escape(split))
     names = sorted(filter(pattern.fullmatch, os.listdir(root)), key=natural_key) if root.is_dir() else []
-    return [(root / name, match) for name in names if (match := pattern.fullmatch(name))]
+    named = [(root / name, match) for name in names if (match := pattern.fullmatch(name))]
+    return [(path, match) for path, match in named if path.is_file() or not path.exists()]  # or a link to nothing
 
 
 def _pattern(start: str) -> re.Pattern[str]:

@@ -4,10 +4,9 @@ import io
 import os
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from datamodules.archives.members import Kind, Member, may_be_label
+from datamodules.archives.members import Kind, Member, as_sentences, may_be_label
 from datamodules.files.errors import UserError
 from datamodules.images.find import SUFFIXES
 
@@ -22,7 +21,7 @@ def tar_members(path: str) -> Iterator[Member]:
         UserError: The file is not a tar file, is damaged or cut, more data come after its end mark, or an image in it
             is sparse.
     """
-    with _as_sentences(path), _Headers(path) as file:
+    with as_sentences(path, "tar file"), _Headers(path) as file:
         tar: Any = tarfile.TarFile(fileobj=file, encoding="utf-8", errors="surrogateescape")  # names as a file system's
         position = -1
         while (info := tar.next()) is not None:
@@ -45,19 +44,6 @@ class _Headers(io.BufferedReader):
         if size is None or not 0 <= size <= MAX_HEADER:
             raise tarfile.ReadError(f"a header of {size} bytes")
         return super().read(size)
-
-
-@contextmanager
-def _as_sentences(path: str) -> Iterator[None]:
-    try:
-        yield
-    except UserError:
-        raise
-    except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror or error}): make it readable or copy it again") from error
-    except Exception as error:  # tarfile raises ValueError, OverflowError, RecursionError and more of damaged headers
-        reason = f"{type(error).__name__}: {error}".strip(": ")
-        raise UserError(f"{path} is not a tar file or is damaged ({reason}): copy or pack it again") from error
 
 
 def _member(info: tarfile.TarInfo, file: _Headers, path: str) -> Member:

@@ -9,7 +9,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import BinaryIO
 
-from datamodules.archives.members import MAX_LABEL, Kind, Member, hidden_part, may_be_label
+from datamodules.archives.members import MAX_LABEL, Kind, Member, as_sentences, hidden_part, may_be_label
 from datamodules.files.errors import UserError, listed
 from datamodules.images.find import SUFFIXES
 
@@ -26,28 +26,18 @@ def zip_members(path: str) -> Iterator[Member]:
         UserError: The file is not a zip file, is damaged or cut, members overlap, or images are compressed or
             encrypted.
     """
-    try:
-        with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
-            infos = sorted(archive.infolist(), key=attrgetter("header_offset"))
-            if packed := [info.filename for info in infos if _is_packed_image(info)]:
-                folder = Path(path).with_suffix("")
-                raise UserError(
-                    f"{path} holds images that are compressed or encrypted and cannot be read in place, "
-                    f"{listed(packed)}: run unzip {path} -d {folder}, or pack it again with zip -0"
-                )
-            end = 0
-            for info in infos:
-                start, end = _range(file, info, end, archive.start_dir)
-                yield _member(archive, info, start)
-    except UserError:
-        raise
-    except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror or error}): make it readable or copy it again") from error
-    except Exception as error:  # zipfile raises BadZipFile, NotImplementedError, struct.error and more of damage
-        reason = f"{type(error).__name__}: {error}".strip(": ")
-        raise UserError(
-            f"{path} is not a zip file, or is damaged or cut off ({reason}): copy or pack it again"
-        ) from error
+    with as_sentences(path, "zip file"), zipfile.ZipFile(path) as archive, open(path, "rb") as file:
+        infos = sorted(archive.infolist(), key=attrgetter("header_offset"))
+        if packed := [info.filename for info in infos if _is_packed_image(info)]:
+            folder = Path(path).with_suffix("")
+            raise UserError(
+                f"{path} holds images that are compressed or encrypted and cannot be read in place, "
+                f"{listed(packed)}: run unzip {path} -d {folder}, or pack it again with zip -0"
+            )
+        end = 0
+        for info in infos:
+            start, end = _range(file, info, end, archive.start_dir)
+            yield _member(archive, info, start)
 
 
 def _is_packed_image(info: zipfile.ZipInfo) -> bool:

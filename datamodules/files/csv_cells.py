@@ -8,6 +8,7 @@ The list of characters is OWASP's: https://owasp.org/www-community/attacks/CSV_I
 """
 
 import re
+from collections.abc import Sequence
 
 _RUNS = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
 _ESCAPE = re.compile(r"\\x(5c|[89a-f][0-9a-f])")
@@ -35,3 +36,9 @@ def from_cell(cell: str) -> str:
     if cell.startswith("'") and _RUNS.match(cell):
         cell = cell[1:]
     return _ESCAPE.sub(lambda m: "\\" if m[1] == "5c" else chr(0xDC00 + int(m[1], 16)), cell)
+
+
+def from_cells(cells: Sequence[str]) -> list[str]:
+    """Undoes ``to_cell`` in a column, unless that makes two different cells one: then it was not written so."""
+    meant = {cell: from_cell(cell) for cell in {*cells}}
+    return [meant[cell] for cell in cells] if len({*meant.values()}) == len(meant) else [*cells]

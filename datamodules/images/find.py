@@ -22,7 +22,8 @@ class ImageFile(NamedTuple):
     """One image of a data set.
 
     Attributes:
-        name: What it is called, whatever the form of the data set: its place in the folder, with slashes.
+        name: What it is called, whatever the form of the data set: its place, with slashes, in what was listed, which
+            is a folder, a split or, from ``Source.by_class``, a class. In ``Files`` it is ``<class>/<place>``.
         path: Where it lies, for ``read_image``.
         group: What its labels file says of the object it shows; images of one object stay together.
     """

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datamodules.archives.label_members import COLUMNS as LABEL_COLUMNS
-from datamodules.files.csv_cells import from_cell
+from datamodules.files.csv_cells import from_cells
 from datamodules.files.errors import UserError, listed
 from datamodules.sources.label_names import require_usable_labels
 from datamodules.sources.label_records import DELIMITERS, read_header, read_records
@@ -92,7 +92,8 @@ def read_label_table(path: Path, columns: Columns = BY_CONVENTION, split: str = 
     if columns.group and not names[3] and "train" in {row.split or split for row in rows}:
         raise _no_column(header, path, columns.group, "--data.group_column")
     if path.suffix.lower() in DELIMITERS:
-        rows = _unescaped(rows)
+        labels = from_cells([row.label for row in rows])
+        rows = [row._replace(label=label) for row, label in zip(rows, labels, strict=True)]
     lines: dict[str, int] = {}
     for row in rows:
         lines.setdefault(row.label, row.line)
@@ -167,14 +168,6 @@ def _column(
 def _no_column(header: list[str], path: Path, typed: str, option: str) -> UserError:
     fault = f"has more than one column {typed}" if typed in header else f"has no column {typed}"
     return UserError(f"{path} {fault} ({option}), its columns are {listed(header, limit=20)}: name one of them")
-
-
-def _unescaped(rows: list[LabelRow]) -> list[LabelRow]:
-    """Undoes ``to_cell`` in all labels, unless that would make two of them one."""
-    meant = {label: from_cell(label) for label in {row.label for row in rows}}
-    if len(set(meant.values())) < len(meant) or all(label == name for label, name in meant.items()):
-        return rows
-    return [row._replace(label=meant[row.label]) for row in rows]
 
 
 def _with_lines(first_lines: dict[str, int]) -> str:

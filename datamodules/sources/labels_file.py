@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from datamodules.class_index import natural_key
-from datamodules.files.csv_cells import from_cell
+from datamodules.files.csv_cells import from_cells
 from datamodules.files.errors import UserError, listed
 from datamodules.images.find import SUFFIXES, ImageFile, ImageFiles, find_images
 from datamodules.images.real_files import RealFiles, folder_links
@@ -131,9 +131,7 @@ class LabelsFile:
     @cached_property
     def _matched(self) -> Rows:
         cells = [row.image for row in self._rows]
-        as_names = [*map(from_cell, cells)] if self.file.suffix.lower() in DELIMITERS else cells
-        if len(set(as_names)) < len(set(cells)):  # not what to_cell wrote
-            as_names = cells
+        as_names = from_cells(cells) if self.file.suffix.lower() in DELIMITERS else cells
         images, unclear = self._find(as_names)
         if as_names != cells and not all(images):  # one way for the whole column
             images, unclear = self._find(cells)

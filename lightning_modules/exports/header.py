@@ -57,7 +57,7 @@ def export_header(
     size = trained.data["image_size"]
     resize = {"resample": "bilinear", "antialias": True, "shorter_side": side_to_load(size), "crop": "center"}
     values = {"version": version(), "resize": resize, "export": {"format": format, "precision": precision}}
-    described = describe(model, trained.data, metrics or trained.metrics, trained.precision)
+    described = describe(model, trained.data, metrics or trained.metrics, trained.precision, trained.held_out)
     return described | {name: json.dumps(value) for name, value in values.items()}
 
 

@@ -151,22 +151,20 @@ def _cells(arms: list[Arm], seeds: int, folds: int, fit_words: list[str], name: 
                 f"{arm.folder} is too long for the name of a folder: vary fewer options, or use shorter values or names"
             )
         first, data = recipe["seed_everything"], recipe["data"]
-        words, folder = ["fit", *fit_words, *arm.flags], "/".join(filter(None, (name, arm.folder)))
         if folds and (data["folds"] or data["fold"]):
             raise UserError("ablate --folds sets --data.folds and --data.fold itself: leave them out")
-        for fold in range(folds):
-            of_fold = {"folds": folds, "fold": fold}
-            flags = [f"--seed_everything={first}", *(f"--data.{option}={value}" for option, value in of_fold.items())]
-            images = fingerprint(first, data["fraction"], **of_fold)
-            own_recipe = {**recipe, "data": {**data, **of_fold}}
-            cells.append(Cell(arm, first, [*words, *flags], own_recipe, images, f"{folder}/fold_{fold}", fold))
         if folds:
-            continue
-        require_seed(first + seeds - 1)
-        for seed in range(first, first + seeds):
-            images = fingerprint(seed, data["fraction"])
-            flags = [f"--seed_everything={seed}"]
-            cells.append(Cell(arm, seed, [*words, *flags], recipe, images, f"{folder}/seed_{seed}"))
+            starts = [(first, {"folds": folds, "fold": fold}, f"fold_{fold}") for fold in range(folds)]
+        else:
+            require_seed(first + seeds - 1)
+            starts = [(seed, {}, f"seed_{seed}") for seed in range(first, first + seeds)]
+        for seed, of_fold, last in starts:
+            flags = [f"--seed_everything={seed}", *(f"--data.{option}={value}" for option, value in of_fold.items())]
+            words = ["fit", *fit_words, *arm.flags, *flags]
+            images = fingerprint(seed, data["fraction"], **of_fold)
+            run_name = "/".join(filter(None, (name, arm.folder, last)))
+            own_recipe = {**recipe, "data": {**data, **of_fold}}
+            cells.append(Cell(arm, seed, words, own_recipe, images, run_name, of_fold.get("fold")))
     return cells
 
 

@@ -34,14 +34,15 @@ def collect_out_of_fold(cells: Sequence[Cell]) -> OutOfFold:
 def _answers(cell: Cell) -> OutOfFold:
     run = cell.finished_run()
     assert run is not None
-    model, data, recorder, _ = evaluate_run(run, cell.settings["data"])
-    dataset, answers = data.dataset("val"), recorder.answers
+    evaluation = evaluate_run(run, cell.settings["data"], cell.settings["trainer"]["accelerator"])
+    dataset, answers, classes = evaluation.data.dataset("val"), evaluation.answers, evaluation.data.classes.names
     assert dataset.targets is not None
     assert answers.logits is not None
-    probability = np.full((len(dataset), len(data.classes)), np.nan, np.float32)
-    probability[answers.samples] = (torch.from_numpy(answers.logits) / model.temperature).softmax(1).numpy()
+    probability = np.full((len(dataset), len(classes)), np.nan, np.float32)
+    logits = torch.from_numpy(answers.logits)
+    probability[answers.samples] = (logits / evaluation.model.temperature).softmax(1).numpy()
     fold = np.full(len(dataset), cell.fold)
-    return OutOfFold([*dataset.names], data.classes.names, dataset.targets, fold, probability)
+    return OutOfFold([*dataset.names], classes, dataset.targets, fold, probability)
 
 
 def _require_each_once(names: list[str], cell: Cell) -> None:

@@ -1,5 +1,6 @@
 """The runs of an ablation: each is a fit in its own process and folder, and is skipped if it has finished."""
 
+import inspect
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ from callbacks.run.run_folder import RUNS, RunFolder
 from datamodules import ImageFolderDataModule
 from datamodules.files.errors import UserError, listed
 from datamodules.files.locks import require_unlocked
+from lightning_modules import ImageClassifier
 from scripts.ablation.arms import OWN, Arm
 from scripts.ablation.outcomes import Outcome
 from scripts.environment import module_process
@@ -27,6 +29,10 @@ ERROR = "cbam100: error: "
 # Options and groups that do not affect the results, so that they may change while an ablation is continued.
 WITHOUT_EFFECT = ["prediction", "best", "trainer.enable_progress_bar"]
 WITHOUT_EFFECT += [f"data.{name}" for name in ImageFolderDataModule.FREE_ON_RESUME]
+DEFAULTS: dict[str, dict[str, Any]] = {
+    part: {o.name: o.default for o in inspect.signature(kind).parameters.values() if o.default is not o.empty}
+    for part, kind in (("data", ImageFolderDataModule), ("model", ImageClassifier))
+}
 SECONDS_BETWEEN_LOOKS = 0.5
 # In its own process group, so that Ctrl-C reaches a fit only as the signal that ends it in order.
 if sys.platform == "win32":
@@ -69,9 +75,13 @@ class Cell:
         for run in RunFolder.versions(RUNS / self.run_name):
             if not run.config.exists():
                 continue
+            before = run.read_config()
+            for part, defaults in DEFAULTS.items():  # which the run had, if an option is newer
+                known = self.settings.get(part, {})
+                before[part] = {n: value for n, value in defaults.items() if n in known} | before.get(part, {})
             differing = [
                 f"{name} {old}, now {new}"
-                for name, (old, new) in changes(run.read_config(), self.settings).items()
+                for name, (old, new) in changes(before, self.settings).items()
                 if not _may_differ(name)
             ]
             if differing:

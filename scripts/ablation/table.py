@@ -3,16 +3,20 @@
 import csv
 import io
 import math
+import statistics
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from callbacks.predictions.out_of_fold import OUT_OF_FOLD_TABLE, OutOfFold
 from datamodules.files.atomic_file import write_bytes
 from datamodules.files.errors import UserError, listed
 from datamodules.files.own_files import ABLATION, PICTURE, require_replaceable
 from lightning_modules.classifier import MONITOR
+from lightning_modules.metrics.proportions import wilson_interval
 from lightning_modules.network.model_size import format_size
 from scripts.ablation.arms import Pair, spelled
 from scripts.ablation.estimate import CONFIDENCE, Estimate, estimate
@@ -160,8 +164,8 @@ def _out_of_fold_lines(answers: Mapping[str, OutOfFold]) -> list[str]:
     """Returns what the runs of all folds together say of each arm; nothing without folds."""
     if not answers:
         return []
-    folds = len(next(iter(answers.values())).accuracies)
-    rows = [[name, *answer.accuracy_cells()] for name, answer in answers.items()]
+    folds = len(np.unique(next(iter(answers.values())).fold))
+    rows = [[name, *_accuracy_cells(answer.readable())] for name, answer in answers.items()]
     return [
         f"Each image validates once, in the run of its fold, one of {folds}, which did not train on it. The answers of "
         f"each run's best weights for its fold, which {OUT_OF_FOLD_TABLE} lists:",
@@ -172,6 +176,18 @@ def _out_of_fold_lines(answers: Mapping[str, OutOfFold]) -> list[str]:
         "the same kind. Neither is free of bias: the best epoch was chosen by the same images, which flatters, and "
         "each run trained without its fold, which costs.",
         "",
+    ]
+
+
+def _accuracy_cells(answers: OutOfFold) -> list[str]:
+    """Returns mean and standard deviation over folds, right of all images, and their share with its interval."""
+    of_folds = [100 * answers.right[answers.fold == fold].mean() for fold in np.unique(answers.fold)]
+    right, images = int(answers.right.sum()), len(answers.names)
+    low, high = wilson_interval(right, images)
+    return [
+        f"{statistics.fmean(of_folds):.2f} ± {statistics.stdev(of_folds):.2f}",
+        f"{right:,} of {images:,}",
+        f"{100 * right / images:.2f} [{100 * low:.2f}, {100 * high:.2f}]",
     ]
 
 

@@ -15,7 +15,8 @@ from datamodules.workers.parent_watch import end_with_parent
 from lightning_modules.exports.runtime import open_runtime
 from lightning_modules.trained_model import read_trained_model
 from scripts.console import hush_libraries
-from scripts.export.validation import pixels, validation_batches, validation_data
+from scripts.evaluation import validation_data
+from scripts.export.validation import pixels, validation_batches
 from scripts.faults import user_sentence
 from scripts.hardware import own_threads
 
@@ -23,7 +24,7 @@ from scripts.hardware import own_threads
 def main(path: Path, root: Path, answers: Path, options: Mapping[str, Any]) -> None:
     """Opens the file, which tries its self-test, runs it over the validation images, and writes its probabilities."""
     runtime = open_runtime(path, threads=torch.get_num_threads())
-    data = validation_data(root, read_trained_model(path), options)
+    data = validation_data(read_trained_model(path), {**options, "root": str(root)})
     parts, seconds = [], 0.0
     for batch in validation_batches(data, "the exported file"):
         images = pixels(batch)

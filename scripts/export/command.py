@@ -18,13 +18,14 @@ from lightning_modules.metrics.proportions import wilson_interval
 from lightning_modules.network.model_size import format_size
 from lightning_modules.trained_model import TrainedModel, load_classifier
 from scripts.arguments import Arguments
+from scripts.evaluation import validation_data
 from scripts.export.acceptance import Fidelity
 from scripts.export.candidate import CANDIDATE, CARD, candidate_folder, put_into_place, require_free
 from scripts.export.card_edits import licence_of
 from scripts.export.formats import BYTES_PER_WEIGHT, counted, files_of, limit_in_bytes, require_within
 from scripts.export.fresh_process import FileAnswers, FileFailedError, answers_in_fresh_process
 from scripts.export.model_card import model_card
-from scripts.export.validation import calibration_images, evaluate, validation_data
+from scripts.export.validation import calibration_images, evaluate
 
 REFUSED = 1
 DATA = ("root", "num_workers", "labels", "image_column", "label_column", "split_column", "class_list")  # --data.*
@@ -63,7 +64,7 @@ def export(
     max_drop: float = 0.005,
     limit_mb: float = 100.0,
     num_workers: int | None = None,
-    labels: str | Path | None = None,
+    labels: Path | str | None = None,  # the last is the command line's, where "" must not become "."
     image_column: str | None = None,
     label_column: str | None = None,
     split_column: str | None = None,
@@ -112,7 +113,7 @@ def export(
     require_within(limit, weights * BYTES_PER_WEIGHT[precision], weights, format=format, precision=precision)
     _make(output)
     with candidate_folder(output) as folder:
-        data = validation_data(root, trained, options)
+        data = validation_data(trained, {**options, "root": str(root)})
         checkpoint = evaluate(model, data)
         trained = _completed(trained, checkpoint.right_among(1) / len(checkpoint.targets))
         header = export_header(model, trained, format=format, precision=precision)

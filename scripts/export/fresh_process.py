@@ -40,7 +40,7 @@ def answers_in_fresh_process(path: Path, root: Path, options: Mapping[str, Any])
     Args:
         path: The exported file.
         root: Folder of the data.
-        options: As for ``validation_data``; paths are absolute.
+        options: The data module's other options; paths are absolute.
 
     Raises:
         FileFailedError: The process ended with an error.

@@ -58,7 +58,7 @@ def model_card(
         else f"The accuracy may be at most {100 * max_drop:g} percentage points lower than the checkpoint's."
     )
     held_out = (
-        f" {data.partition.held_out.capitalize()}, {counted(images, 'image')}, "
+        f" {data.partition.description.capitalize()}, {counted(images, 'image')}, "
         f"{'was' if images == 1 else 'were'} held out of the training images."
         if data.held_out
         else ""

@@ -2,9 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -21,28 +19,10 @@ from datamodules.sampler import BLANK, derive_seed
 from lightning_modules import ImageClassifier
 from lightning_modules.metrics.temperature import answers_of_views
 from lightning_modules.network.inference import views
-from lightning_modules.trained_model import TrainedModel
 from scripts.export.acceptance import Evaluation
 
 CALIBRATION_IMAGES = 512
 CALIBRATION_BATCH = 4  # whose extremes are averaged: a single image with extreme activations counts little
-
-
-def validation_data(root: Path, trained: TrainedModel, options: Mapping[str, Any]) -> ImageFolderDataModule:
-    """Returns the data of a trained model, as its file describes them, set up for a validation.
-
-    Args:
-        root: Folder of the data.
-        trained: The trained model.
-        options: The data module's other options, such as where its labels are, of which the file knows nothing.
-
-    Raises:
-        UserError: ``root`` is missing, or has no validation images or other classes.
-    """
-    settings = {**trained.data, "class_names": list(trained.model["class_names"])}
-    data = ImageFolderDataModule(str(root), **settings, **options)
-    data.setup("validate")
-    return data
 
 
 def validation_batches(data: ImageFolderDataModule, title: str) -> Iterator[Batch]:

@@ -31,7 +31,7 @@ from datamodules.files.own_files import require_replaceable
 from lightning_modules import ImageClassifier
 from lightning_modules.network.model_size import format_size, parameter_count, part_sizes
 from scripts.arguments import Arguments
-from scripts.evaluation import Recorder, evaluate_run
+from scripts.evaluation import RunEvaluation, evaluate_run
 from scripts.explain.command import explain_image
 from scripts.report.calibration import calibration_rows, coverage, temperature_sentence, threshold_rows
 from scripts.report.labels_to_check import LabelsToCheck, check_labels, out_of_fold_of, write_labels_to_check
@@ -57,7 +57,7 @@ def report(
     run: str | Path,
     root: str | Path | None = None,
     *,
-    labels: str | Path | None = None,
+    labels: Path | str | None = None,  # the last is the command line's, where "" must not become "."
     class_list: str | Path | None = None,
     out_of_fold: str | Path | None = None,
 ) -> Path:
@@ -73,7 +73,7 @@ def report(
     Args:
         run: Folder of the run, runs/<name>/version_<k>.
         root: Folder of the data, if they have moved since the run.
-        labels: Labels file of the data, if it has moved.
+        labels: Labels file of the data, if it has moved; empty for none.
         class_list: List of classes of the data, if it has moved.
         out_of_fold: Probabilities of the training images, as ablate --folds writes them, to find wrong labels with; by
             default those of the ablation that the run belongs to, if it has folds.
@@ -92,14 +92,14 @@ def report(
     config = folder.read_config()
     moved = {"root": root, "labels": labels, "class_list": class_list}
     options = config["data"] | {name: str(path) for name, path in moved.items() if path}
+    if labels == "":  # the data have another form now
+        options |= {"labels": None, "split_column": None}
     source = Path(out_of_fold) if out_of_fold else out_of_fold_of(folder)
     to_check = None
     if source:
         require_replaceable(folder.labels_to_check, own_files.LABELS_TO_CHECK, "--run")
         to_check = check_labels(source, ImageFolderDataModule(**options))
-    model, data, recorder, metrics = evaluate_run(folder, options)
-    budget = SizeBudget(**config["size_budget"])
-    page = _page(folder, manifest, config, model, data, recorder, metrics, budget, to_check)
+    page = _page(folder, manifest, config, evaluate_run(folder, options), to_check)
     if to_check:
         write_labels_to_check(folder.labels_to_check, to_check)
     write_bytes(folder.report, page.encode(errors="backslashreplace"))
@@ -119,26 +119,16 @@ def _page(
     run: RunFolder,
     manifest: dict[str, Any],
     config: dict[str, Any],
-    model: ImageClassifier,
-    data: ImageFolderDataModule,
-    recorder: Recorder,
-    metrics: Mapping[str, float],
-    budget: SizeBudget,
+    evaluation: RunEvaluation,
     to_check: LabelsToCheck | None,
 ) -> str:
-    names, answers, scalars = model.classes.names, recorder.answers, run.read_scalars()
+    model, data, answers, metrics = evaluation.model, evaluation.data, evaluation.answers, evaluation.metrics
+    names, scalars, dataset = model.classes.names, run.read_scalars(), data.dataset("val")
     confusion = answers.confusion(len(names))
-    dataset = data.dataset("val")
-    counts, confidence, accuracy = (column.numpy() for column in recorder.reliability)
+    counts, confidence, accuracy = (column.numpy() for column in evaluation.reliability)
+    budget = SizeBudget(**config["size_budget"])
     sizes = part_sizes(model.network, budget.dtype)
-    template = jinja2.Template(
-        TEMPLATE.read_text(encoding="utf-8"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return template.render(
+    return _template().render(
         base64=lambda png: base64.b64encode(png).decode(),
         run=str(run.path),
         manifest=manifest,
@@ -163,16 +153,28 @@ def _page(
         thresholds=threshold_rows(answers),
         sizes=[(part, format_size(size)) for part, size in sizes.items()],
         size_figure=to_png(sizes_figure(sizes, budget.limit)),
-        speed=[
-            (text, format(statistics.median(scalars[name].values()), form))
-            for name, text, form in SPEEDS
-            if scalars.get(name)
-        ],
+        speed=_speed_rows(scalars),
         splits=[(split, facts["images"], facts["sha256"]) for split, facts in manifest["data"].items()],
         held_out=data.held_out[:1].upper() + data.held_out[1:],
         skipped=[(split, len(unreadable)) for split, unreadable in manifest["skipped"].items()],
         events=[[event[name] for name in ("event", "time", "epoch", "step")] for event in manifest["events"]],
     )
+
+
+def _template() -> jinja2.Template:
+    return jinja2.Template(
+        TEMPLATE.read_text(encoding="utf-8"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+
+
+def _speed_rows(scalars: Mapping[str, Mapping[int, float]]) -> list[tuple[str, str]]:
+    """Returns name and median over epochs of each speed that the run logged."""
+    logged = [(name, text, form) for name, text, form in SPEEDS if scalars.get(name)]
+    return [(text, format(statistics.median(scalars[name].values()), form)) for name, text, form in logged]
 
 
 def _class_rows(confusion: np.ndarray, names: Sequence[str]) -> list[tuple[str, int, str, str]]:

@@ -1,11 +1,13 @@
 """The section of a report on labels that may be wrong, and the table of all labels beside it."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from callbacks.figures.draw import images_figure, short, to_png
 from callbacks.predictions.out_of_fold import OUT_OF_FOLD_TABLE, WAY_OUT, OutOfFold, read_out_of_fold
@@ -15,7 +17,7 @@ from datamodules.files.atomic_file import atomic_file
 from datamodules.files.csv_cells import to_cell
 from datamodules.files.csv_tables import write_csv
 from datamodules.files.errors import UserError, listed
-from datamodules.images.read import read_image
+from datamodules.images.read import ImageReadError, read_image
 from datamodules.splits import list_split
 from scripts.report.label_doubts import Doubts, doubt_labels
 
@@ -81,8 +83,9 @@ class LabelsToCheck:
 
 def out_of_fold_of(run: RunFolder) -> Path | None:
     """Returns the probabilities of the ablation over folds to which a run belongs; None if it belongs to none."""
-    path = run.path.resolve().parent.parent / OUT_OF_FOLD_TABLE
-    return path if path.is_file() else None
+    of_fold = run.path.resolve().parent
+    path = of_fold.parent / OUT_OF_FOLD_TABLE
+    return path if re.fullmatch("fold_[0-9]+", of_fold.name) and path.is_file() else None
 
 
 def check_labels(source: Path, data: ImageFolderDataModule) -> LabelsToCheck:
@@ -93,7 +96,7 @@ def check_labels(source: Path, data: ImageFolderDataModule) -> LabelsToCheck:
         data: The data set, which is not changed.
 
     Raises:
-        UserError: The file cannot be used, names images that the data set does not have, or one cannot be read.
+        UserError: The file cannot be used, or names images that the data set does not have.
     """
     found = read_out_of_fold(source, data.classes)
     train = data.data_set.require("train")
@@ -114,11 +117,10 @@ def check_labels(source: Path, data: ImageFolderDataModule) -> LabelsToCheck:
     if not readable.names:
         raise UserError(f"{source} has no probabilities: {WAY_OUT}")
     ranking = list(_ranked(readable, doubt_labels(readable.probability, readable.label), names))
-    right = readable.probability.argmax(1) == readable.label
     return LabelsToCheck(
         source,
         ranking,
-        float(right.mean()),
+        float(readable.right.mean()),
         unreadable=len(found.names) - len(readable.names),
         absent=len(paths) - len(found.names),
         pictures=_pictures(ranking[:SHOWN], paths, data.max_pixels),
@@ -148,7 +150,10 @@ def _ranked(found: OutOfFold, doubts: Doubts, classes: Sequence[str]) -> Iterato
 def _pictures(ranking: Sequence[RankedLabel], paths: Mapping[str, str], max_pixels: int) -> bytes:
     images, titles = [], []
     for image in ranking:
-        picture = read_image(paths[image.image_name], max_pixels, shorter_side=SIDE)
+        try:
+            picture = read_image(paths[image.image_name], max_pixels, shorter_side=SIDE)
+        except ImageReadError:  # since its probabilities were computed
+            picture = Image.new("RGB", (SIDE, SIDE), "white")
         picture.thumbnail((SIDE, SIDE))
         images.append(np.asarray(picture))
         titles.append(

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 
 from datamodules.path_array import PathArray
 
+TEXT = st.text(st.characters(codec=None, categories=None))  # halves of pairs of surrogates too
 
-@given(st.lists(st.binary().map(os.fsdecode)))
+
+@given(st.lists(st.binary().map(os.fsdecode) | TEXT))
 def test_equals_the_list_it_was_made_of(paths):
     array = PathArray(paths)
     assert len(array) == len(paths)

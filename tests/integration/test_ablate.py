@@ -71,6 +71,25 @@ def test_an_interrupted_ablation_goes_on_to_the_same_table(words, tmp_path, monk
     assert table(broken) == table(whole)
 
 
+@pytest.mark.processes
+def test_folds_that_were_interrupted_or_killed_go_on_to_the_same_answers(data_root, run_folder):
+    root = shutil.copytree(data_root / "train", "photos")
+    fit = [*SMALL, f"--data.root={root}", "--data.batch_size=8", "--trainer.max_epochs=2", "--model.restart_epochs=2"]
+    whole, ended, killed = ({"args": ["ablate", "--folds=2", f"--name={name}", *fit]} for name in ("a", "b", "c"))
+    at = {"at": [TRAINING, 5], "word": "--data.fold=1"}  # in the second fit and epoch, of 3 steps
+    begun = drive(
+        whole, {**ended, **at, "signal": signal.SIGTERM, "to": "parent"}, {**killed, **at, "signal": signal.SIGKILL}
+    )
+    assert [outcome["code"] for outcome in begun] == [0, 143, 2], begun
+    tables = [Path("runs", name, "out_of_fold.csv") for name in ("a", "b", "c")]
+    assert [table.exists() for table in tables] == [True, False, False]
+    again = drive(ended, killed)
+    assert [outcome["code"] for outcome in again] == [0, 0], again
+    assert [outcome["output"].count("already finished, skipped") for outcome in again] == [1, 1]
+    expected, *others = (table.read_bytes() for table in tables)
+    assert others == [expected, expected]
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -84,6 +84,17 @@ def test_a_changed_archive_and_another_label_column_are_indexed_anew(tmp_path, c
     assert len(scans) == 4
 
 
+def test_another_archive_of_the_same_size_and_time_is_indexed_anew(tmp_path, cache, scans):
+    path = pack(tmp_path / "train.tar", **{"cat/1.jpg": b"1"})
+    os.utime(path, ns=(5, 5))
+    open_index(path)
+    other = pack(tmp_path / "other.tar", **{"dog/1.jpg": b"1"})
+    os.utime(other, ns=(5, 5))
+    os.replace(other, path)
+    assert open_index(path)[0].names == ["dog/1.jpg", "link.jpg"]
+    assert len(scans) == 2
+
+
 def damaged(content):
     yield from (b"", b"x", content[:-30], content[: len(content) // 2])
     yield from (content[:at] + b"?" + content[at + 1 :] for at in range(0, len(content), 97))

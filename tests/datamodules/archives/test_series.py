@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from datamodules.archives.series import archives_of, is_archive, refuse_compressed, series_name
@@ -32,6 +34,18 @@ def test_suffixes_of_any_letter_case_are_found(tmp_path):
     assert archives_of(tmp_path, "train") == [[tmp_path / "train.TAR"]]
     assert archives_of(tmp_path, "val") == [[tmp_path / "val-000000.Zip"]]
     assert archives_of(tmp_path, "test") == []
+
+
+def test_only_files_are_archives(tmp_path):
+    (tmp_path / "train.tar").mkdir()
+    assert archives_of(tmp_path, "train") == []
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "train.zip")
+        assert archives_of(tmp_path, "train") == []
+        os.mkfifo(tmp_path / "val.tgz")
+        refuse_compressed(tmp_path, "val")
+        (tmp_path / "test.tar").symlink_to("nowhere")  # which must not pass for one left out
+        assert archives_of(tmp_path, "test") == [[tmp_path / "test.tar"]]
 
 
 def test_a_series_is_called_by_its_ends(tmp_path):

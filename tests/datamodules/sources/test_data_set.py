@@ -70,10 +70,3 @@ def test_no_output_goes_into_a_folder_of_class_folders(one_folder):
     with pytest.raises(UserError, match=f"lies in {one_folder}, whose files are data: choose another --json"):
         require_outside_splits(one_folder / "5" / "out", "--json", one_folder)
     require_outside_splits(one_folder.parent, "--json", one_folder)
-
-
-def test_a_tenth_is_part_of_a_fifth_and_validation_stays(data_root):
-    whole, some, fewer = (names(set_up(data_root, fraction=share)) for share in (1.0, 0.75, 0.5))
-    assert whole["val"] == some["val"] == fewer["val"]
-    assert set(fewer["train"]) < set(some["train"]) < set(whole["train"])
-    assert [len(part["train"]) for part in (whole, some, fewer)] == [48, 36, 24]  # of four images in each class

@@ -1,12 +1,15 @@
 import csv
 import hashlib
+import itertools
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pytorch_lightning import Trainer
 
+from scripts import evaluation
 from scripts.ablation import runs
 from scripts.main import main
 from tests.conftest import SMALL
@@ -71,6 +74,28 @@ def test_every_image_is_answered_once_by_the_run_that_did_not_train_on_it(root, 
     with pytest.raises(SystemExit, match="2"):
         main(words)
     assert "was started with other images" in capsys.readouterr().err
+
+
+def test_an_unreadable_image_has_no_answer_and_the_fits_accelerator_answers(root, monkeypatch):
+    for folder in (root / "train").iterdir():  # 20 images, of which one may be unreadable
+        for number, image in itertools.product(range(4), [*folder.iterdir()]):
+            shutil.copyfile(image, folder / f"{number}_{image.name}")
+    bad = min((root / "train" / "9").iterdir())
+    bad.write_bytes(bad.read_bytes()[:100])
+    accelerators = []
+
+    def trainer(**options):
+        accelerators.append(options["accelerator"])
+        return Trainer(**options)
+
+    monkeypatch.setattr(evaluation, "Trainer", trainer)
+    short = ["--trainer.max_epochs=1", "--model.restart_epochs=1", "--data.on_bad_image=skip"]
+    main(["ablate", "--folds=2", *SMALL, *short, f"--data.root={root}"])
+    _, *rows = read("runs/ablation_default/out_of_fold.csv")
+    assert len(rows) == 40
+    assert [row[0] for row in rows if row[3:] == ["", ""]] == [f"9/{bad.name}"]
+    assert " of 39 |" in Path("runs/ablation_default/ablation.md").read_text()
+    assert accelerators == ["cpu", "cpu"]  # as SMALL says, whatever there is
 
 
 def test_a_learning_curve_is_measured_on_the_same_images(root):

@@ -16,7 +16,7 @@ from datamodules.splits import fingerprint
 from datamodules.workers.loader import build_loader, default_num_workers
 
 
-class BatchesDataModule(LightningDataModule):
+class BaseDataModule(LightningDataModule):
     """Loads the data sets that a subclass sets up.
 
     Attributes:

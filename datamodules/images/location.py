@@ -131,7 +131,7 @@ class _Archive:
         self._file = io.FileIO(path)
         self._lock = threading.Lock()
         if mtime_ns not in (None, os.fstat(self._file.fileno()).st_mtime_ns):
-            raise OSError(f"{path} has changed since it was indexed")
+            raise OSError(f"{path} has changed since it was indexed: start again")
 
     def read_into(self, buffer: memoryview, position: int) -> int:
         with self._lock:

@@ -32,17 +32,14 @@ def require_usable_labels(labels: Collection[str], where: str, spelled: Callable
 def several_in_one(labels: Collection[str]) -> list[str]:
     """Returns labels that look like lists, or that separators divide into other labels.
 
-    Names of classes have blanks, as in "hot dog" beside "dog" and "hot"; only if all that have blanks are made of other
-    labels, blanks are separators.
+    Blanks are none, as names of classes have them: "sea lion" may stand beside "sea" and "lion".
 
-    >>> several_in_one(["cat", "dog", "cat|dog"]), several_in_one(["hot", "dog", "hot dog", "ice cream"])
+    >>> several_in_one(["cat", "dog", "cat|dog"]), several_in_one(["sea", "lion", "sea lion"])
     (['cat|dog'], [])
     """
     known = set(labels)
     several = [label for label in labels if label[0] == "[" and label[-1] == "]"]
-    for separator in ("|", ";", ",", None):  # None for blanks
+    for separator in "|;,":
         parts = {label: [part.strip() for part in label.split(separator) if part.strip()] for label in labels}
-        joined = {label: found for label, found in parts.items() if len(found) > 1}
-        torn = [label for label, found in joined.items() if known.issuperset(found)]
-        several += torn if separator or len(torn) == len(joined) else []
+        several += [label for label, found in parts.items() if len(found) > 1 and known.issuperset(found)]
     return several

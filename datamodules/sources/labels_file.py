@@ -5,6 +5,7 @@ from collections import defaultdict
 from functools import cached_property
 from pathlib import Path
 
+from datamodules.archives.series import archives_of
 from datamodules.class_index import natural_key
 from datamodules.files.csv_cells import from_cells
 from datamodules.files.errors import UserError, listed
@@ -214,6 +215,8 @@ class LabelsFile:
         files = [os.path.join(self.root, row.image) for row in absent[:100]]
         other = any(os.path.isfile(file) and not file.lower().endswith(SUFFIXES) for file in files)
         way_out = f"convert files of other types than {', '.join(SUFFIXES)}, " if other else ""
+        if any(archives_of(self.root, split) for split in SPLITS):
+            way_out += "unpack archives, as rows cannot name what is in them, "
         return (
             f"each row of {self.file} must name an image below {self.root}, but {len(rows)} of {len(self._rows)} name "
             f"{' and '.join(faults)}: {way_out}correct or remove the rows, or pass another --data.root"

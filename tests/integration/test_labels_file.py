@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,6 +50,12 @@ def test_a_run_reports_and_exports(labelled, run_folder, in_this_process):
     labels.rename("moved.csv")
     page = report("runs/default/version_0", labels="moved.csv").read_text()
     assert "10% of each class, 12 images, are held out of moved.csv for validation." in page
+    for name, kind in csv.reader(Path("moved.csv").read_text().splitlines()[1:]):  # as folders
+        target = folder.parent / "folders" / "train" / kind / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / name, target)
+    as_folders = report("runs/default/version_0", root=folder.parent / "folders", labels="").read_text()
+    assert "12 images, are held out of" in as_folders
     exported = export(
         "runs/default/version_0/model.safetensors", folder, format="safetensors", precision="fp32", output="out",
         num_workers=0, labels="moved.csv", **columns,

@@ -87,8 +87,8 @@ def plan_shards(split: str, images: Iterable[ImageFile], limit: int) -> list[Pla
     if unusable:
         raise UserError(
             f"{len(unusable):,} images of {split} have names that a shard cannot have, {listed(unusable, 20)}: each "
-            f"must come once, end in {', '.join(SUFFIXES)}, have no backslash, begin with no drive such as C:, and have no "
-            "part that is empty, hidden or called __MACOSX: rename them"
+            f"must come once, end in {', '.join(SUFFIXES)}, have no backslash, begin with no drive such as C:, and "
+            "have no part that is empty, hidden or called __MACOSX: rename them"
         )
     if len(shards) > MOST_SHARDS:
         raise UserError(f"{split} would have {len(shards):,} shards, more than {MOST_SHARDS:,}: raise --shard_mb")

@@ -114,3 +114,14 @@ def test_the_file_of_the_runs_own_ablation_is_found(tmp_path, monkeypatch):
     assert out_of_fold_of(RunFolder(run)) == tmp_path / "arm" / "out_of_fold.csv"
     monkeypatch.chdir(run)
     assert out_of_fold_of(RunFolder(run.relative_to(run))) == tmp_path / "arm" / "out_of_fold.csv"
+    other = tmp_path / "arm" / "final" / "version_0"  # which the ablation did not make
+    other.mkdir(parents=True)
+    assert out_of_fold_of(RunFolder(other)) is None
+
+
+def test_a_picture_that_cannot_be_read_any_more_is_blank(root, write):
+    file = write()
+    (root / "train" / "5" / "moved.jpg").write_bytes(b"damaged")
+    found = check_labels(file, ImageFolderDataModule(str(root)))
+    assert found.ranking[0].image_name == "5/moved.jpg"
+    assert found.pictures.startswith(b"\x89PNG")

@@ -1,11 +1,11 @@
 """Checks of the data module's options, before anything takes time; ``TrainingRecipe`` checks its own."""
 
-import os
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from datamodules.files.errors import UserError
+from datamodules.split_names import require_root
 
 DEFAULT_VAL_FRACTION = 0.1
 
@@ -31,8 +31,7 @@ def require_usable_options(options: Mapping[str, Any]) -> None:
             "--data.split_column names a column of --data.labels, which is not given: name that file too, or leave the "
             "option out"
         )
-    if not os.path.isdir(options["root"]):
-        raise UserError(f"there is no folder at {options['root']} (--data.root): check the path")
+    require_root(options["root"])
 
 
 def _require_usable_division(options: Mapping[str, Any]) -> None:

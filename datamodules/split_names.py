@@ -67,6 +67,12 @@ def advice(folder: Path) -> str:
     return "create it"
 
 
+def require_root(root: str | Path) -> None:
+    """Raises ``UserError`` if there is no folder at ``--data.root``."""
+    if not os.path.isdir(root):
+        raise UserError(f"there is no folder at {root} (--data.root): check the path")
+
+
 def is_one_folder(root: Path) -> bool:
     """Tells whether ``root`` has no splits and is a folder of class folders itself.
 

@@ -19,7 +19,7 @@ from datamodules.images.read import MAX_PIXELS
 from datamodules.lookalike_names import as_seen, look_alike
 from datamodules.sources.data_set import DataSet
 from datamodules.sources.write_labels import require_new_labels_file, write_labels
-from datamodules.split_names import require_outside_splits
+from datamodules.split_names import require_outside_splits, require_root
 from datamodules.workers.loader import default_num_workers
 from scripts.arguments import Arguments
 from scripts.console import printable
@@ -73,8 +73,7 @@ def audit(
         require_writable(json.parent, "--json")
         require_outside_splits(json.parent, "--json", root)
         require_replaceable(json, AUDIT, "--json")
-    if not root.is_dir():
-        raise UserError(f"there is no folder at {root} (--data.root): check the path")
+    require_root(root)
     options = {
         "labels": labels,
         "image_column": image_column,

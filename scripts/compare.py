@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from callbacks.run.manifest import write_json
+from datamodules.archives.series import is_archive
 from datamodules.class_index import ClassIndex, natural_key
 from datamodules.files.atomic_file import require_writable
 from datamodules.files.csv_cells import from_cell
@@ -20,7 +21,9 @@ from datamodules.images.find import SUFFIXES
 from datamodules.lookalike_names import as_seen, spelled_apart
 from datamodules.name_spellings import Spellings
 from datamodules.prediction_rows import NAME_COLUMN
+from datamodules.sources.archived import Archived
 from datamodules.sources.class_folders import ClassFolders
+from datamodules.sources.source import Source
 from datamodules.split_names import require_outside_splits
 from datamodules.splits import list_split
 from lightning_modules.metrics.proportions import mcnemar_p_value
@@ -30,6 +33,7 @@ from scripts.console import printable
 SHOWN = 20
 LABEL_COLUMN = "pred_label"
 TRUTH_COLUMNS = ("label", LABEL_COLUMN)
+TRUE_NAME_COLUMNS = (NAME_COLUMN, "file_name")  # the latter in the labels that audit writes
 
 Labels = dict[str, str]  # by image name, both as folders spell them
 
@@ -86,8 +90,8 @@ def compare(
     Args:
         a: A prediction, as predict writes it.
         b: The other one.
-        truth: The correct classes: a folder with a folder of images for each class, such as ROOT/val, or a CSV file
-            with the columns image_name and label (or pred_label, as in a prediction).
+        truth: The correct classes: a folder, or an archive, with a folder of images for each class, such as ROOT/val,
+            or a CSV file with the columns image_name (or file_name) and label (or pred_label, as in a prediction).
         json: JSON file for the whole comparison, with every row that differs.
 
     Raises:
@@ -103,7 +107,9 @@ def compare(
     _require_spelled_alike(answers_a.values(), answers_b, str(a), str(b))
     correct: list[str] | None = None
     if truth:
-        known = _read_folder(Path(truth)) if Path(truth).is_dir() else _read_table(Path(truth), TRUTH_COLUMNS)
+        path = Path(truth)
+        source = Archived([path]) if is_archive(path) else ClassFolders(path) if path.is_dir() else None
+        known = _read_source(source) if source else _read_table(path, TRUTH_COLUMNS, TRUE_NAME_COLUMNS)
         correct = _in_order_of(answers_a, known, str(a), str(truth))
         _require_spelled_alike([*answers_a.values(), *answers_b], correct, f"{a} and {b}", str(truth))
     comparison = _compared(list(answers_a), list(answers_a.values()), answers_b, correct)
@@ -121,13 +127,13 @@ def main(words: list[str]) -> None:
     _print(compare(**vars(options)), str(options.a), str(options.b))
 
 
-def _read_table(path: Path, label_columns: Collection[str]) -> Labels:
+def _read_table(path: Path, label_columns: Collection[str], name_columns: Collection[str] = (NAME_COLUMN,)) -> Labels:
     """Reads a table of predictions or of the truth.
 
     Raises:
         UserError: The file cannot be read, has no rows, or names an image twice.
     """
-    rows = read_columns(path, [NAME_COLUMN, label_columns], what="the table", way_out="pass another file")
+    rows = read_columns(path, [name_columns, label_columns], what="the table", way_out="pass another file")
     if not rows:
         raise UserError(f"{path} has no rows, so there is nothing to compare: pass another file")
     counts = Counter(from_cell(name) for name, _ in rows)
@@ -136,13 +142,12 @@ def _read_table(path: Path, label_columns: Collection[str]) -> Labels:
     return {from_cell(name): from_cell(label) for name, label in rows}
 
 
-def _read_folder(folder: Path) -> Labels:
-    """Takes the class of each image from its folder.
+def _read_source(source: Source) -> Labels:
+    """Takes the class of each image from its folder, on a disk or in an archive.
 
     Raises:
         UserError: As ``list_split`` tells.
     """
-    source = ClassFolders(folder)
     files, _ = list_split(source, ClassIndex(source.class_names()))
     return {image.name: name for name, images in files.items() for image in images}
 

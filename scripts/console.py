@@ -1,4 +1,4 @@
-"""Filters for remarks of libraries that no user can act on, and escapes for what the console should not show."""
+"""What the console shows: no remarks of libraries that no user can act on, escapes, and numbers of things."""
 
 import io
 import logging
@@ -43,3 +43,12 @@ def printable(name: str) -> str:
     one\ntwo
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+def counted(number: int, noun: str) -> str:
+    """Returns a number and a noun, in the plural unless there is one.
+
+    >>> counted(1, "image"), counted(1200, "image")
+    ('1 image', '1,200 images')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

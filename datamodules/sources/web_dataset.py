@@ -81,6 +81,12 @@ def labelled_classes(indexes: Sequence[Index], suffix: str, class_list: Path | N
     label_in = {place: label for index in indexes for place, label in index.labels.items()}
     labels = {key: label_in[said[key]] for key in keys}
     if suffix == ".cls":
+        named = {said[key]: label for key, label in labels.items() if not re.fullmatch("[0-9]+", label)}
+        if named and class_list is None:
+            raise UserError(
+                f"labels in {where} hold no number, as WebDataset's .cls do: {listed_reasons(named)}; put names into "
+                ".json, or the images into class folders"
+            )
         names = _names(class_list, where)
         if wrong := {said[key]: label for key, label in labels.items() if not _is_index(label, len(names))}:
             raise UserError(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lightning_modules.metrics.proportions import mcnemar_p_value
-from scripts.export.formats import counted
+from scripts.console import counted
 
 CLEAR = 1e-4  # Lead of the best logit over the next beyond which rounding in float32 cannot change the best class.
 

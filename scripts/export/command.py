@@ -18,11 +18,12 @@ from lightning_modules.metrics.proportions import wilson_interval
 from lightning_modules.network.model_size import format_size
 from lightning_modules.trained_model import TrainedModel, load_classifier
 from scripts.arguments import Arguments
+from scripts.console import counted
 from scripts.evaluation import validation_data
 from scripts.export.acceptance import Fidelity
 from scripts.export.candidate import CANDIDATE, CARD, candidate_folder, put_into_place, require_free
 from scripts.export.card_edits import licence_of
-from scripts.export.formats import BYTES_PER_WEIGHT, counted, files_of, limit_in_bytes, require_within
+from scripts.export.formats import BYTES_PER_WEIGHT, files_of, limit_in_bytes, require_within
 from scripts.export.fresh_process import FileAnswers, FileFailedError, answers_in_fresh_process
 from scripts.export.model_card import model_card
 from scripts.export.validation import calibration_images, evaluate

@@ -6,6 +6,7 @@ from pathlib import Path
 from datamodules.files.errors import UserError
 from lightning_modules.exports.header import PRECISIONS, SUFFIXES, Format, Precision
 from lightning_modules.network.model_size import BYTES_PER_MB, format_size
+from scripts.console import counted
 
 STEM = "model"
 BYTES_PER_WEIGHT: dict[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
@@ -19,15 +20,6 @@ def files_of(folder: Path, format: Format, stem: str = STEM) -> list[Path]:
     """
     opened = folder / f"{stem}{SUFFIXES[format]}"
     return [opened.with_suffix(".bin"), opened] if format == "openvino" else [opened]
-
-
-def counted(number: int, noun: str) -> str:
-    """Returns a number and a noun, in the plural unless there is one.
-
-    >>> counted(1, "image"), counted(1200, "image")
-    ('1 image', '1,200 images')
-    """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def limit_in_bytes(limit_mb: float) -> int:

@@ -9,9 +9,9 @@ from datamodules.images.transforms import side_to_load
 from lightning_modules import ImageClassifier
 from lightning_modules.metrics.proportions import wilson_interval
 from lightning_modules.network.model_size import format_size, parameter_count
+from scripts.console import counted
 from scripts.export.acceptance import CLEAR, Evaluation, Fidelity
 from scripts.export.card_edits import sealed
-from scripts.export.formats import counted
 from scripts.export.fresh_process import FileAnswers
 
 

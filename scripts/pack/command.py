@@ -17,9 +17,9 @@ from datamodules.files.errors import UserError, listed
 from datamodules.files.locks import LOCK, locked
 from datamodules.files.own_files import SHARD, kind_of
 from datamodules.sources.data_set import DataSet
-from datamodules.split_names import SPLITS, require_outside_splits
+from datamodules.split_names import SPLITS, require_outside_splits, require_root
 from scripts.arguments import Arguments
-from scripts.console import printable
+from scripts.console import counted, printable
 from scripts.pack.listing import list_to_pack, require_found, require_not_read, say_what_is_lost
 from scripts.pack.shards import PlannedShard, pack_shard, plan_shards
 
@@ -69,8 +69,7 @@ def pack(
     if output == "":
         raise UserError("--output is empty: name a folder, such as shards")
     root, output = Path(root), Path(output)
-    if not root.is_dir():
-        raise UserError(f"there is no folder at {root} (--data.root): check the path")
+    require_root(root)
     require_outside_splits(output, "--output", root)
     require_outside_splits(output, "--output")
     earlier = _earlier_shards(output)
@@ -161,14 +160,10 @@ def _pack_all(shards: list[PlannedShard], output: Path) -> dict[str, str]:
 def _summarise(plan: dict[str, list[PlannedShard]], output: Path, say: Callable[[str], None]) -> None:
     for split, shards in plan.items():
         images, size = sum(len(shard.members) for shard in shards), sum(shard.size for shard in shards)
-        say(f"{split}: {_counted(images, 'image')} in {_counted(len(shards), 'shard')}, {size / MB:,.1f} MB")
+        say(f"{split}: {counted(images, 'image')} in {counted(len(shards), 'shard')}, {size / MB:,.1f} MB")
     say(f"all were read back and compared with their images; sha256sum -c {SUMS} compares them again")
     where = f"--data.root {printable(shlex.quote(os.fspath(output)))}"
     if "train" in plan:
         say(f"to train from them: cbam100 fit {where}")
     else:
         say(f"to use them: cbam100 predict --ckpt_path FILE {where}")
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -104,7 +104,7 @@ def out_of_fold(data_root, tmp_path):
 def test_labels_to_check(out_of_fold, trained, tmp_path):
     run = tmp_path / "runs" / "default" / "version_0"
     shutil.copytree(trained, run)
-    page = report(run)
+    page = report(run, out_of_fold=out_of_fold)
     # The threshold of class 1 is 1 and that of the others 0, so that the 44 images of the others reach both.
     text = " ".join(page.read_text().split())
     assert "doubts the labels of 44 of 48 training images (91.7 %)" in text

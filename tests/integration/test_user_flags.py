@@ -258,7 +258,7 @@ def test_other_options_that_cannot_work(words, expected, data_root, run_folder, 
 
 
 def test_a_command_that_does_not_exist(capsys):
-    assert said_of(["fitt"], capsys).startswith("there is no command fitt: choose audit, fit, ")
+    assert said_of(["fitt"], capsys).startswith("there is no command fitt: choose audit, pack, fit, ")
 
 
 def homeless(path):

@@ -43,7 +43,7 @@ from scripts.config_files import require_config_files
 from scripts.exported_graph import answer_with_file, require_usable_options
 from scripts.hardware import default_precision, set_tf32, share_cpus
 from scripts.help_screen import show_help
-from scripts.parser import Parser
+from scripts.parser import Parser, prefer_whole_numbers
 from scripts.resume import as_list, entries_of_type, read_resumed
 from scripts.run_logger import open_logger, require_run_name
 from scripts.trainer_options import require_usable, require_usable_trainer
@@ -100,7 +100,9 @@ class ClassifierCLI(LightningCLI):
         # Its options take a tenth of a second for each subcommand, of which one was typed.
         if self._typed_subcommand in self.subcommands() and self._typed_subcommand != subcommand:
             return self.init_parser(**kwargs)
-        return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        prefer_whole_numbers(parser)
+        return parser
 
     @override
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:

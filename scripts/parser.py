@@ -1,7 +1,7 @@
 """The command line's parser, whose errors are one sentence."""
 
 import re
-from typing import NoReturn
+from typing import Any, NoReturn, Union, get_args, get_origin
 
 from pytorch_lightning.cli import LightningArgumentParser
 
@@ -27,6 +27,19 @@ class Parser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raises ``UserError``."""
         raise UserError(one_sentence(message)) from ex
+
+
+def prefer_whole_numbers(parser: LightningArgumentParser) -> None:
+    """Has options that take whole numbers and shares read 1 as a whole number, since 1.0 means something else to them.
+
+    jsonargparse tries the types of a union in their order, and typing hands out ``Optional[Union[int, float]]`` in the
+    order of whoever asked for it first: after ``import rich.progress``, with float in front.
+    """
+    actions: list[Any] = parser._actions
+    for action in actions:
+        hint = getattr(action, "_typehint", None)
+        if get_origin(hint) is Union and {int, float} <= {*get_args(hint)}:
+            action._typehint = Union[tuple(sorted(get_args(hint), key=lambda kind: kind is not int))]  # noqa: UP007
 
 
 def one_sentence(message: str) -> str:

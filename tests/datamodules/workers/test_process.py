@@ -56,6 +56,7 @@ def batches(dataset):
 @pytest.fixture
 def start_method():
     method = multiprocessing.get_start_method()
+    _forkserver._stop()  # one that other tests have started may not hold signals back
     yield lambda new: multiprocessing.set_start_method(new, force=True)
     multiprocessing.set_start_method(method, force=True)
 

@@ -1,5 +1,6 @@
 """Data drawn once, and the command run in a folder of its own."""
 
+import contextlib
 import functools
 import os
 import shutil
@@ -78,6 +79,15 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: not starts_processes(item.path))  # they take longest
 
 
+@contextlib.contextmanager
+def working_in(folder):
+    """Works in a folder with one thread, as tests do, for a fixture that many tests share; yields a ``MonkeyPatch``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        torch.set_num_threads(1)
+        yield patch
+
+
 @pytest.fixture(autouse=True)
 def _same_settings():
     torch.set_num_threads(1)  # the same sums on every machine
@@ -139,11 +149,6 @@ def run_folder(tmp_path, monkeypatch):
 def trained(data_root, tmp_path_factory):
     """The run folder of a two-epoch fit."""
     folder = tmp_path_factory.mktemp("fit")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        torch.set_num_threads(1)
+    with working_in(folder):
         main(["fit", *SMALL, f"--data.root={data_root}", "--trainer.max_epochs=2", "--model.restart_epochs=2"])
-    finally:
-        os.chdir(before)
     return folder / "runs" / "default" / "version_0"

@@ -20,7 +20,7 @@ from datamodules.class_index import natural_key
 from lightning_modules import ImageClassifier, ResNetCBAM
 from lightning_modules.trained_model import largest_export_bytes, read_trained_model
 from scripts.main import main
-from tests.conftest import SMALL
+from tests.conftest import SMALL, working_in
 
 FIT = ["fit", *SMALL, "--trainer.max_epochs=2", "--model.restart_epochs=2", "--model.temperature=fit",
        "--trainer.precision=32-true"]  # fmt: skip
@@ -31,9 +31,7 @@ RUN = Path("runs/default/version_0")
 def calibrated(data_root, new_folder):
     """The run folder of a two-epoch fit with a temperature."""
     folder = new_folder("calibrated")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        torch.set_num_threads(1)
+    with working_in(folder):
         main([*FIT, f"--data.root={data_root}"])
     return folder / RUN
 

@@ -13,7 +13,7 @@ import torch
 
 from datamodules import ImageFolderDataModule
 from scripts.main import main
-from tests.conftest import SMALL
+from tests.conftest import SMALL, working_in
 from tests.integration.fork_driver import TRAINING, drive
 
 pytestmark = [
@@ -128,9 +128,7 @@ def form(request, folders, tmp_path):
 def expected(folders, new_folder):
     """The weights of a fit from class folders, and its prediction."""
     folder = new_folder("expected")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        torch.set_num_threads(1)
+    with working_in(folder):
         main(["fit", *FIT, f"--data.root={folders}"])
         main(["predict", f"--ckpt_path={LAST}", f"--data.root={folders}", "--data.num_workers=0"])
     return folder

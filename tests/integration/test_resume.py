@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from callbacks import CheckpointFile
 from lightning_modules import focal_loss
 from scripts.main import main
-from tests.conftest import SMALL
+from tests.conftest import SMALL, working_in
 
 TIMES = {"seconds", "waited", "folder"}  # the only state that two runs need not share
 # 48 images in batches of 8: 6 steps an epoch. Two epochs are one cycle of the schedule.
@@ -52,10 +52,8 @@ def kept_states(folder):
         if Path(path).name == "last.ckpt":
             shutil.copy(path, folder / "saved" / f"{checkpoint['global_step']}.ckpt")
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
+    with working_in(folder) as patch:
         patch.setattr(CheckpointFile, "save_checkpoint", save_and_keep)
-        torch.set_num_threads(1)
         yield
 
 

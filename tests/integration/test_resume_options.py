@@ -15,7 +15,7 @@ from callbacks.run.recipe import trainer_options
 from datamodules import ImageFolderDataModule
 from lightning_modules import ImageClassifier
 from scripts.main import main
-from tests.conftest import SMALL
+from tests.conftest import SMALL, working_in
 
 FIT = ["fit", *SMALL, "--data.batch_size=8", "--trainer.max_epochs=1", "--model.restart_epochs=1"]
 RUN = Path("runs/default/version_0")
@@ -87,9 +87,7 @@ def test_every_option_is_in_a_list():
 @pytest.fixture(scope="module")
 def finished(data_root, new_folder):
     folder = new_folder("finished")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        torch.set_num_threads(1)
+    with working_in(folder):
         main([*FIT, f"--data.root={data_root}"])
     return folder
 

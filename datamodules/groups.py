@@ -65,10 +65,10 @@ def groups_of(images: Sequence[ImageFile], pattern: str | None) -> list[str]:
 
 def _several_links(images: Sequence[ImageFile]) -> dict[str, tuple[int, ...]]:
     """Returns the identity of the images' files, by the images' names, where several images have one file."""
-    identities = {}
+    identities, stat = {}, location.remembering_stat()
     for image in images:
         with suppress(OSError):  # gone since the scan
-            if identity := location.identity(image.path):
+            if identity := location.identity(image.path, stat):
                 identities[image.name] = identity
     counts = Counter(identities.values())
     return {name: identity for name, identity in identities.items() if counts[identity] > 1}

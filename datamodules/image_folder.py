@@ -1,4 +1,4 @@
-"""``ImageFolderDataModule``: from a folder of class folders to the loaders of every stage."""
+"""``ImageFolderDataModule``: from images in any form to the data sets of every stage."""
 
 import hashlib
 import itertools
@@ -20,7 +20,7 @@ from datamodules.images.read import MAX_PIXELS
 from datamodules.images.transforms import CROP_SCALE, eval_transform, side_to_load
 from datamodules.partition import Partition
 from datamodules.prediction_rows import list_prediction
-from datamodules.sources.data_set import DataSet
+from datamodules.sources.data_set import LABEL_OPTIONS, DataSet
 from datamodules.split_caches import open_caches
 from datamodules.splits import classes_of, list_splits
 from datamodules.training_recipe import Augmentation, TrainingRecipe
@@ -98,8 +98,7 @@ class ImageFolderDataModule(BaseDataModule):
     # A resumed fit, or an ablation that goes on, may change these: they say where to find images and classes, which are
     # compared themselves, or how images are loaded rather than which:
     FREE_ON_RESUME = (
-        *("root", "labels", "image_column", "label_column", "split_column", "class_list"),
-        *("num_workers", "predict_dir", "template", "worker_timeout", "cache", "class_names"),
+        *("root", *LABEL_OPTIONS, "num_workers", "predict_dir", "template", "worker_timeout", "cache", "class_names"),
     )
 
     def __init__(

@@ -170,7 +170,7 @@ def fingerprint(names: Sequence[str], paths: Sequence[str], split: str) -> dict[
         paths: Where they lie.
         split: The split that they are listed in; for held-out images ``train``.
     """
-    digest = hashlib.sha256()
+    digest, stat = hashlib.sha256(), location.remembering_stat()
     for name, path in zip(names, paths, strict=True):
-        digest.update(f"{split}/{name}\t{location.size(path)}\n".encode("utf-8", "surrogateescape"))
+        digest.update(f"{split}/{name}\t{location.size(path, stat)}\n".encode("utf-8", "surrogateescape"))
     return {"images": len(paths), "sha256": digest.hexdigest()}

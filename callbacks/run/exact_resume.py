@@ -1,6 +1,5 @@
 """State that makes a resumed run end with the same bits as an uninterrupted one."""
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from typing_extensions import override
 
 from callbacks.processes import fail, gather
 from callbacks.run.loop_state import is_at_epoch_end
-from callbacks.run.recipe import NOT_RESUMABLE, STORED, trainer_options
+from callbacks.run.recipe import NOT_RESUMABLE, STORED, option_defaults, trainer_options
 from callbacks.trainer_parts import callbacks_of, data_of
 from datamodules import ImageFolderDataModule
 from datamodules.files.errors import UserError, listed
@@ -185,13 +184,6 @@ def _kept(part: Any) -> dict[str, Any]:
     return {name: value for name, value in part.hparams.items() if name not in part.FREE_ON_RESUME}
 
 
-def _defaults() -> dict[str, Any]:
-    """Returns the options' defaults, which a run had for one that came with a later version."""
-    parts = (ImageClassifier, ImageFolderDataModule)
-    options = [option for part in parts for option in inspect.signature(part).parameters.values()]
-    return {STORED: "fp32"} | {option.name: option.default for option in options if option.default is not option.empty}
-
-
 def _needs_length(model: LightningModule, data: ImageFolderDataModule) -> list[str]:
     return [*getattr(model, "needs_length", []), *data.needs_length]
 
@@ -206,7 +198,8 @@ def _fault(checkpoint: Mapping[str, Any], given: dict[str, Any], needs_length: l
     """Returns why a run cannot resume from the checkpoint with these options; empty if it can."""
     if missing := [name for name in (KEY, "optimizer_states", "lr_schedulers") if name not in checkpoint]:
         return f"the checkpoint cannot be resumed, as it lacks {listed(missing)}: pass a last.ckpt"
-    saved = {**_defaults(), **checkpoint["hyper_parameters"], **saved_recipe(checkpoint)}
+    defaults = {STORED: "fp32", **option_defaults(ImageClassifier), **option_defaults(ImageFolderDataModule)}
+    saved = {**defaults, **checkpoint["hyper_parameters"], **saved_recipe(checkpoint)}
     limits: dict[str, Any] = {name: given[name] for name in ("max_epochs", "max_steps") if name in given}
     new_run = "start a new one from its weights with --model.weights model.safetensors"
     if differing := differences(saved, {name: value for name, value in given.items() if name not in limits}):

@@ -1,5 +1,6 @@
 """Options of the Trainer and its callbacks that a resumed run must keep, as they influence the result of training."""
 
+import inspect
 from typing import Any
 
 import torch
@@ -27,6 +28,12 @@ TRAINING_CALLBACKS = (
 EPOCH_START_CALLBACKS = (StochasticWeightAveraging,)
 # Those whose masks or frozen layers are not restored from a checkpoint.
 NOT_RESUMABLE = (BaseFinetuning, ModelPruning)
+
+
+def option_defaults(part: type) -> dict[str, Any]:
+    """Returns the defaults of a class's options, which a run had for one that came with a later version."""
+    options = inspect.signature(part).parameters.values()
+    return {option.name: option.default for option in options if option.default is not option.empty}
 
 
 def trainer_options(trainer: Trainer) -> dict[str, Any]:

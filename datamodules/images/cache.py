@@ -161,7 +161,7 @@ def cache_folder(place: Place) -> Path:
 def cache_key(paths: Sequence[str], settings: dict[str, Any]) -> str:
     """Hashes what decides the pixels: where each image lies, as ``location.state`` says, settings, Pillow's version."""
     digest = hashlib.sha256(json.dumps([FORMAT, PIL.__version__, settings], sort_keys=True).encode())
-    stat = functools.lru_cache(os.stat)  # members share their archives
+    stat = location.remembering_stat()
     for path in paths:
         digest.update(location.state(path, stat))
     return digest.hexdigest()[:32]

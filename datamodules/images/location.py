@@ -15,6 +15,9 @@ MAX_HANDLES = 128  # many systems allow a process 256 open files
 BUFFER = 1 << 20  # bytes; most photos come in one read, which is what a network file system needs
 
 
+Stat = Callable[[str], os.stat_result]
+
+
 class _Place(NamedTuple):
     archive: str
     offset: int
@@ -67,11 +70,21 @@ def open_content(path: str) -> str | BinaryIO:
     return io.BufferedReader(_Member(place), min(max(place.size, 1), BUFFER))
 
 
-def size(path: str) -> int:
-    """Returns the number of bytes; -1 if the file is gone, or the archive is or has become too short."""
+def remembering_stat() -> Stat:
+    """Makes an ``os.stat`` that looks each archive up once, whose members follow each other."""
+    return functools.lru_cache(os.stat)
+
+
+def size(path: str, stat: Stat = os.stat) -> int:
+    """Returns the number of bytes; -1 if the file is gone, or the archive is or has become too short.
+
+    Args:
+        path: The location.
+        stat: Looks up a file; for many locations ``remembering_stat``.
+    """
     place = _place(path)
     try:
-        length = os.stat(place.archive if place else path).st_size
+        length = stat(place.archive if place else path).st_size
     except OSError:
         return -1
     if place is None:
@@ -79,14 +92,18 @@ def size(path: str) -> int:
     return place.size if place.offset + place.size <= length else -1
 
 
-def identity(path: str) -> tuple[int, ...] | None:
+def identity(path: str, stat: Stat = os.stat) -> tuple[int, ...] | None:
     """Returns device, inode and a member's offset, which all names of the same bytes share; None if no other name can.
+
+    Args:
+        path: The location.
+        stat: As for ``size``.
 
     Raises:
         OSError: The file is gone.
     """
     place = _place(path)
-    status = os.stat(place.archive if place else path)
+    status = stat(place.archive if place else path)
     if place:
         return status.st_dev, status.st_ino, place.offset
     return (status.st_dev, status.st_ino) if status.st_nlink > 1 else None
@@ -98,12 +115,12 @@ def file_of(path: str) -> str:
     return place.archive if place else path
 
 
-def state(path: str, stat: Callable[[str], os.stat_result] = os.stat) -> bytes:
+def state(path: str, stat: Stat = os.stat) -> bytes:
     """Returns what changes with the content: the absolute path, the file's size and time of change, a member's range.
 
     Args:
         path: The location.
-        stat: Looks up a file; for many locations one that remembers its answers.
+        stat: As for ``size``.
     """
     place = _place(path)
     file = place.archive if place else path

@@ -19,6 +19,8 @@ from datamodules.sources.labels_file import LabelsFile
 from datamodules.sources.source import Source
 from datamodules.split_names import is_one_folder, no_split, split_exists
 
+LABEL_OPTIONS = ("labels", "image_column", "label_column", "split_column", "class_list")  # which say where labels are
+
 
 def list_to_predict(path: Path) -> ImageFiles | None:
     """Lists the images of a folder or an archive, or one image file; None if there is nothing at ``path``."""
@@ -34,7 +36,7 @@ class DataSet:
 
     Args:
         root: Folder that holds the images.
-        options: Options of ``ImageFolderDataModule`` that say where labels are.
+        options: Options of ``ImageFolderDataModule``, of which ``LABEL_OPTIONS`` and ``group_column`` are used.
         unfinished: Whether shards count before the pack that writes them is complete.
     """
 

@@ -36,6 +36,7 @@ class LabelsFile:
         self.root = root
         self.split = split
         self._columns = columns
+        self._places_without: dict[tuple[str, ...], ImagePlaces] = {}
 
     @cached_property
     def _rows(self) -> list[LabelRow]:
@@ -175,11 +176,17 @@ class LabelsFile:
         image = self._all_places.find_exactly(cell)
         return image if image and not self.split and image.name.startswith("train/") else None
 
-    @cached_property
+    @property
     def _all_places(self) -> ImagePlaces:
-        return self._places()
+        return self._places(())
 
-    def _places(self, without: tuple[str, ...] = ()) -> ImagePlaces:
+    def _places(self, without: tuple[str, ...]) -> ImagePlaces:
+        """Returns the images that are not in these folders, which splits without folders of their own share."""
+        if without not in self._places_without:
+            self._places_without[without] = self._make_places(without)
+        return self._places_without[without]
+
+    def _make_places(self, without: tuple[str, ...]) -> ImagePlaces:
         images = (image for image in (*self.found.images, *self.found.again) if not image.name.startswith(without))
         links = {link: place for link, place in self._folder_links.items() if not f"{link}/".startswith(without)}
         return ImagePlaces(images, self.root, self.file.parent, links)

@@ -12,12 +12,13 @@ import yaml
 
 from datamodules.files.errors import UserError, listed
 from datamodules.lookalike_names import look_alike
+from datamodules.sources.data_set import LABEL_OPTIONS
 from scripts.config_files import read_yaml
 
 OWN = ("seed_everything", "run_name", "ckpt_path")  # options that ablate sets
 # Options that decide which images a data set has and which of them validate; with data.fraction these stay the same.
 IMAGES = (
-    *("data.root", "data.labels", "data.image_column", "data.label_column", "data.split_column", "data.class_list"),
+    *("data.root", *(f"data.{name}" for name in LABEL_OPTIONS)),
     *("data.val_fraction", "data.folds", "data.fold", "data.group_column", "data.group_pattern"),
 )
 NULL = "tag:yaml.org,2002:null"

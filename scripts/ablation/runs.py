@@ -1,6 +1,5 @@
 """The runs of an ablation: each is a fit in its own process and folder, and is skipped if it has finished."""
 
-import inspect
 import os
 import re
 import signal
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from callbacks.run.config import changes
+from callbacks.run.recipe import option_defaults
 from callbacks.run.run_folder import RUNS, RunFolder
 from datamodules import ImageFolderDataModule
 from datamodules.files.errors import UserError, listed
@@ -29,10 +29,7 @@ ERROR = "cbam100: error: "
 # Options and groups that do not affect the results, so that they may change while an ablation is continued.
 WITHOUT_EFFECT = ["prediction", "best", "trainer.enable_progress_bar"]
 WITHOUT_EFFECT += [f"data.{name}" for name in ImageFolderDataModule.FREE_ON_RESUME]
-DEFAULTS: dict[str, dict[str, Any]] = {
-    part: {o.name: o.default for o in inspect.signature(kind).parameters.values() if o.default is not o.empty}
-    for part, kind in (("data", ImageFolderDataModule), ("model", ImageClassifier))
-}
+DEFAULTS = {"data": option_defaults(ImageFolderDataModule), "model": option_defaults(ImageClassifier)}
 SECONDS_BETWEEN_LOOKS = 0.5
 # In its own process group, so that Ctrl-C reaches a fit only as the signal that ends it in order.
 if sys.platform == "win32":

@@ -11,6 +11,7 @@ from rich.table import Table
 from callbacks.run.exact_resume import saved_recipe
 from datamodules.files.atomic_file import require_writable
 from datamodules.files.errors import UserError
+from datamodules.sources.data_set import LABEL_OPTIONS
 from datamodules.split_names import require_outside_splits
 from lightning_modules.exports.header import Format, Precision, export_header, require_pair
 from lightning_modules.exports.write import write_export
@@ -29,7 +30,7 @@ from scripts.export.model_card import model_card
 from scripts.export.validation import calibration_images, evaluate
 
 REFUSED = 1
-DATA = ("root", "num_workers", "labels", "image_column", "label_column", "split_column", "class_list")  # --data.*
+DATA = ("root", "num_workers", *LABEL_OPTIONS)  # --data.*
 
 
 class ExportRefusedError(Exception):

@@ -16,14 +16,13 @@ from datamodules.files.atomic_file import remove_leftovers, require_writable, wr
 from datamodules.files.errors import UserError, listed
 from datamodules.files.locks import LOCK, locked
 from datamodules.files.own_files import SHARD, kind_of
-from datamodules.sources.data_set import DataSet
+from datamodules.sources.data_set import LABEL_OPTIONS, DataSet
 from datamodules.split_names import SPLITS, require_outside_splits, require_root
+from lightning_modules.network.model_size import BYTES_PER_MB
 from scripts.arguments import Arguments
 from scripts.console import counted, printable
 from scripts.pack.listing import list_to_pack, require_found, require_not_read, say_what_is_lost
 from scripts.pack.shards import PlannedShard, pack_shard, plan_shards
-
-MB = 10**6  # bytes
 
 
 def pack(
@@ -77,7 +76,7 @@ def pack(
     data = DataSet(root, options | {"split_column": split_column, "class_list": class_list})
     images = list_to_pack(data, say)
     require_not_read(earlier, images)
-    plan = {split: plan_shards(split, files, round(shard_mb * MB)) for split, files in images.items()}
+    plan = {split: plan_shards(split, files, round(shard_mb * BYTES_PER_MB)) for split, files in images.items()}
     shards = [shard for of_split in plan.values() for shard in of_split]
     _require_space(output, shards)
     try:
@@ -104,8 +103,7 @@ def pack(
 def main(words: list[str]) -> None:
     """Runs ``cbam100 pack`` and prints what was written."""
     parser = Arguments(prog="cbam100 pack")
-    options = ("root", "labels", "image_column", "label_column", "split_column", "class_list")
-    spelled = {name: f"--data.{name}" for name in options}
+    spelled = {name: f"--data.{name}" for name in ("root", *LABEL_OPTIONS)}
     metavars = {"root": "DIR", "output": "DIR", "labels": "FILE", "class_list": "FILE"}
     parser.add_parameters(pack, spelled=spelled, metavars=metavars, without=["say"])
     pack(**vars(parser.parse_args(words)))
@@ -140,8 +138,8 @@ def _require_space(output: Path, shards: list[PlannedShard]) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
-            f"the shards need {needed / MB:,.0f} MB, but only {free / MB:,.0f} MB are free at {folder}: make room, or "
-            "choose another --output"
+            f"the shards need {needed / BYTES_PER_MB:,.0f} MB, but only {free / BYTES_PER_MB:,.0f} MB are free at "
+            f"{folder}: make room, or choose another --output"
         )
 
 
@@ -160,7 +158,7 @@ def _pack_all(shards: list[PlannedShard], output: Path) -> dict[str, str]:
 def _summarise(plan: dict[str, list[PlannedShard]], output: Path, say: Callable[[str], None]) -> None:
     for split, shards in plan.items():
         images, size = sum(len(shard.members) for shard in shards), sum(shard.size for shard in shards)
-        say(f"{split}: {counted(images, 'image')} in {counted(len(shards), 'shard')}, {size / MB:,.1f} MB")
+        say(f"{split}: {counted(images, 'image')} in {counted(len(shards), 'shard')}, {size / BYTES_PER_MB:,.1f} MB")
     say(f"all were read back and compared with their images; sha256sum -c {SUMS} compares them again")
     where = f"--data.root {printable(shlex.quote(os.fspath(output)))}"
     if "train" in plan:

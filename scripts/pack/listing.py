@@ -1,12 +1,12 @@
 """The images of a data set as shards name them, and what a data set of shards has in common with it."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 
 from datamodules.class_index import ClassIndex, natural_key
 from datamodules.files.errors import UserError
+from datamodules.groups import stay_together
 from datamodules.images import location
 from datamodules.images.find import ImageFile, ImageFiles
 from datamodules.sources.data_set import DataSet
@@ -83,8 +83,8 @@ def require_found(images: Images, output: Path) -> None:
 
 def say_what_is_lost(root: Path, images: Images, say: Callable[[str], None]) -> None:
     """Says what a run reads from other forms of a data set and not from shards."""
-    identities = [*_identities(images.get("train", []))]
-    if twins := len(identities) - len({*identities}):
+    train = images.get("train", [])
+    if twins := len(train) - len(stay_together(train)):
         say(
             f"train has {twins:,} hard links to other images of it; they become copies in the shards, so folds no "
             "longer keep them together"
@@ -92,13 +92,6 @@ def say_what_is_lost(root: Path, images: Images, say: Callable[[str], None]) -> 
     template = root / "sample_submission.csv"
     if template.is_file():
         say(f"rows of a prediction: pass --data.template {printable(os.fspath(template))}, as it is not packed")
-
-
-def _identities(images: list[ImageFile]) -> Iterator[tuple[int, ...]]:
-    for image in images:
-        with suppress(OSError):  # gone by now
-            if (identity := location.identity(image.path)) is not None:
-                yield identity
 
 
 def _require_one_test(data: DataSet, tested: Source) -> None:

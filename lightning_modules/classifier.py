@@ -127,8 +127,10 @@ class ImageClassifier(RoundedModule):
         self.has_weights = False  # whether pretrained weights, or a checkpoint's, have been loaded
         # Cross-entropy is the focal loss at gamma 0: one implementation, in float32 inside autocast for both.
         self.gamma = focal_gamma if loss == "focal" else 0.0
+        # A buffer from the start, as callbacks copy the module before setup has counted the images.
+        factors = None if class_weights == "none" else torch.ones(len(self.classes))
         self.class_weights: Tensor | None
-        self.register_buffer("class_weights", None, persistent=False)  # on the module's device; made in setup
+        self.register_buffer("class_weights", factors, persistent=False)
         self.train_metrics = training_metrics(len(self.classes))
         self.val_metrics = evaluation_metrics(len(self.classes), prefix="val/")
         self.test_metrics = evaluation_metrics(len(self.classes), prefix="test/")
@@ -158,8 +160,9 @@ class ImageClassifier(RoundedModule):
         device = self.trainer.strategy.root_device.type
         if stage == "fit":
             self.load_pretrained()  # does nothing where the command line has loaded them
-            if (weighting := self.hparams["class_weights"]) != "none":
-                self.class_weights = class_weights(self.count_training_images(len(self.classes)), weighting)
+            if self.class_weights is not None:
+                counts, weighting = self.count_training_images(len(self.classes)), self.hparams["class_weights"]
+                self.class_weights.copy_(class_weights(counts, weighting))
         if device == "cuda":  # on the CPU the memory layout of weights makes no difference
             self.network.to(memory_format=torch.channels_last)
         what: Compile = self.hparams["compile"] if stage == "fit" else "none"

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import StochasticWeightAveraging
 
 from datamodules.files.errors import UserError, listed
 
@@ -62,3 +63,28 @@ def require_usable_length(trainer: Trainer, options: Mapping[str, Any], needs_le
                 f"--model.{name} {options[name]:g} must be less than --trainer.max_epochs {epochs}: lower it, or train "
                 "longer"
             )
+
+
+def require_usable_rates(trainer: Trainer, options: Mapping[str, Any]) -> None:
+    """Checks learning rates as they were given, before a tuner looks for others.
+
+    Args:
+        trainer: Trainer of the run.
+        options: Options of ``ImageClassifier``.
+
+    Raises:
+        UserError: The schedule would rise, or a callback would replace the rates of parts of the network.
+    """
+    rate, minimum = options["learning_rate"], options["min_learning_rate"]
+    if minimum > rate:
+        raise UserError(
+            f"--model.min_learning_rate {minimum:g} is above --model.learning_rate {rate:g}, so that the schedule "
+            "would rise: lower the first or raise the second"
+        )
+    by_part = {"trunk_learning_rate_ratio": 1, "layer_decay": 1, "freeze_trunk_epochs": 0}
+    given = [f"--model.{name} {options[name]:g}" for name, off in by_part.items() if options[name] != off]
+    if given and any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        raise UserError(
+            f"{listed(given)} cannot be combined with StochasticWeightAveraging, which gives all parameters a learning "
+            "rate of its own: leave one of them out"
+        )

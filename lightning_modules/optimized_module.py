@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from datamodules.files.errors import UserError
 from datamodules.image_folder import ImageFolderDataModule
-from lightning_modules.model_options import require_usable_length
+from lightning_modules.model_options import require_usable_length, require_usable_rates
 from lightning_modules.network.optimization import build_optimizer, describe_groups, parameter_groups
 from lightning_modules.network.resnet_cbam import ResNetCBAM
 from lightning_modules.network.schedule import WarmRestarts, WarmupCosine, nearest_cycle_ends
@@ -57,6 +57,7 @@ class OptimizedModule(LightningModule):
         if stage == "fit":  # before a callback lifts a limit for a time
             others = getattr(getattr(self.trainer, "datamodule", None), "needs_length", [])
             require_usable_length(self.trainer, self.hparams, [*self.needs_length, *others])
+            require_usable_rates(self.trainer, self.hparams)
             self._max_epochs, self._max_steps = int(self.trainer.max_epochs or 0), self.trainer.max_steps
 
     @override
@@ -79,7 +80,10 @@ class OptimizedModule(LightningModule):
 
     def _build_schedule(self, optimizer: Optimizer) -> LRScheduler:
         is_cosine = self.hparams["schedule"] == "cosine"
-        frozen = self._steps_of("freeze_trunk_epochs") if is_cosine else self.hparams["freeze_trunk_epochs"]
+        frozen = self.hparams["freeze_trunk_epochs"]
+        if frozen and (is_cosine or self._max_steps >= 0):
+            steps = self._steps_of("freeze_trunk_epochs")
+            frozen = steps if is_cosine else frozen
         for group in optimizer.param_groups:
             if "frozen" in group:
                 group["frozen"] = frozen

@@ -148,7 +148,8 @@ class BestWeights(Checkpoint):
         return is_first or (is_at_epoch_end(trainer) and metrics[MONITOR] > self.best[MONITOR])
 
     def _save_if_best(self, trainer: Trainer, model: LightningModule) -> None:
-        metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        # Sorted, as a resumed run logs them in another order than one that was never interrupted.
+        metrics = {name: value.item() for name, value in sorted(trainer.callback_metrics.items())}
         if self._measured and self.is_best(trainer, metrics):
             partial = {} if is_at_epoch_end(trainer) else {"partial": True}
             self.best = {"epoch": epoch_index(trainer), **metrics, **partial}

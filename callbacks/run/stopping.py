@@ -14,6 +14,7 @@ from callbacks.run.loop_state import is_at_epoch_end
 from callbacks.trainer_parts import callbacks_of
 from datamodules.files.errors import UserError
 from lightning_modules.classifier import ImageClassifier
+from lightning_modules.metrics.temperature import CALIBRATED
 
 
 class Stopping(Callback):
@@ -31,6 +32,7 @@ class Stopping(Callback):
         if stage != "fit" or not isinstance(pl_module, ImageClassifier):
             return
         known = {str(name) for metrics in (pl_module.train_metrics, pl_module.val_metrics) for name in metrics}
+        known |= {*CALIBRATED} if pl_module.hparams["temperature"] == "fit" else set()
         for callback in callbacks_of(trainer, Callback):
             if isinstance(callback, ModelCheckpoint) and not callback.dirpath and callback.filename in ("best", "last"):
                 raise UserError(

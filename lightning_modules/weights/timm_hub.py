@@ -1,6 +1,9 @@
 """timm's ResNets, from its repositories on the Hugging Face hub."""
 
+import contextlib
 import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -33,8 +36,9 @@ def timm_state_dict(weights: str, backbone: Backbone) -> StateDict:
         # Without a look at the cache first, the hub's client tries for half a minute where there is no network.
         cached = try_to_load_from_cache(weights, WEIGHTS_FILE)
         find = try_to_load_from_cache if isinstance(cached, str) else hf_hub_download
-        remark = _require_same_input(weights, find(weights, CONFIG_FILE))
-        path = str(find(weights, WEIGHTS_FILE))
+        with _without_retries_in_the_log():
+            remark = _require_same_input(weights, find(weights, CONFIG_FILE))
+            path = str(find(weights, WEIGHTS_FILE))
     except UserError:
         raise
     except Exception as error:  # the client's errors and those of its HTTP library have no common type
@@ -44,6 +48,18 @@ def timm_state_dict(weights: str, backbone: Backbone) -> StateDict:
         ) from error
     state = read_state_dict(Path(path))
     return state._replace(remark=", ".join(filter(None, (state.remark, remark))))
+
+
+@contextlib.contextmanager
+def _without_retries_in_the_log() -> Iterator[None]:
+    """Keeps the hub's client from logging each attempt, as the last of them raises what is said to the user."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _require_same_architecture(weights: str, backbone: Backbone) -> None:

@@ -24,7 +24,9 @@ IMAGES = (
 NULL = "tag:yaml.org,2002:null"
 # Neither in a folder's name on Windows, nor in a cell of a table; and not the names of files beside the folders.
 UNFIT = re.compile(
-    r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]|^[\s.]|[\s.]$|^$|^ablation(_runs)?\.(md|csv|png)$', re.IGNORECASE
+    r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]|^[\s.]|[\s.]$|^$|^ablation(_runs)?\.(md|csv|png)$'
+    r"|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)",
+    re.IGNORECASE,
 )
 OPTION = re.compile(r"(--)?[A-Za-z_][\w.-]*\+?")
 FORM = "'name: {model.loss: cross_entropy}'"

@@ -141,7 +141,7 @@ def _require_usable_counts(seeds: int | None, folds: int) -> None:
 
 
 def _cells(arms: list[Arm], seeds: int, folds: int, fit_words: list[str], name: str) -> list[Cell]:
-    settings = [_settings([*fit_words, *arm.flags]) for arm in arms]
+    settings = [_settings(arm, fit_words) for arm in arms]
     _require_different(arms, settings)
     fingerprint = functools.cache(functools.partial(_fingerprint, settings[0]["data"]))
     cells = []
@@ -214,10 +214,15 @@ class _Recipe(ClassifierCLI):
     def _run_subcommand(self, subcommand: str) -> None: ...
 
 
-def _settings(fit_words: list[str]) -> dict[str, Any]:
-    """Returns all settings of a fit with these options; raises ``UserError`` as the fit would."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        settings = _Recipe(["fit", *fit_words]).settings
-    require_usable_options(settings["model"])
-    ImageFolderDataModule(**settings["data"])
+def _settings(arm: Arm, fit_words: list[str]) -> dict[str, Any]:
+    """Returns all settings of an arm's fits; raises ``UserError`` as the fit would, with the name of a file's arm."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            settings = _Recipe(["fit", *fit_words, *arm.flags]).settings
+        require_usable_options(settings["model"])
+        ImageFolderDataModule(**settings["data"])
+    except UserError as error:
+        if arm.columns == arm.options:  # these were typed
+            raise
+        raise UserError(f"the arm {arm.name} cannot be run: {error}") from error
     return settings

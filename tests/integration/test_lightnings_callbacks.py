@@ -39,6 +39,13 @@ def metrics_of(path, root, capsys):
     return {name: float(value) for name, value in found}
 
 
+def refused(capsys, words):
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    return capsys.readouterr().err
+
+
 def events(run=RUN):
     return [event["event"] for event in json.loads((run / "manifest.json").read_text())["events"]]
 
@@ -167,6 +174,28 @@ def test_a_metric_that_nobody_logs_is_refused_before_training(data_root, run_fol
     assert "which is not logged: choose one of train/accuracy, train/loss, val/accuracy, " in error
     assert "EarlyStopping watches val_loss, which is not logged: choose one" in error
     assert not list(Path("runs").rglob("*.ckpt"))
+
+
+def test_metrics_of_a_fitted_temperature_can_be_watched(data_root, run_folder, capsys):
+    stop = overlay(lightning("EarlyStopping", monitor="val/nll_calibrated", mode="max", patience=1))
+    main([*FIT, f"--data.root={data_root}", "--model.temperature=fit", *stop])
+    assert "which is not logged" in refused(capsys, [*FIT, f"--data.root={data_root}", *stop])
+
+
+@pytest.mark.parametrize("option", ["trunk_learning_rate_ratio=0.1", "layer_decay=0.5", "freeze_trunk_epochs=1"])
+def test_rates_that_an_average_would_replace_are_refused(option, data_root, run_folder, capsys):
+    average = overlay(lightning("StochasticWeightAveraging", swa_lrs=1e-2, swa_epoch_start=1))
+    error = refused(capsys, [*FIT, f"--data.root={data_root}", f"--model.{option}", *average])
+    assert f"--model.{option.replace('=', ' ')} cannot be combined with StochasticWeightAveraging" in error
+
+
+def test_an_average_with_class_weights_is_of_the_weights_that_were_trained(data_root, run_folder):
+    words = [*FIT, f"--data.root={data_root}", "--model.class_weights=balanced"]
+    main([*words, "--run_name=alone"])
+    main([*words, *overlay(lightning("EMAWeightAveraging", decay=0.5))])
+    trained = torch.load(RUN / "checkpoints/last.ckpt", weights_only=True)["current_model_state"]
+    alone = torch.load("runs/alone/version_0/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    torch.testing.assert_close(trained, alone, rtol=0, atol=0)
 
 
 class Failing(Callback):

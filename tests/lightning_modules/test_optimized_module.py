@@ -152,15 +152,19 @@ def test_what_tuners_find_reaches_every_group_and_the_schedule(data_root, run_fo
         (["trunk_learning_rate_ratio=.nan"], "--model.trunk_learning_rate_ratio must be between 0 and 1, got nan"),
         (["layer_decay=0"], "--model.layer_decay must be above 0 and at most 1, got 0"),
         (["layer_decay=.nan"], "--model.layer_decay must be above 0 and at most 1, got nan"),
+        (["learning_rate=1e-6"], "--model.min_learning_rate 1e-05 is above --model.learning_rate 1e-06, so that"),
     ],
 )
 def test_options_that_no_run_can_have_are_refused(options, sentence, refusal, data_root, run_folder):
     assert sentence in refusal(*FIT, f"--data.root={data_root}", *(f"--model.{option}" for option in options))
 
 
-@pytest.mark.parametrize("option", ["warmup_epochs", "freeze_trunk_epochs"])
-def test_a_start_as_long_as_the_steps_of_a_run_is_refused(option, refusal, data_root, run_folder):
-    words = ["--model.schedule=cosine", f"--model.{option}=1", "--trainer.max_steps=6"]
+@pytest.mark.parametrize(
+    ("option", "schedule"),
+    [("warmup_epochs", "cosine"), ("freeze_trunk_epochs", "cosine"), ("freeze_trunk_epochs", "warm_restarts")],
+)
+def test_a_start_as_long_as_the_steps_of_a_run_is_refused(option, schedule, refusal, data_root, run_folder):
+    words = [f"--model.schedule={schedule}", f"--model.{option}=1", "--trainer.max_steps=6"]
     sentence = f"--model.{option} 1 is 6 steps, but the whole run is 6: lower it, or train longer"
     assert sentence in refusal(*FIT, f"--data.root={data_root}", *words)
 

@@ -1,4 +1,5 @@
 import json
+import logging
 import sys
 
 import huggingface_hub.constants
@@ -92,6 +93,21 @@ def test_weights_for_other_images_are_refused(change, snapshot):
     (snapshot / "config.json").write_text(json.dumps({"pretrained_cfg": IMAGENET | change}))
     with pytest.raises(UserError, match=r"was trained on images of [13] channels with mean .* and here they have"):
         load()
+
+
+def test_the_attempts_of_a_download_are_not_logged(monkeypatch, caplog):
+    client = logging.getLogger("huggingface_hub.utils._http")
+
+    def attempt(*_):
+        client.warning("Retrying in 1s [Retry 1/5].")
+        raise OSError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", attempt)
+    with pytest.raises(UserError, match="no network"):
+        load()
+    assert not caplog.records
+    client.warning("of a user's own download")
+    assert caplog.messages == ["of a user's own download"]
 
 
 def test_a_download_is_of_weights_only_if_they_fit(snapshot, monkeypatch):

@@ -72,6 +72,8 @@ def test_each_value_is_compared_with_the_first_at_every_combination_of_the_other
         ("a: {}\n..: {model.tta: hflip}", "the arm '..' in arms.yaml needs a name that a folder can have"),
         ("a: {}\n'b|c': {model.tta: hflip}", "the arm 'b|c' in arms.yaml needs a name that a folder can have"),
         ("a: {}\n.lock: {model.tta: hflip}", "the arm '.lock' in arms.yaml needs a name that a folder can have"),
+        ("a: {}\nCON: {}", "the arm 'CON' in arms.yaml needs a name that a folder can have"),
+        ("a: {}\nlpt1.old: {}", "the arm 'lpt1.old' in arms.yaml needs a name that a folder can have"),
         ("a: {}\nAblation.md: {}", "the arm 'Ablation.md' in arms.yaml needs a name that a folder can have beside"),
         ('a: {}\n"\\ud800": {}', "the arm '\\ud800' in arms.yaml needs a name that a folder can have"),
         ("a: {}\n? [b, c]\n: {}", "the arm '[b, c]' in arms.yaml needs a name that a folder can have"),

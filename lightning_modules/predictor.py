@@ -8,6 +8,7 @@ from torch import Tensor
 from lightning_modules.metrics.accuracies import ranked
 from lightning_modules.metrics.temperature import answers_of_views
 from lightning_modules.network.inference import for_inference, views
+from lightning_modules.network.packed_conv import pack_for_cpu
 
 if TYPE_CHECKING:
     from lightning_modules.classifier import ImageClassifier
@@ -40,6 +41,7 @@ class NetworkPredictor:
     def __init__(self, model: "ImageClassifier") -> None:
         weights, precision = model.network.fc.weight, str(model.trainer.precision)
         self._network = for_inference(model.network, torch.bfloat16 if precision == "bf16-mixed" else weights.dtype)
+        pack_for_cpu(self._network)
         self._tta: str = model.hparams["tta"]
         self._temperature = model.temperature
         self.description = f"PyTorch {torch.__version__}, {_device_name(weights.device)}, {precision}"

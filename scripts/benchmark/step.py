@@ -14,6 +14,7 @@ from lightning_modules.network.compilation import Compile, compile_in_place
 from lightning_modules.network.inference import for_inference
 from lightning_modules.network.matmul_conv import use_matmul_convs
 from lightning_modules.network.optimization import build_optimizer
+from lightning_modules.network.packed_conv import pack_for_cpu
 from lightning_modules.network.resnet_cbam import AttentionPlacement
 from scripts.benchmark.timing import alternate, rows, run_script, synchronize
 from scripts.hardware import set_tf32
@@ -130,6 +131,7 @@ def inference(network: ResNetCBAM, images: Tensor, precision: str) -> Work:
     dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
     use_matmul_convs(network)
     network = for_inference(network, dtype)
+    pack_for_cpu(network)
     images = images.to(dtype, memory_format=torch.channels_last)
 
     def work() -> None:

@@ -65,6 +65,16 @@ def require_usable_length(trainer: Trainer, options: Mapping[str, Any], needs_le
             )
 
 
+def require_falling_rate(options: Mapping[str, Any]) -> None:
+    """Raises ``UserError`` if the schedule would rise; not in the constructor, as a tuner may choose a lower rate."""
+    rate, minimum = options["learning_rate"], options["min_learning_rate"]
+    if minimum > rate:
+        raise UserError(
+            f"--model.min_learning_rate {minimum:g} is above --model.learning_rate {rate:g}, so that the schedule "
+            "would rise: lower the first or raise the second"
+        )
+
+
 def require_usable_rates(trainer: Trainer, options: Mapping[str, Any]) -> None:
     """Checks learning rates as they were given, before a tuner looks for others.
 
@@ -75,12 +85,7 @@ def require_usable_rates(trainer: Trainer, options: Mapping[str, Any]) -> None:
     Raises:
         UserError: The schedule would rise, or a callback would replace the rates of parts of the network.
     """
-    rate, minimum = options["learning_rate"], options["min_learning_rate"]
-    if minimum > rate:
-        raise UserError(
-            f"--model.min_learning_rate {minimum:g} is above --model.learning_rate {rate:g}, so that the schedule "
-            "would rise: lower the first or raise the second"
-        )
+    require_falling_rate(options)
     by_part = {"trunk_learning_rate_ratio": 1, "layer_decay": 1, "freeze_trunk_epochs": 0}
     given = [f"--model.{name} {options[name]:g}" for name, off in by_part.items() if options[name] != off]
     if given and any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks):  # type: ignore[attr-defined]

@@ -43,8 +43,9 @@ class OptimizedModule(LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, ImageFolderDataModule):
             raise UserError(
-                "--model.schedule cosine, --model.ema_decay auto and --model.class_weights need the training images of "
-                f"an ImageFolderDataModule, got {type(data).__name__}: pass one to the Trainer, or leave them out"
+                "--model.schedule cosine, --model.ema_decay auto, --model.class_weights, and --model.freeze_trunk_epochs"
+                " with --trainer.max_steps need the training images of an ImageFolderDataModule, got "
+                f"{type(data).__name__}: pass one to the Trainer, or leave them out"
             )
         return data
 
@@ -82,8 +83,8 @@ class OptimizedModule(LightningModule):
         is_cosine = self.hparams["schedule"] == "cosine"
         frozen = self.hparams["freeze_trunk_epochs"]
         if frozen and (is_cosine or self._max_steps >= 0):
-            steps = self._steps_of("freeze_trunk_epochs")
-            frozen = steps if is_cosine else frozen
+            frozen_steps = self._steps_of("freeze_trunk_epochs")  # raises if the run is not longer
+            frozen = frozen_steps if is_cosine else frozen  # warm restarts count epochs
         for group in optimizer.param_groups:
             if "frozen" in group:
                 group["frozen"] = frozen

@@ -16,6 +16,8 @@ from lightning_modules.network.resnet_cbam import STAGES, ResNetCBAM
 def pack_for_cpu(network: ResNetCBAM) -> None:
     """Replaces the trunk's convolutions, in place, if they lie on a CPU that oneDNN has kernels for.
 
+    Without gradients only: the operators have none, and blocks overwrite their inputs.
+
     Args:
         network: Result of ``for_inference``, which computes the same function afterwards.
     """
@@ -47,7 +49,7 @@ class PackedConv2d(nn.Module):
     def forward(self, images: Tensor, shortcut: Tensor | None = None) -> Tensor:
         """Convolves; with a shortcut, which is overwritten, returns the ReLU of its sum with the result."""
         images = images.to(self.weight.dtype)
-        if images.shape != self._shape:  # a batch as large as the last, of which a run has one or two sizes
+        if images.shape != self._shape:  # a run has one or two; weights packed for another are right, but slower
             pack: Any = torch._C._nn.mkldnn_reorder_conv2d_weight  # whose stub lacks the shape
             self._packed = pack(self.weight.data.to_mkldnn(), *self._settings, [*images.shape])
             self._shape = images.shape
@@ -58,7 +60,7 @@ class PackedConv2d(nn.Module):
 
 
 class _PackedBlock(nn.Module):
-    """A residual block without batch norm. Its input is overwritten, as nothing else reads it."""
+    """A residual block without batch norm. Without downsampling it overwrites its input, which no hook may keep."""
 
     def __init__(self, block: BasicBlock | Bottleneck) -> None:
         super().__init__()

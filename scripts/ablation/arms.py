@@ -22,7 +22,7 @@ IMAGES = (
     *("data.val_fraction", "data.folds", "data.fold", "data.group_column", "data.group_pattern"),
 )
 NULL = "tag:yaml.org,2002:null"
-# Neither in a folder's name on Windows, nor in a cell of a table; and not the names of files beside the folders.
+# Not in a folder's name on Windows, or one of its device names; not in a table's cell; not a file beside the folders.
 UNFIT = re.compile(
     r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]|^[\s.]|[\s.]$|^$|^ablation(_runs)?\.(md|csv|png)$'
     r"|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)",

@@ -25,7 +25,7 @@ from datamodules.files.errors import UserError, listed
 from datamodules.files.locks import locked
 from datamodules.files.own_files import OUT_OF_FOLD, require_replaceable
 from datamodules.split_names import require_outside_splits
-from lightning_modules.model_options import require_usable_options
+from lightning_modules.model_options import require_falling_rate, require_usable_options
 from scripts.ablation.arms import IMAGES, Arm, comparison
 from scripts.ablation.out_of_fold import collect_out_of_fold
 from scripts.ablation.runs import Cell, outcome_of, run_all
@@ -220,6 +220,7 @@ def _settings(arm: Arm, fit_words: list[str]) -> dict[str, Any]:
         with contextlib.redirect_stdout(io.StringIO()):
             settings = _Recipe(["fit", *fit_words, *arm.flags]).settings
         require_usable_options(settings["model"])
+        require_falling_rate(settings["model"])
         ImageFolderDataModule(**settings["data"])
     except UserError as error:
         if arm.columns == arm.options:  # these were typed

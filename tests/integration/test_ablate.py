@@ -134,6 +134,7 @@ def test_mistakes_are_told_before_anything_runs(words, sentence, data_root, run_
             "{model.focal_gamma: -1}",
             "the arm two cannot be run: --model.focal_gamma must be a finite number of",
         ),
+        ("{model.learning_rate: 1e-6}", "the arm two cannot be run: --model.min_learning_rate 1e-05 is above"),
         ("{data.cache: ram, data.augmentation: reference}", "--data.cache ram cannot be combined with"),
         ("{model.dropout: 0.30}", "arm=one and two are the same setting: leave one out"),
         ("{data.root: elsewhere}", "elsewhere"),

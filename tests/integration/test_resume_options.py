@@ -22,7 +22,7 @@ RUN = Path("runs/default/version_0")
 
 # Another value than the run's, with which a resume would not end where the run would have ended.
 TRAINER_DECIDES = {
-    "precision": "bf16-mixed",
+    "precision": "64-true",  # the default on no CPU
     "limit_train_batches": "3",
     "limit_val_batches": "1",
     "overfit_batches": "1.0",

@@ -37,8 +37,10 @@ def test_every_file_answers_as_the_eager_network(format, precision, export):
     assert found.shape == (24, len(ODD))
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
     largest = abs(found - expected).max(1)
-    assert largest.max() < BOUNDS[precision]
-    assert np.median(largest) < BOUNDS[precision] / 3
+    # OpenVINO computes in bfloat16 where the CPU can.
+    bound = BOUNDS["bf16" if precision == "fp16" and "computes in bf16" in opened.description else precision]
+    assert largest.max() < bound
+    assert np.median(largest) < bound / 3
     assert opened.header["classes"] == ODD
     assert opened.header["image_size"] == SIZE
     assert opened.header["resize"] == {

@@ -33,6 +33,8 @@ def test_every_batch_has_the_answers_of_the_network(options):
         (3, 64, torch.channels_last),
         (1, 64, torch.contiguous_format),
         (3, 49, torch.channels_last),
+        (3, 32, torch.contiguous_format),  # 1×1 in the last stage
+        (3, 64, torch.channels_last),  # as the first, after others
     ):
         images = torch.randn(batch, 3, size, size).contiguous(memory_format=layout)
         before = images.clone()
@@ -43,9 +45,10 @@ def test_every_batch_has_the_answers_of_the_network(options):
         network.float()
 
 
+@pytest.mark.parametrize("backbone", ["resnet50", "resnext50_32x4d"])
 @torch.inference_mode()
-def test_bfloat16_is_as_near_as_without_packing():
-    network = trained()
+def test_bfloat16_is_as_near_as_without_packing(backbone):
+    network = trained(backbone=backbone)
     images = torch.randn(16, 3, 64, 64)
     expected = network(images).softmax(1)
     plain, fast = for_inference(network, torch.bfloat16), packed(network, torch.bfloat16)

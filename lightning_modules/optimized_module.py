@@ -43,8 +43,9 @@ class OptimizedModule(LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, ImageFolderDataModule):
             raise UserError(
-                "--model.schedule cosine, --model.ema_decay auto, --model.class_weights, and --model.freeze_trunk_epochs"
-                " with --trainer.max_steps need the training images of an ImageFolderDataModule, got "
+                "--model.schedule cosine, --model.ema_decay auto, --model.class_weights, and "
+                "--model.freeze_trunk_epochs with --trainer.max_steps need the training images of an "
+                "ImageFolderDataModule, got "
                 f"{type(data).__name__}: pass one to the Trainer, or leave them out"
             )
         return data

@@ -46,9 +46,14 @@ class Arm:
         return [f"--{name}={value}" for name, value in self.options.items()]
 
     @property
+    def is_named(self) -> bool:
+        """Whether a file gives it its name and options; else they were typed."""
+        return self.columns != self.options
+
+    @property
     def folder(self) -> str:
         """Name of the folder of its runs."""
-        if self.columns != self.options:
+        if self.is_named:
             return self.name
         return ",".join(f"{option}={quote(value, safe='')}" for option, value in self.options.items())
 

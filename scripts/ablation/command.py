@@ -223,7 +223,7 @@ def _settings(arm: Arm, fit_words: list[str]) -> dict[str, Any]:
         require_falling_rate(settings["model"])
         ImageFolderDataModule(**settings["data"])
     except UserError as error:
-        if arm.columns == arm.options:  # these were typed
+        if not arm.is_named:
             raise
         raise UserError(f"the arm {arm.name} cannot be run: {error}") from error
     return settings

@@ -128,11 +128,11 @@ def test_mistakes_are_told_before_anything_runs(words, sentence, data_root, run_
         ("{model.no_such: 1}", "no_such"),
         (
             "{model.loss: nonsense}",
-            "the arm two cannot be run: --model.loss must be focal or cross_entropy, got",
+            "the arm two cannot be run: --model.loss must be focal or cross_entropy, got nonsense",
         ),
         (
             "{model.focal_gamma: -1}",
-            "the arm two cannot be run: --model.focal_gamma must be a finite number of",
+            "the arm two cannot be run: --model.focal_gamma must be a finite number of at least 0, got -1.0",
         ),
         ("{model.learning_rate: 1e-6}", "the arm two cannot be run: --model.min_learning_rate 1e-05 is above"),
         ("{data.cache: ram, data.augmentation: reference}", "--data.cache ram cannot be combined with"),

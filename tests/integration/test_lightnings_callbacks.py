@@ -39,13 +39,6 @@ def metrics_of(path, root, capsys):
     return {name: float(value) for name, value in found}
 
 
-def refused(capsys, words):
-    capsys.readouterr()
-    with pytest.raises(SystemExit, match="2"):
-        main(words)
-    return capsys.readouterr().err
-
-
 def events(run=RUN):
     return [event["event"] for event in json.loads((run / "manifest.json").read_text())["events"]]
 
@@ -176,16 +169,16 @@ def test_a_metric_that_nobody_logs_is_refused_before_training(data_root, run_fol
     assert not list(Path("runs").rglob("*.ckpt"))
 
 
-def test_metrics_of_a_fitted_temperature_can_be_watched(data_root, run_folder, capsys):
+def test_metrics_of_a_fitted_temperature_can_be_watched(data_root, run_folder, refusal):
     stop = overlay(lightning("EarlyStopping", monitor="val/nll_calibrated", mode="max", patience=1))
     main([*FIT, f"--data.root={data_root}", "--model.temperature=fit", *stop])
-    assert "which is not logged" in refused(capsys, [*FIT, f"--data.root={data_root}", *stop])
+    assert "which is not logged" in refusal(*FIT, f"--data.root={data_root}", *stop)
 
 
 @pytest.mark.parametrize("option", ["trunk_learning_rate_ratio=0.1", "layer_decay=0.5", "freeze_trunk_epochs=1"])
-def test_rates_that_an_average_would_replace_are_refused(option, data_root, run_folder, capsys):
+def test_rates_that_an_average_would_replace_are_refused(option, data_root, run_folder, refusal):
     average = overlay(lightning("StochasticWeightAveraging", swa_lrs=1e-2, swa_epoch_start=1))
-    error = refused(capsys, [*FIT, f"--data.root={data_root}", f"--model.{option}", *average])
+    error = refusal(*FIT, f"--data.root={data_root}", f"--model.{option}", *average)
     assert f"--model.{option.replace('=', ' ')} cannot be combined with StochasticWeightAveraging" in error
 
 

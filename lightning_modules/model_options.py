@@ -18,6 +18,9 @@ def require_usable_options(options: Mapping[str, Any]) -> None:
         value, least = options[name], int(name in positive)
         if not (value >= least and math.isfinite(value)):
             raise UserError(f"--model.{name} must be a finite number of at least {least}, got {value}")
+    for name, usual in {"focal_gamma": "0 to 5", "weight_decay": "1e-5 to 0.1"}.items():
+        if options[name] > 100:  # far higher values give NaN, in which it would be hard to recognise the cause
+            raise UserError(f"--model.{name} must be at most 100, got {options[name]:g}: usual values are {usual}")
     if not 0 <= (smoothing := options["label_smoothing"]) < 1:
         raise UserError(
             f"--model.label_smoothing must be at least 0 and below 1, got {smoothing}: 0.1 is common, 0 turns it off"

@@ -172,9 +172,11 @@ class OptimizedModule(LightningModule):
             lines.append(f"optimiser: AdamW, {reason}")
         lines += describe_groups(groups) if len(groups) > 1 else []
         if self.hparams["schedule"] == "cosine":
+            steps = self.run_steps()
+            warmup_steps = min(self._steps_of("warmup_epochs"), steps)  # fast_dev_run may end inside the warm-up
             lines.append(
-                f"schedule: one cosine over {self.run_steps():,} steps, {self._steps_of('warmup_epochs'):,} of them "
-                "warm-up; --model.restart_epochs and --model.restart_multiplier have no part in it"
+                f"schedule: one cosine over {steps:,} steps, {warmup_steps:,} of them warm-up; "
+                "--model.restart_epochs and --model.restart_multiplier have no part in it"
             )
         return lines
 

@@ -165,6 +165,8 @@ def test_hyper_parameters_are_plain_values():
         ("weight_decay", -1.0, "--model.weight_decay must be a finite number of at least 0, got -1.0"),
         ("restart_epochs", 0, "--model.restart_epochs must be a finite number of at least 1, got 0"),
         ("focal_gamma", float("inf"), "--model.focal_gamma must be a finite number of at least 0, got inf"),
+        ("focal_gamma", 101.0, "--model.focal_gamma must be at most 100, got 101: usual values are 0 to 5"),
+        ("weight_decay", 1000.0, "--model.weight_decay must be at most 100, got 1000: usual values are 1e-5 to 0.1"),
         ("label_smoothing", 1.0, "--model.label_smoothing must be at least 0 and below 1, got 1.0: 0.1 is common"),
         ("label_smoothing", float("nan"), "--model.label_smoothing must be at least 0 and below 1, got nan"),
         ("drop_path", -0.1, "--model options: drop_path must be at least 0 and below 1, got -0.1"),

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 from torch.backends import cudnn
@@ -42,6 +41,7 @@ class ImageClassifier(RoundedModule):
         backbone: Member of torchvision's ResNet family.
         weights: Initial weights: torchvision's IMAGENET1K_V2 or IMAGENET1K_V1, timm/NAME for timm's on the Hugging
             Face Hub (such as timm/resnet50.a1_in1k), none, or a .pth, .pt, .bin, .ckpt or .safetensors file.
+        zero_init_residual: Whether each residual branch begins at zero, where weights is none; eases the first epochs.
         attention: Attention modules: cbam or none.
         attention_placement: Where CBAM modules go: after each stage, after each block, or inside each block's branch.
         attention_gate: Gate function: sigmoid, or identity, with which the network starts as the plain ResNet.
@@ -90,6 +90,7 @@ class ImageClassifier(RoundedModule):
         class_names: list[str],
         backbone: Backbone = "resnet50",
         weights: str = "IMAGENET1K_V2",
+        zero_init_residual: bool = False,
         attention: Attention = "cbam",
         attention_placement: AttentionPlacement = "stage",
         attention_gate: Gate = "sigmoid",
@@ -142,12 +143,12 @@ class ImageClassifier(RoundedModule):
     @property
     def architecture(self) -> dict[str, Any]:
         """The keyword arguments of ``ResNetCBAM``, which a weights file must match."""
-        names = inspect.signature(ResNetCBAM).parameters.keys() - {"num_classes"}
+        names = inspect.signature(ResNetCBAM).parameters.keys() - {"num_classes", "zero_init_residual"}
         return {name: value for name, value in self.hparams.items() if name in names}
 
     def _build_network(self) -> ResNetCBAM:
         try:
-            network = ResNetCBAM(len(self.classes), **self.architecture)
+            network = ResNetCBAM(len(self.classes), **self.architecture, **self._options("zero_init_residual"))
         except ValueError as error:
             raise UserError(f"no network can be built of the --model options: {error}") from error
         network.activation_checkpointing = self.hparams["activation_checkpointing"]
@@ -216,8 +217,7 @@ class ImageClassifier(RoundedModule):
         if len(targets):  # a process without a share has blanks only, but still takes part in collective operations
             metrics.update(preds=logits.detach(), target=targets, value=losses.detach())
         # Logged as metric objects, so that processes agree. In a fit, EpochLog writes them, against epochs.
-        is_fit = self.trainer.state.fn == TrainerFn.FITTING
-        self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, logger=not is_fit)
+        self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, logger=not self._is_in_fit)
         return losses.mean(), output
 
     @override

@@ -34,6 +34,11 @@ def require_usable_options(options: Mapping[str, Any]) -> None:
             f"--model.warmup_epochs {options['warmup_epochs']:g} has no effect with --model.schedule warm_restarts: "
             "choose cosine, or leave it out"
         )
+    if options["zero_init_residual"] and options["weights"] != "none":
+        raise UserError(
+            f"--model.zero_init_residual true has no effect with --model.weights {options['weights']}, which replaces "
+            "the initial values: pass --model.weights none, or leave it out"
+        )
     average = options["ema_decay"]
     if not (average == "auto" or 0 <= average < 1):
         raise UserError(f"--model.ema_decay must be auto, or at least 0 and below 1, got {average}: 0 turns it off")

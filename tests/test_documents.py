@@ -86,7 +86,7 @@ def test_the_default_is_the_reference_recipe(capsys):
         "schedule": "warm_restarts", "warmup_epochs": 0.0, "trunk_learning_rate_ratio": 1.0, "layer_decay": 1.0,
         "weight_decay_on": "all", "freeze_trunk_epochs": 0, "drop_path": 0.0, "class_weights": "none",
         "label_smoothing": 0.0, "ema_decay": 0.0, "temperature": "none", "compile": "none",
-        "activation_checkpointing": False,
+        "activation_checkpointing": False, "zero_init_residual": False,
     }  # fmt: skip
     assert config["model"] == recipe | off
 

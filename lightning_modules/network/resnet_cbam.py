@@ -53,6 +53,8 @@ class ResNetCBAM(nn.Module):
             et al., ECCV 2016, arXiv 1603.09382); that of block l of L is l / L times as large. Differs from the paper
             in dropping it for each image apart rather than for a whole batch, and in dividing a branch that is kept by
             the probability of that, so that evaluation needs no factor.
+        zero_init_residual: Whether the last batch norm of each residual branch begins with a scale of 0, so that every
+            block begins as its shortcut (Goyal et al., arXiv 1706.02677, section 5.1). For training from scratch.
 
     Attributes:
         activation_checkpointing: Whether training keeps only the outputs of the four stages and recomputes what is
@@ -74,6 +76,7 @@ class ResNetCBAM(nn.Module):
         spatial_kernel_size: int = 3,
         dropout: float = 0.3,
         drop_path: float = 0.0,
+        zero_init_residual: bool = False,
     ) -> None:
         super().__init__()
         for name, value, choices in (
@@ -87,7 +90,7 @@ class ResNetCBAM(nn.Module):
             raise ValueError(f"dropout must be between 0 and 1, got {dropout}")
         if not 0 <= drop_path < 1:
             raise ValueError(f"drop_path must be at least 0 and below 1, got {drop_path}")
-        trunk = torchvision.models.get_model(backbone, weights=None)
+        trunk = torchvision.models.get_model(backbone, weights=None, zero_init_residual=zero_init_residual)
         self.conv1, self.bn1, self.relu, self.maxpool = trunk.conv1, trunk.bn1, trunk.relu, trunk.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4
         self.attention_placement = attention_placement if attention == "cbam" else None

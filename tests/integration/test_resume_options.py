@@ -64,7 +64,7 @@ MODEL_DECIDES = {
     "min_learning_rate": "0.0001", "restart_epochs": "2", "restart_multiplier": "3", "compile": "gates",
     "ema_decay": "0.9", "temperature": "fit",
     "schedule": "cosine", "trunk_learning_rate_ratio": "0.1", "layer_decay": "0.8", "weight_decay_on": "matrices",
-    "freeze_trunk_epochs": "1", "warmup_epochs": None, "class_names": None,
+    "freeze_trunk_epochs": "1", "zero_init_residual": "true", "warmup_epochs": None, "class_names": None,
 }  # fmt: skip
 
 

@@ -170,6 +170,7 @@ def test_hyper_parameters_are_plain_values():
         ("label_smoothing", 1.0, "--model.label_smoothing must be at least 0 and below 1, got 1.0: 0.1 is common"),
         ("label_smoothing", float("nan"), "--model.label_smoothing must be at least 0 and below 1, got nan"),
         ("drop_path", -0.1, "--model options: drop_path must be at least 0 and below 1, got -0.1"),
+        ("zero_init_residual", True, "true has no effect with --model.weights IMAGENET1K_V2, which replaces"),
         ("ema_decay", -0.1, "--model.ema_decay must be auto, or at least 0 and below 1, got -0.1: 0 turns it off"),
         ("ema_decay", float("nan"), "--model.ema_decay must be auto, or at least 0 and below 1, got nan"),
         ("ema_decay", float("inf"), "--model.ema_decay must be auto, or at least 0 and below 1, got inf"),

@@ -120,6 +120,21 @@ def test_evaluation_drops_no_branch(attention):
     assert torch.equal(network.eval()(images), plain.eval()(images))
 
 
+@pytest.mark.parametrize("attention", [*PLACEMENTS, "none"])
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+def test_with_branches_at_zero_each_block_begins_as_its_shortcut_and_they_learn(backbone, attention):
+    options = {"attention": "none"} if attention == "none" else {"attention_placement": attention}
+    network = ResNetCBAM(3, backbone=backbone, zero_init_residual=True, **options).train()
+    scales = []
+    for block in (block for stage in range(1, 5) for block in getattr(network, f"layer{stage}")):
+        x = torch.randn(4, block.conv1.in_channels, 8, 8)
+        shortcut = block.downsample(x) if block.downsample else x
+        assert torch.equal(block(x), shortcut.relu())
+        scales.append((block.bn3 if backbone == "resnet50" else block.bn2).weight)
+    network(torch.randn(4, 3, 32, 32)).logsumexp(1).sum().backward()
+    assert all(scale.grad.count_nonzero() for scale in scales)
+
+
 @pytest.mark.parametrize("drop_path", [-0.1, 1.0, float("nan")])
 def test_refuses_a_probability_out_of_range(drop_path):
     with pytest.raises(ValueError, match=f"drop_path must be at least 0 and below 1, got {drop_path}"):

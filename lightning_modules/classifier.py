@@ -41,7 +41,7 @@ class ImageClassifier(RoundedModule):
         backbone: Member of torchvision's ResNet family.
         weights: Initial weights: torchvision's IMAGENET1K_V2 or IMAGENET1K_V1, timm/NAME for timm's on the Hugging
             Face Hub (such as timm/resnet50.a1_in1k), none, or a .pth, .pt, .bin, .ckpt or .safetensors file.
-        zero_init_residual: Whether each residual branch begins at zero, where weights is none; eases the first epochs.
+        zero_init_residual: Whether each residual branch begins at zero, which helps early on; needs weights none.
         attention: Attention modules: cbam or none.
         attention_placement: Where CBAM modules go: after each stage, after each block, or inside each block's branch.
         attention_gate: Gate function: sigmoid, or identity, with which the network starts as the plain ResNet.

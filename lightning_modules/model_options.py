@@ -19,8 +19,8 @@ def require_usable_options(options: Mapping[str, Any]) -> None:
         if not (value >= least and math.isfinite(value)):
             raise UserError(f"--model.{name} must be a finite number of at least {least}, got {value}")
     for name, usual in {"focal_gamma": "0 to 5", "weight_decay": "1e-5 to 0.1"}.items():
-        if options[name] > 100:  # far higher values give NaN, in which it would be hard to recognise the cause
-            raise UserError(f"--model.{name} must be at most 100, got {options[name]:g}: usual values are {usual}")
+        if options[name] > 100:  # far higher values give NaN, from which the cause would be hard to recognise
+            raise UserError(f"--model.{name} must be at most 100, got {options[name]}: usual values are {usual}")
     if not 0 <= (smoothing := options["label_smoothing"]) < 1:
         raise UserError(
             f"--model.label_smoothing must be at least 0 and below 1, got {smoothing}: 0.1 is common, 0 turns it off"
@@ -37,7 +37,7 @@ def require_usable_options(options: Mapping[str, Any]) -> None:
     if options["zero_init_residual"] and options["weights"] != "none":
         raise UserError(
             f"--model.zero_init_residual true has no effect with --model.weights {options['weights']}, which replaces "
-            "the initial values: pass --model.weights none, or leave it out"
+            "the initial values: pass --model.weights none, or --model.zero_init_residual false"
         )
     average = options["ema_decay"]
     if not (average == "auto" or 0 <= average < 1):

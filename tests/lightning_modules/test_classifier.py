@@ -120,6 +120,12 @@ def test_a_mixed_batch_is_trained_on_both_labels_and_counts_the_heavier(share, c
     assert values["train/accuracy"] == pytest.approx(correct)
 
 
+@pytest.mark.parametrize("zero", [False, True])
+def test_the_option_that_begins_branches_at_zero_reaches_the_network(zero):
+    model = ImageClassifier(CLASSES, backbone="resnet18", weights="none", zero_init_residual=zero)
+    assert model.network.layer4[1].bn2.weight.eq(0 if zero else 1).all()
+
+
 def test_a_batch_of_blanks_counts_for_nothing(batch, monkeypatch):
     model = ImageClassifier(CLASSES, backbone="resnet18")
     monkeypatch.setattr(model, "log_dict", lambda *_, **__: None)
@@ -165,12 +171,12 @@ def test_hyper_parameters_are_plain_values():
         ("weight_decay", -1.0, "--model.weight_decay must be a finite number of at least 0, got -1.0"),
         ("restart_epochs", 0, "--model.restart_epochs must be a finite number of at least 1, got 0"),
         ("focal_gamma", float("inf"), "--model.focal_gamma must be a finite number of at least 0, got inf"),
-        ("focal_gamma", 101.0, "--model.focal_gamma must be at most 100, got 101: usual values are 0 to 5"),
-        ("weight_decay", 1000.0, "--model.weight_decay must be at most 100, got 1000: usual values are 1e-5 to 0.1"),
+        ("focal_gamma", 101.0, "--model.focal_gamma must be at most 100, got 101.0: usual values are 0 to 5"),
+        ("weight_decay", 1000.0, "--model.weight_decay must be at most 100, got 1000.0: usual values are 1e-5 to 0.1"),
         ("label_smoothing", 1.0, "--model.label_smoothing must be at least 0 and below 1, got 1.0: 0.1 is common"),
         ("label_smoothing", float("nan"), "--model.label_smoothing must be at least 0 and below 1, got nan"),
         ("drop_path", -0.1, "--model options: drop_path must be at least 0 and below 1, got -0.1"),
-        ("zero_init_residual", True, "true has no effect with --model.weights IMAGENET1K_V2, which replaces"),
+        ("zero_init_residual", True, "--model.weights IMAGENET1K_V2, which .*, or --model.zero_init_residual false"),
         ("ema_decay", -0.1, "--model.ema_decay must be auto, or at least 0 and below 1, got -0.1: 0 turns it off"),
         ("ema_decay", float("nan"), "--model.ema_decay must be auto, or at least 0 and below 1, got nan"),
         ("ema_decay", float("inf"), "--model.ema_decay must be auto, or at least 0 and below 1, got inf"),

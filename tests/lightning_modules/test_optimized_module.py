@@ -114,9 +114,10 @@ def test_a_frozen_trunk_does_not_move_and_learns_afterwards(data_root, run_folde
     assert all((value == ("var" in name)).all() for name, value in states[1].items() if "running" in name)
 
 
-def test_a_run_may_be_shorter_than_its_start_if_it_is_a_trial(data_root, run_folder):
+def test_a_run_may_be_shorter_than_its_start_if_it_is_a_trial(data_root, run_folder, capsys):
     main([*FIT, *COSINE, f"--data.root={data_root}", "--model.freeze_trunk_epochs=3", "--model.warmup_epochs=5",
           "--trainer.fast_dev_run=true"])  # fmt: skip
+    assert "schedule: one cosine over 1 steps, 1 of them warm-up" in capsys.readouterr().out
 
 
 def test_what_tuners_find_reaches_every_group_and_the_schedule(data_root, run_folder, rates, caplog):

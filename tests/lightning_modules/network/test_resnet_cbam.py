@@ -124,15 +124,17 @@ def test_evaluation_drops_no_branch(attention):
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
 def test_with_branches_at_zero_each_block_begins_as_its_shortcut_and_they_learn(backbone, attention):
     options = {"attention": "none"} if attention == "none" else {"attention_placement": attention}
-    network = ResNetCBAM(3, backbone=backbone, zero_init_residual=True, **options).train()
-    scales = []
-    for block in (block for stage in range(1, 5) for block in getattr(network, f"layer{stage}")):
-        x = torch.randn(4, block.conv1.in_channels, 8, 8)
-        shortcut = block.downsample(x) if block.downsample else x
-        assert torch.equal(block(x), shortcut.relu())
-        scales.append((block.bn3 if backbone == "resnet50" else block.bn2).weight)
+    network = ResNetCBAM(3, backbone=backbone, attention_gate="identity", zero_init_residual=True, **options).train()
+    blocks = [block for stage in range(1, 5) for block in getattr(network, f"layer{stage}")]
+    inputs = []
+    for module in (*(block.conv1 for block in blocks), network.features):
+        module.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
     network(torch.randn(4, 3, 32, 32)).logsumexp(1).sum().backward()
-    assert all(scale.grad.count_nonzero() for scale in scales)
+    for block, x, output in zip(blocks, inputs, inputs[1:], strict=False):
+        shortcut = block.downsample(x) if block.downsample else x
+        assert torch.equal(output, shortcut.relu())
+        assert (block.bn3 if backbone == "resnet50" else block.bn2).weight.grad.count_nonzero()
+    assert len(inputs) == len(blocks) + 1
 
 
 @pytest.mark.parametrize("drop_path", [-0.1, 1.0, float("nan")])

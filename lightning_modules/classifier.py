@@ -76,7 +76,7 @@ class ImageClassifier(RoundedModule):
             validation images after each epoch and stored with the weights.
         compile: What torch.compile compiles: none, the gates, or the full network.
         activation_checkpointing: Whether to save memory by computing activations a second time in the backward pass.
-        tta: Test-time augmentation, not in validation: none, or hflip for the mean over an image and its mirror image.
+        tta: Test-time augmentation, not in validation: none, or hflip to average with the mirror image.
 
     Raises:
         UserError: An option is out of range, or two options exclude each other.

@@ -142,7 +142,7 @@ class ImageClassifier(RoundedModule):
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """The keyword arguments of ``ResNetCBAM``, which a weights file must match."""
+        """The keyword arguments of ``ResNetCBAM`` that a weights file must match."""
         names = inspect.signature(ResNetCBAM).parameters.keys() - {"num_classes", "zero_init_residual"}
         return {name: value for name, value in self.hparams.items() if name in names}
 

@@ -45,8 +45,7 @@ class OptimizedModule(LightningModule):
             raise UserError(
                 "--model.schedule cosine, --model.ema_decay auto, --model.class_weights, and "
                 "--model.freeze_trunk_epochs with --trainer.max_steps need the training images of an "
-                "ImageFolderDataModule, got "
-                f"{type(data).__name__}: pass one to the Trainer, or leave them out"
+                f"ImageFolderDataModule, got {type(data).__name__}: pass one to the Trainer, or leave them out"
             )
         return data
 

@@ -81,6 +81,15 @@ def test_dropout_acts_before_the_head_in_training_only():
     assert not torch.equal(network.eval()(images), network.fc.bias.expand(2, 3))
 
 
+def blocks_and_inputs(network):
+    """The residual blocks, and a list that a forward pass fills with the input of each and the output of the last."""
+    blocks = [block for stage in range(1, 5) for block in getattr(network, f"layer{stage}")]
+    inputs = []
+    for module in (*(block.conv1 for block in blocks), network.features):
+        module.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    return blocks, inputs
+
+
 @pytest.mark.parametrize("attention", [*PLACEMENTS, "none"])
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
 def test_each_branch_is_dropped_for_some_images_and_scaled_up_for_the_others(attention, backbone):
@@ -90,14 +99,12 @@ def test_each_branch_is_dropped_for_some_images_and_scaled_up_for_the_others(att
     network = ResNetCBAM(3, backbone=backbone, attention_gate="identity", drop_path=0.5, **options).double().train()
     for norm in (module for module in network.modules() if isinstance(module, nn.BatchNorm2d)):
         norm.eval()  # or images would depend on each other
-    blocks = [block for stage in range(1, 5) for block in getattr(network, f"layer{stage}")]
-    inputs, branches = [], []
+    blocks, inputs = blocks_and_inputs(network)
+    branches = []
     for block in blocks:
-        block.conv1.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
         (block.bn3 if backbone == "resnet50" else block.bn2).register_forward_hook(
             lambda _, __, output: branches.append(output.clone())
         )
-    network.features.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
     with torch.no_grad():
         network(torch.randn(100, 3, 16, 16, dtype=torch.float64))
     for number, (block, x, branch, output) in enumerate(zip(blocks, inputs, branches, inputs[1:], strict=False), 1):
@@ -125,10 +132,7 @@ def test_evaluation_drops_no_branch(attention):
 def test_with_branches_at_zero_each_block_begins_as_its_shortcut_and_they_learn(backbone, attention):
     options = {"attention": "none"} if attention == "none" else {"attention_placement": attention}
     network = ResNetCBAM(3, backbone=backbone, attention_gate="identity", zero_init_residual=True, **options).train()
-    blocks = [block for stage in range(1, 5) for block in getattr(network, f"layer{stage}")]
-    inputs = []
-    for module in (*(block.conv1 for block in blocks), network.features):
-        module.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    blocks, inputs = blocks_and_inputs(network)
     network(torch.randn(4, 3, 32, 32)).logsumexp(1).sum().backward()
     for block, x, output in zip(blocks, inputs, inputs[1:], strict=False):
         shortcut = block.downsample(x) if block.downsample else x
